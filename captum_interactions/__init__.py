@@ -1,0 +1,20 @@
+"""Second-order attributions for dual encoders: which part of a met which part of b?"""
+
+from captum_interactions.attr import SecondOrderIntegratedGradients
+from captum_interactions.encoders import CallableTower, DualEncoderWrapper, from_pretrained, wrap
+from captum_interactions.explanation import explain
+from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.zoo import load_demo
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CallableTower",
+    "DualEncoderWrapper",
+    "InteractionMap",
+    "SecondOrderIntegratedGradients",
+    "explain",
+    "from_pretrained",
+    "load_demo",
+    "wrap",
+]

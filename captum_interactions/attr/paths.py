@@ -1,0 +1,322 @@
+"""The path of one tower, from its reference to its input, ready for Jacobian products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from captum_interactions.encoders import Layer, Tower
+from captum_interactions.encoders.wrapper import unit
+from captum_interactions.functional import (
+    NotTwiceDifferentiableError,
+    Quadrature,
+    integrated_jvp,
+    integrated_vjp,
+)
+from captum_interactions.functional.integrated import count_chunks
+
+Normalization = Literal["cosine", "frozen", "none"]
+Baseline = None | int | float | Tensor | list[int | float | Tensor | None]
+Groups = Tensor | Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Products:
+    """How Jacobian products along a path are taken."""
+
+    rule: Quadrature
+    internal_batch_size: int | None
+    progress: tqdm[Any]
+
+
+@dataclass(frozen=True)
+class Path:
+    """The straight paths of B inputs of one tower, at one layer.
+
+    Tokens are what the map shows: groups of features. With the user's groups, groups of tokens.
+    """
+
+    name: str
+    """``"a"`` or ``"b"``, for messages."""
+    tower: Tower
+    layer: Layer
+    function: Callable[..., Tensor]
+    """Features and context to embeddings, scaled as the score wants them."""
+    starts: tuple[Tensor, ...]
+    """Features of each reference, (B, *F) or (1, *F); products are averaged over them."""
+    end: Tensor
+    """Features of the inputs, (B, *F)."""
+    context: tuple[Any, ...]
+    token_mask: Tensor
+    """1 for tokens that can reach the embedding, else 0, (B, T)."""
+    groups: Tensor | None
+    """Weights of tokens in groups, (1 or B, G, T); None for every token by itself."""
+    embedding: Tensor
+    """Scaled embeddings of the inputs, (B, K)."""
+    reference: Tensor
+    """Scaled embeddings of the references, averaged over them, (B, K)."""
+    multiply_by_inputs: bool
+
+    @property
+    def n_products(self) -> int:
+        """Number of Jacobian-vector products that give the factors: live tokens, or groups."""
+        if self.groups is not None:
+            return self.groups.shape[1]
+        return int(self.token_mask.any(0).sum())
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of tokens, or of groups: the size of this side of the map."""
+        return self.token_mask.shape[1] if self.groups is None else self.groups.shape[1]
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether the groups hold every live token exactly once."""
+        if self.groups is None:
+            return True
+        covered = self.groups.sum(1) * self.token_mask
+        return torch.allclose(covered, self.token_mask.expand_as(covered))
+
+    def cost(self, n_products: int, products: Products) -> int:
+        """Number of backward passes that ``n_products`` products take."""
+        n_steps = len(products.rule.nodes)
+        chunks = count_chunks(len(self.end), n_steps, products.internal_batch_size)
+        return n_products * chunks * len(self.starts)
+
+    def factors(self, products: Products) -> Tensor:
+        """Factors of tokens or groups by as few products as possible, (B, G, K)."""
+        dimension = self.embedding.shape[1]
+        if self.n_products <= dimension:
+            try:
+                return self._push_forward(products)
+            except NotTwiceDifferentiableError:
+                pass  # One product a dimension needs first derivatives only.
+        basis = torch.eye(dimension).to(self.embedding).unsqueeze(1)
+        return self.pull_back(basis, products).permute(1, 2, 0)
+
+    def pull_back(self, cotangents: Tensor, products: Products, fold: bool = True) -> Tensor:
+        """First-order attributions of ``<cotangent, embedding>`` for C cotangents.
+
+        Args:
+            cotangents (Tensor): shape (C, B, K) or (C, 1, K).
+            products (Products): How products are taken.
+            fold (bool): Sum features over tokens or groups. Default: True
+
+        Returns:
+            Tensor: shape (C, B, G), or (C, B, *F) without folding.
+        """
+        total: Tensor | None = None
+        for start in self.starts:
+            scale = self._scale(start).expand(self.end.shape)
+
+            def attribute(gradient: Tensor, rows: slice, scale: Tensor = scale) -> Tensor:
+                attribution = gradient * scale[rows]
+                return self._fold(attribution, rows) if fold else attribution
+
+            part = integrated_vjp(
+                self.function,
+                start,
+                self.end,
+                cotangents,
+                products.rule,
+                args=self.context,
+                reduce=attribute,
+                internal_batch_size=products.internal_batch_size,
+                on_product=products.progress.update,
+            )
+            total = part if total is None else total + part
+        assert total is not None
+        return total / len(self.starts)
+
+    def _push_forward(self, products: Products) -> Tensor:
+        live = self.token_mask.any(0).nonzero().flatten()
+        if self.groups is None:
+            chosen = torch.eye(self.token_mask.shape[1]).to(self.token_mask)[live].unsqueeze(1)
+        else:
+            chosen = self.groups.transpose(0, 1)
+        # (G, B, T) token weights; padding has none.
+        masks = self.tower.spread(self.layer, chosen * self.token_mask, self.end.shape)
+        total: Tensor | None = None
+        for start in self.starts:
+            part = integrated_jvp(
+                self.function,
+                start,
+                self.end,
+                masks,
+                products.rule,
+                args=self.context,
+                direction=self._scale(start).expand(self.end.shape),
+                internal_batch_size=products.internal_batch_size,
+                on_product=products.progress.update,
+            )
+            total = part if total is None else total + part
+        assert total is not None
+        values = total.transpose(0, 1) / len(self.starts)
+        if self.groups is not None:
+            return values
+        factors = values.new_zeros((len(values), self.token_mask.shape[1], values.shape[2]))
+        return factors.index_copy(1, live, values)
+
+    def _scale(self, start: Tensor) -> Tensor:
+        """What integrated gradients are multiplied by."""
+        wide = torch.promote_types(self.end.dtype, torch.float32)
+        if not self.multiply_by_inputs:
+            return torch.ones_like(self.end, dtype=wide)
+        return self.end.to(wide) - start.to(wide)
+
+    def _fold(self, attribution: Tensor, rows: slice) -> Tensor:
+        tokens = self.tower.fold(self.layer, attribution) * self.token_mask[rows]
+        if self.groups is None:
+            return tokens
+        groups = self.groups[rows] if len(self.groups) > 1 else self.groups
+        return (groups @ tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def open_path(
+    name: str,
+    tower: Tower,
+    layer: Layer,
+    inputs: Tensor,
+    baseline: Baseline,
+    extras: tuple[Any, ...],
+    groups: Groups | None,
+    *,
+    normalization: Normalization,
+    multiply_by_inputs: bool,
+) -> Path:
+    """Check one side's inputs and carry them and their references to the layer.
+
+    The arguments are those of ``SecondOrderIntegratedGradients.attribute``, for one side. No
+    gradient is taken yet.
+
+    Raises:
+        TypeError: If inputs are on another device than the tower.
+        ValueError: If inputs, baselines or groups are not as described there.
+    """
+    extras = tuple(_ordinary(extra) for extra in extras)
+    inputs = _ordinary(inputs)
+    _check_tensor(f"input {name}", tower, inputs)
+    tower.check(inputs, *extras)
+    references = _references(name, tower, inputs, baseline, extras)
+    with torch.no_grad():
+        end, context = tower.features(layer, inputs, *extras)
+        # A reference keeps its own features only: it is masked and pooled as the input is.
+        starts = tuple(tower.features(layer, r, *extras)[0] for r in references)
+        embedding = tower.embed(layer, end, *context)
+        if not torch.isfinite(embedding).all():
+            raise ValueError(f"encoder {name} returned embeddings with NaN or infinite values")
+        tokens = tower.fold(layer, torch.empty_like(end, device="meta"))
+        mask = tower.token_mask(inputs, *extras) if layer != "input" else None
+        if mask is None:
+            mask = torch.ones(tokens.shape, device=end.device)
+        wide = torch.promote_types(end.dtype, torch.float32)
+        function, context = _scaled(tower, layer, normalization, embedding.to(wide), context)
+        scaled = function(end, *context)
+        reference = torch.stack(
+            [function(start.expand_as(end), *context) for start in starts]
+        ).mean(0)
+    return Path(
+        name=name,
+        tower=tower,
+        layer=layer,
+        function=function,
+        starts=starts,
+        end=end,
+        context=context,
+        token_mask=mask.to(wide),
+        groups=_group_weights(name, groups, mask.to(wide)),
+        embedding=scaled,
+        reference=reference,
+        multiply_by_inputs=multiply_by_inputs,
+    )
+
+
+def _scaled(
+    tower: Tower,
+    layer: Layer,
+    normalization: Normalization,
+    embedding: Tensor,
+    context: tuple[Any, ...],
+) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+    """The function from features to the embedding that the score uses, and its context."""
+    if normalization == "cosine":
+        return lambda x, *rest: unit(tower.embed(layer, x, *rest)), context
+    if normalization == "none":
+        return lambda x, *rest: tower.embed(layer, x, *rest), context
+    # The norms of the actual inputs are constants of the path, one an example.
+    norms = embedding.norm(dim=-1, keepdim=True)
+    return lambda x, norm, *rest: tower.embed(layer, x, *rest) / norm, (norms, *context)
+
+
+def _references(
+    name: str, tower: Tower, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...]
+) -> list[Tensor]:
+    if isinstance(baseline, list):
+        if not baseline:
+            raise ValueError(f"the list of baselines {name} is empty")
+        return [_references(name, tower, inputs, one, extras)[0] for one in baseline]
+    if baseline is None:
+        return [tower.reference(inputs, *extras)]
+    if isinstance(baseline, (int, float)):
+        return [tower.set_constant(inputs, baseline, *extras)]
+    if not isinstance(baseline, Tensor):
+        raise TypeError(
+            f"baseline {name} must be None, a number, a tensor or a list of these, but got "
+            f"{type(baseline).__name__}"
+        )
+    if baseline.shape not in (inputs.shape, (1, *inputs.shape[1:])):
+        raise ValueError(
+            f"baseline {name} must have the input's shape {tuple(inputs.shape)} or one row of it, "
+            f"but got shape {tuple(baseline.shape)}"
+        )
+    baseline = _ordinary(baseline)
+    _check_tensor(f"baseline {name}", tower, baseline)
+    return [baseline.expand_as(inputs)]
+
+
+def _check_tensor(what: str, tower: Tower, tensor: Tensor) -> None:
+    parameter = next(tower.parameters(), None)
+    if parameter is not None and parameter.device != tensor.device:
+        raise TypeError(f"{what} is on {tensor.device}, but its encoder is on {parameter.device}")
+    if not len(tensor):
+        raise ValueError(f"{what} is empty: shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise ValueError(f"{what} holds NaN or infinite values")
+
+
+def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | None:
+    """Groups as weights (1 or B, G, T)."""
+    if groups is None:
+        return None
+    n_tokens = mask.shape[1]
+    if isinstance(groups, Tensor):
+        weights = (groups if groups.dim() == 3 else groups.unsqueeze(0)).to(mask)
+        if weights.dim() != 3 or weights.shape[2] != n_tokens or len(weights) not in (1, len(mask)):
+            raise ValueError(
+                f"groups_{name} must have shape (G, {n_tokens}) or ({len(mask)}, G, {n_tokens}), "
+                f"but got {tuple(groups.shape)}"
+            )
+    else:
+        weights = mask.new_zeros((1, len(groups), n_tokens))
+        for index, tokens in enumerate(groups):
+            outside = [t for t in tokens if not -n_tokens <= t < n_tokens]
+            if outside:
+                raise ValueError(
+                    f"groups_{name}[{index}] names token {outside[0]}, but there are {n_tokens}"
+                )
+            weights[0, index, list(tokens)] = 1.0
+    if not weights.shape[1]:
+        raise ValueError(f"groups_{name} holds no group")
+    return weights
+
+
+def _ordinary(value: Any) -> Any:
+    """A detached tensor that autograd may use, also if it was made in inference mode."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.clone() if value.is_inference() else value.detach()

@@ -1,0 +1,137 @@
+"""The command line: ``captum-interactions explain``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
+"""Endings of files that ``explain --output`` writes a picture to."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments (sequence of str, optional): Arguments after the program's name. Default: those of
+            the process
+
+    Returns:
+        int: exit status, 0 on success and 2 if the input was wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, TypeError, ValueError) as error:
+        print(f"captum-interactions: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="captum-interactions",
+        description="Which words of a caption matched or clashed with which regions of an image?",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    explain = commands.add_parser(
+        "explain",
+        help="explain an image-caption pair",
+        description="Explain an image-caption pair and draw it. Without arguments, a sample scene is "
+        "explained on the bundled model.",
+    )
+    explain.set_defaults(run=_explain)
+    explain.add_argument("--image", metavar="FILE", help="the image (default: a sample scene)")
+    explain.add_argument("--caption", metavar="TEXT", help="the caption (default: the scene's)")
+    explain.add_argument(
+        "--model", metavar="NAME_OR_DIR", help="a model for transformers (default: the bundled one)"
+    )
+    selection = explain.add_mutually_exclusive_group()
+    selection.add_argument("--phrase", metavar="TEXT", help="words of the caption to look for")
+    selection.add_argument(
+        "--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"),
+        help="a region of the image, in its pixels, to look from",
+    )  # fmt: skip
+    explain.add_argument(
+        "--layer", nargs=2, type=_layer, metavar=("A", "B"),
+        help="layer of each encoder: a block's number, -1 for the last one, or 'input' "
+        "(default: the model's)",
+    )  # fmt: skip
+    explain.add_argument("--steps", type=int, default=20, metavar="N", help="quadrature nodes (20)")
+    explain.add_argument("--truncate", action="store_true", help="cut a caption that is too long")
+    explain.add_argument(
+        "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
+        help="where to write the picture (interactions.png); with the ending .safetensors, the map",
+    )  # fmt: skip
+    return parser
+
+
+def _layer(value: str) -> int | str:
+    return value if value == "input" else int(value)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    output: Path = options.output
+    if output.suffix.lower() not in (*PICTURES, ".safetensors"):
+        raise ValueError(
+            f"--output must end in {', '.join(PICTURES)} or .safetensors, but got {str(output)!r}"
+        )
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of --output does not exist: {str(output.parent)!r}")
+    if (options.image is None) != (options.caption is None) or (
+        options.model is not None and options.image is None
+    ):
+        raise ValueError(
+            "--image and --caption go together, and --model needs them: the sample scene is for the "
+            "bundled model"
+        )
+
+    from captum_interactions.encoders.images import load_image
+    from captum_interactions.explanation import explain
+
+    image = None if options.image is None else load_image(options.image)
+    wrapper, image, caption, phrase = _pair(options, image)
+    choice: dict[str, Any] = {"layers": tuple(options.layer)} if options.layer else {}
+    imap = explain(
+        wrapper, image, caption, truncation=options.truncate, n_steps=options.steps, **choice
+    )
+    box = None if options.box is None else tuple(options.box)
+    phrase = None if box else options.phrase or phrase
+    if output.suffix.lower() == ".safetensors":
+        imap.save(output)
+    else:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        figure, _ = imap.plot(phrase, box)
+        figure.savefig(output, dpi=150)
+    print(imap)
+    if phrase is not None:
+        print(f"  {phrase!r} and the image: {imap.between(b=phrase):+.4f}")
+    if box is not None:
+        print(f"  words in the box {box}:")
+        for word, weight in imap.word_weights(box):
+            print(f"    {weight:+.4f} {word}")
+    print(f"written to {output}")
+
+
+def _pair(options: argparse.Namespace, image: Any) -> tuple[Any, Any, str, str | None]:
+    """The wrapper, image and caption to explain, and a phrase to show by default."""
+    from captum_interactions.encoders import from_pretrained
+    from captum_interactions.zoo import load_demo
+
+    if options.model is not None:
+        return from_pretrained(options.model), image, options.caption, None
+    wrapper, scenes = load_demo()
+    if image is not None:
+        return wrapper, image, options.caption, None
+    scene = scenes[0]
+    named = next((thing for thing in scene.objects if thing.phrase), None)
+    return wrapper, scene.image, scene.caption, named.phrase if named else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""One of the two encoders of a dual encoder, cut open at a layer of choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.encoders.axes import TokenAxis
+
+Layer = int | Literal["input"]
+"""Where features live: k for the hidden state entering block k (0 is the embedding output, -1 enters
+the last block), or ``"input"`` for the raw tensor."""
+
+
+class TowerInputs(NamedTuple):
+    """Model-ready inputs of one tower."""
+
+    inputs: Tensor
+    """What the tower takes first, shape (B, ...)."""
+    extras: tuple[Tensor | None, ...]
+    """Its further arguments, in the order of :attr:`Tower.extra_names`."""
+    axes: tuple[TokenAxis, ...]
+    """One axis an example: the tokens of its hidden states."""
+
+
+class Tower(nn.Module):
+    """Base class of towers, and all that the mathematics asks of one.
+
+    A family of models implements :meth:`encode`, :meth:`reference` and :meth:`prepare`; to open its
+    blocks it sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and :meth:`token_mask`.
+    Hidden states are always (B, T, D): a convolutional tower flattens its feature map into cells.
+    The tail sees hidden states and a context only, never a hook, so an encoder that serves both
+    sides is no special case.
+    """
+
+    n_blocks: int = 0
+    """Number of blocks whose entering hidden state can be explained."""
+    extra_names: tuple[str, ...] = ()
+    """Names of the arguments beside the input, such as ``("attention_mask",)``."""
+
+    # What a family of models implements.
+
+    def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
+        """The model's own embedding, (B, ...) -> (B, K), before any normalisation."""
+        raise NotImplementedError
+
+    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+        """The uninformative input to compare with, of the shape of ``inputs``."""
+        raise NotImplementedError
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        """Turn raw inputs (images, strings, or ready tensors) into :class:`TowerInputs`."""
+        raise NotImplementedError
+
+    def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Hidden states (B, T, D) entering a block, and the context that the tail needs.
+
+        Tensors in the context have B rows. Text pools where its context says, so a reference is
+        pooled where the caption is when it is given the caption's context.
+        """
+        raise NotImplementedError
+
+    def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+        """The rest of the tower, (B, T, D) -> (B, K); with :meth:`prefix` it equals :meth:`encode`."""
+        raise NotImplementedError
+
+    def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        """True for tokens that can reach the embedding, (B, T); None if all of them can."""
+        return None
+
+    def check(self, inputs: Tensor, *extras: Any) -> None:
+        """Raise an error that says what came and what was expected, if the tower cannot take it."""
+
+    def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
+        """A baseline of one constant value, of the shape of ``inputs``."""
+        return torch.full_like(inputs, value)
+
+    # What the mathematics calls.
+
+    def resolve_layer(self, layer: Layer) -> Layer:
+        """Check a layer and count it from the front.
+
+        Raises:
+            ValueError: If the tower has no such layer.
+        """
+        if layer == "input":
+            return layer
+        blocks = self.n_blocks
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -blocks <= layer < blocks:
+            known = f"an int from {-blocks} to {blocks - 1}, or 'input'" if blocks else "'input'"
+            raise ValueError(f"layer must be {known} for {type(self).__name__}, but got {layer!r}")
+        return layer % blocks
+
+    def features(
+        self, layer: Layer, inputs: Tensor, *extras: Any
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """The features (B, *F) at a layer, and the context for :meth:`embed`."""
+        if layer != "input":
+            return self.prefix(layer, inputs, *extras)
+        if not inputs.is_floating_point():
+            raise ValueError(
+                f"layer 'input' needs real-valued inputs, but {type(self).__name__} takes "
+                f"{inputs.dtype}: use layer 0, the embedding output"
+            )
+        return inputs, extras
+
+    def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
+        """The embedding (B, K) from the features at a layer."""
+        return self.encode(features, *context) if layer == "input" else self.tail(
+            layer, features, *context
+        )
+
+    def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
+        """Sum an attribution of features, (B, *F), over each token: (B, T).
+
+        At a block, hidden units are summed. At the input, features of shape (B, F) are tokens
+        themselves, (B, T, D) is summed over D, and (B, C, *S) over C: each position is a token.
+        """
+        if attribution.dim() == 2:
+            return attribution
+        if attribution.dim() == 3:
+            return attribution.sum(-1)
+        return attribution.sum(1).flatten(1)
+
+    def spread(self, layer: Layer, weights: Tensor, shape: Sequence[int]) -> Tensor:
+        """Token weights (..., T) as weights of features of shape ``(B, *F)``: (..., *F or ones).
+
+        The adjoint of :meth:`fold`.
+        """
+        if len(shape) == 2:
+            return weights
+        if len(shape) == 3:
+            return weights.unsqueeze(-1)
+        return weights.reshape(*weights.shape[:-1], 1, *shape[2:])
+
+
+class CallableTower(Tower):
+    """A tower made of any callable ``(inputs, *extras) -> (B, K)``, explained at its input.
+
+    Args:
+        function (Callable): A function or module that maps a batch to embeddings.
+        reference (float, Tensor or Callable, optional): The default baseline: a constant, a tensor
+            that broadcasts to the inputs, or a function of the inputs. Default: 0.0
+        extra_names (sequence of str, optional): Names of its further arguments. Default: none
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        reference: float | Tensor | Callable[..., Tensor] = 0.0,
+        extra_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.extra_names = tuple(extra_names)
+        self._reference = reference
+
+    def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
+        output = self.function(inputs, *extras)
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(inputs):
+            came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"an encoder must map inputs of shape {tuple(inputs.shape)} to embeddings of shape "
+                f"({len(inputs)}, K), but returned {came}"
+            )
+        return output
+
+    def check(self, inputs: Tensor, *extras: Any) -> None:
+        types = {parameter.dtype for parameter in self.parameters()}
+        if types and inputs.is_floating_point() and inputs.dtype not in types:
+            known = ", ".join(sorted(str(dtype) for dtype in types))
+            raise TypeError(f"inputs are {inputs.dtype}, but the encoder's parameters are {known}")
+
+    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+        reference = self._reference
+        if isinstance(reference, (int, float)):
+            return self.set_constant(inputs, reference)
+        if isinstance(reference, Tensor):
+            return reference.to(inputs).expand_as(inputs)
+        return reference(inputs, *extras)
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        inputs, *extras = raw if isinstance(raw, tuple) else (raw,)
+        if not isinstance(inputs, Tensor):
+            raise TypeError(
+                "a tower made of a callable takes ready tensors with the batch first, but got "
+                f"{type(inputs).__name__}"
+            )
+        n_tokens = self.fold("input", torch.empty((1, *inputs.shape[1:]), device="meta")).shape[1]
+        return TowerInputs(inputs, tuple(extras), (TokenAxis.numbered(n_tokens),) * len(inputs))

@@ -1,0 +1,137 @@
+"""Two towers and their similarity: what every attribution in this package explains."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captum_interactions.encoders.axes import TokenAxis
+from captum_interactions.encoders.tower import Layer, Tower
+
+
+class Batch(NamedTuple):
+    """Aligned pairs, ready for ``attribute``."""
+
+    inputs: tuple[Tensor, Tensor]
+    """Input a and input b, B rows each."""
+    additional_forward_args: tuple[Tensor | None, ...]
+    """The extras of tower a, then those of tower b."""
+    axes_a: tuple[TokenAxis, ...]
+    """What the rows of each map stand for."""
+    axes_b: tuple[TokenAxis, ...]
+    """What the columns of each map stand for."""
+
+
+class DualEncoderWrapper(nn.Module):
+    """A dual encoder ``s(a, b) = cos(g(a), h(b))`` with its two towers at hand.
+
+    The wrapper is a Captum ``forward_func``: ``wrapper(a, b, *additional)`` returns the cosine
+    similarity of aligned pairs, shape (B,). It changes nothing in the model it wraps.
+
+    Args:
+        tower_a (Tower): Encoder of the first input, the image for CLIP.
+        tower_b (Tower): Encoder of the second input, the text for CLIP.
+        default_layers (tuple, optional): Where attributions cut the towers unless told otherwise,
+            see :data:`~captum_interactions.encoders.tower.Layer`. Default: the last block of each
+            tower, or its input if its blocks are closed.
+
+    Examples::
+
+        >>> import torch
+        >>> a, b = torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)
+        >>> wrapper = DualEncoderWrapper(CallableTower(a), CallableTower(b))
+        >>> wrapper(torch.ones(2, 4), torch.ones(2, 5)).shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self, tower_a: Tower, tower_b: Tower, default_layers: tuple[Layer, Layer] | None = None
+    ) -> None:
+        super().__init__()
+        self.tower_a = tower_a
+        self.tower_b = tower_b
+        self.default_layers = default_layers or _last_layers(tower_a, tower_b)
+        for tower, layer in zip((tower_a, tower_b), self.default_layers, strict=True):
+            tower.resolve_layer(layer)
+
+    def forward(self, a: Tensor, b: Tensor, *additional: Any) -> Tensor:
+        """Cosine similarity of aligned pairs.
+
+        Args:
+            a (Tensor): First inputs, shape (B, ...).
+            b (Tensor): Second inputs, shape (B, ...).
+            additional: The extras of tower a, then those of tower b (for CLIP: the attention mask).
+                Extras at the end may be left out.
+
+        Returns:
+            Tensor: shape (B,), in float32 or wider.
+        """
+        extras_a, extras_b = self.split_additional(additional)
+        embedding_a, embedding_b = self.encode_a(a, *extras_a), self.encode_b(b, *extras_b)
+        return (unit(embedding_a) * unit(embedding_b)).sum(-1)
+
+    def encode_a(self, a: Tensor, *extras: Any) -> Tensor:
+        """Embeddings of first inputs before normalisation, shape (B, K)."""
+        return self.tower_a.encode(a, *extras)
+
+    def encode_b(self, b: Tensor, *extras: Any) -> Tensor:
+        """Embeddings of second inputs before normalisation, shape (B, K)."""
+        return self.tower_b.encode(b, *extras)
+
+    def prepare(self, a: Any, b: Any, *, truncation: bool = False) -> Batch:
+        """Turn raw inputs into tensors, with the meaning of their tokens.
+
+        Args:
+            a: One raw input or a list of them (images for CLIP), or a ready tensor with a batch axis.
+            b: As many second inputs (captions for CLIP), or a ready tensor.
+            truncation (bool): Cut captions that are longer than the model's context instead of
+                raising an error. Default: False
+
+        Returns:
+            Batch: inputs, additional arguments and axes of the pairs.
+
+        Raises:
+            ValueError: If the numbers of inputs differ, or an input is empty or too long.
+        """
+        inputs_a = self.tower_a.prepare(a, truncation=truncation)
+        inputs_b = self.tower_b.prepare(b, truncation=truncation)
+        if len(inputs_a.inputs) != len(inputs_b.inputs):
+            raise ValueError(
+                f"pairs need as many first as second inputs, but got {len(inputs_a.inputs)} and "
+                f"{len(inputs_b.inputs)}"
+            )
+        return Batch(
+            (inputs_a.inputs, inputs_b.inputs),
+            inputs_a.extras + inputs_b.extras,
+            inputs_a.axes,
+            inputs_b.axes,
+        )
+
+    def split_additional(self, additional: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Divide ``additional_forward_args`` between the towers.
+
+        Raises:
+            ValueError: If there are more of them than the towers take.
+        """
+        if additional is None:
+            additional = ()
+        elif not isinstance(additional, tuple):
+            additional = (additional,)
+        names_a, names_b = self.tower_a.extra_names, self.tower_b.extra_names
+        if len(additional) > len(names_a) + len(names_b):
+            raise ValueError(
+                f"the towers take {len(names_a) + len(names_b)} additional arguments "
+                f"({', '.join(names_a + names_b) or 'none'}), but got {len(additional)}"
+            )
+        return additional[: len(names_a)], additional[len(names_a) :]
+
+
+def unit(embedding: Tensor) -> Tensor:
+    """Embeddings scaled to unit length, in float32 or wider."""
+    return F.normalize(embedding.float() if embedding.element_size() < 4 else embedding, dim=-1)
+
+
+def _last_layers(tower_a: Tower, tower_b: Tower) -> tuple[Layer, Layer]:
+    return (-1 if tower_a.n_blocks else "input", -1 if tower_b.n_blocks else "input")

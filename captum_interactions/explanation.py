@@ -1,0 +1,96 @@
+"""From raw inputs to an explanation, in one call."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from captum_interactions.attr import ATTRIBUTIONS
+from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.interaction_map import InteractionMap
+
+
+def explain(
+    wrapper: DualEncoderWrapper,
+    a: Any,
+    b: Any,
+    attribution: str = "second_order_integrated_gradients",
+    *,
+    truncation: bool = False,
+    **options: Any,
+) -> InteractionMap:
+    """Explain the score of one pair of raw inputs.
+
+    Args:
+        wrapper (DualEncoderWrapper): The model, see :func:`~captum_interactions.wrap`.
+        a: The first input: for CLIP a PIL image, a path, a uint8 array, or pixel values (1, 3, H, W).
+        b: The second input: for CLIP a caption, or token ids (1, T).
+        attribution (str): Name of the attribution method. Default:
+            ``"second_order_integrated_gradients"``
+        truncation (bool): Cut a caption that is longer than the model's context instead of raising
+            an error. Default: False
+        options: Options of the method: of its constructor (``layers``, ``normalization``) and of
+            its ``decompose`` (``n_steps``, ``method``, ``baselines``, ``internal_batch_size``,
+            ``show_progress``).
+
+    Returns:
+        InteractionMap: score, constant, main effects and interactions, with tokens and words.
+
+    Raises:
+        ValueError: If the method is unknown, or an input is empty, too long or not a single one.
+        TypeError: If an option or an input is of the wrong kind.
+        FileNotFoundError: If an image path does not exist.
+
+    Examples::
+
+        >>> from captum_interactions import explain, load_demo
+        >>> wrapper, scenes = load_demo()
+        >>> imap = explain(wrapper, scenes[0].image, scenes[0].caption)
+        >>> abs(imap.convergence_delta) < 0.01
+        True
+    """
+    if not isinstance(wrapper, DualEncoderWrapper):
+        raise TypeError(
+            f"explain takes a DualEncoderWrapper, but got {type(wrapper).__name__}: wrap the model "
+            "with wrap(model, processor) first"
+        )
+    if attribution not in ATTRIBUTIONS:
+        raise ValueError(
+            f"attribution must be one of {', '.join(ATTRIBUTIONS)}, but got {attribution!r}"
+        )
+    method = ATTRIBUTIONS[attribution]
+    to_constructor = set(inspect.signature(method).parameters) - {"wrapper"}
+    to_call = set(inspect.signature(method.decompose).parameters)
+    to_call -= {"self", "inputs", "additional_forward_args"}
+    unknown = options.keys() - to_constructor - to_call
+    if unknown:
+        raise TypeError(
+            f"{attribution} has no option {', '.join(sorted(unknown))}; its options are "
+            f"{', '.join(sorted(to_constructor | to_call))}"
+        )
+    explainer = method(wrapper, **{k: v for k, v in options.items() if k in to_constructor})
+
+    batch = wrapper.prepare(a, b, truncation=truncation)
+    if len(batch.axes_a) != 1:
+        raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
+    parts = explainer.decompose(
+        batch.inputs,
+        additional_forward_args=batch.additional_forward_args,
+        **{k: v for k, v in options.items() if k in to_call},
+    )
+    axis_a, axis_b = (
+        axis.at_input() if layer == "input" else axis
+        for axis, layer in zip((batch.axes_a[0], batch.axes_b[0]), explainer.layers, strict=True)
+    )
+    used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
+    return InteractionMap(
+        interactions=parts.interactions[0].float().cpu(),
+        main_effects_a=parts.main_effects_a[0].float().cpu(),
+        main_effects_b=parts.main_effects_b[0].float().cpu(),
+        constant=float(parts.constant[0]),
+        score=float(parts.score[0]),
+        convergence_delta=float(parts.convergence_delta[0]),
+        axis_a=axis_a,
+        axis_b=axis_b,
+        settings={"attribution": attribution, **used, "layers": list(explainer.layers)},
+    )

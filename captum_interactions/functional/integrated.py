@@ -1,0 +1,240 @@
+"""Jacobian products of a function, integrated along the straight path between two points.
+
+With ``x(α) = start + α (end − start)`` and ``J(x)`` the Jacobian of a batched function
+``f: (N, *F) -> (N, K)``, :func:`integrated_jvp` computes ``∫₀¹ J(x(α)) v dα`` and
+:func:`integrated_vjp` computes ``∫₀¹ J(x(α))ᵀ c dα``, for several directions ``v`` or cotangents
+``c`` at once. No Jacobian is ever formed. Both run the function forward once per node and share that
+pass among all directions, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from captum_interactions.functional.quadrature import Quadrature
+
+BatchFunction = Callable[..., Tensor]
+"""``f(x, *args) -> (N, K)`` with x of shape (N, *F); tensors in args have N rows too."""
+
+# What autograd says when an operation has a first derivative but no second one.
+_ONCE_ONLY = ("not implemented", "once_differentiable", "double backward")
+
+
+class NotTwiceDifferentiableError(RuntimeError):
+    """The function cannot be differentiated twice, so it offers no Jacobian-vector products."""
+
+
+def integrated_jvp(
+    function: BatchFunction,
+    start: Tensor,
+    end: Tensor,
+    masks: Tensor,
+    rule: Quadrature,
+    *,
+    args: Sequence[Any] = (),
+    direction: Tensor | None = None,
+    internal_batch_size: int | None = None,
+    on_product: Callable[[], object] | None = None,
+) -> Tensor:
+    """Integrate Jacobian-vector products ``∫₀¹ J(x(α)) (m_g ⊙ v) dα`` for G masks ``m_g``.
+
+    With the default direction ``v = end − start`` and masks that part the features, the products are
+    the factors of second-order integrated gradients: they sum to ``f(end) − f(start)``.
+
+    ``Jᵀu`` is linear in ``u``, so differentiating ``<Jᵀu, v>`` with respect to ``u`` yields ``J v``:
+    one backward pass that keeps its graph per node, then one pass through that graph per direction.
+    Fused attention kernels have no second derivative; the function runs under PyTorch's own math
+    attention here, which changes no module and no flag for good.
+
+    Args:
+        function: See :data:`BatchFunction`.
+        start (Tensor): Start of the path, shape (B, *F) or (1, *F).
+        end (Tensor): End of the path, shape (B, *F).
+        masks (Tensor): G weights of the features, shape (G, 1 or B, *F), where each of F may be 1.
+        rule (Quadrature): Nodes and weights.
+        args: Further arguments of the function. Tensors have B rows; they are repeated per node.
+        direction (Tensor, optional): The direction ``v``, of the shape of ``end``. Default:
+            ``end − start``
+        internal_batch_size (int, optional): At most this many rows go through the function at once.
+            Default: all ``n_steps * B`` of them.
+        on_product (Callable, optional): Called after each product, for a progress bar.
+
+    Returns:
+        Tensor: shape (G, B, K), in float32 or the function's own type if that is wider.
+
+    Raises:
+        NotTwiceDifferentiableError: If the function has no second derivative.
+    """
+    if direction is None:
+        direction = end.detach() - start.detach()
+    result: Tensor | None = None
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            for rows, points, weights, chunk_args in _path(
+                start, end, rule, args, internal_batch_size
+            ):
+                output = _evaluate(function, points, chunk_args)
+                dummy = torch.zeros_like(output, requires_grad=True)
+                (pulled_back,) = torch.autograd.grad(
+                    output, points, dummy, create_graph=True, materialize_grads=True
+                )
+                if result is None:
+                    shape = (len(masks), end.shape[0], output.shape[1])
+                    result = output.new_zeros(shape, dtype=_accumulator(output.dtype))
+                for index, mask in enumerate(masks):
+                    tangent = (mask[rows] if len(mask) > 1 else mask) * direction[rows]
+                    (product,) = torch.autograd.grad(
+                        pulled_back,
+                        dummy,
+                        _repeat(tangent.to(points.dtype), len(weights)),
+                        retain_graph=True,
+                        materialize_grads=True,
+                    )
+                    result[index, rows] += _weighted_sum(product, weights)
+                    if on_product is not None:
+                        on_product()
+    except (RuntimeError, NotImplementedError) as error:
+        if any(phrase in str(error) for phrase in _ONCE_ONLY):
+            raise NotTwiceDifferentiableError(
+                f"Jacobian-vector products need a second derivative: {error}"
+            ) from error
+        raise
+    assert result is not None
+    return result
+
+
+def integrated_vjp(
+    function: BatchFunction,
+    start: Tensor,
+    end: Tensor,
+    cotangents: Tensor,
+    rule: Quadrature,
+    *,
+    args: Sequence[Any] = (),
+    reduce: Callable[[Tensor, slice], Tensor] | None = None,
+    internal_batch_size: int | None = None,
+    on_product: Callable[[], object] | None = None,
+) -> Tensor:
+    """Integrate vector-Jacobian products ``∫₀¹ J(x(α))ᵀ c dα`` for C cotangents per example.
+
+    Args:
+        function: See :data:`BatchFunction`.
+        start (Tensor): Start of the path, shape (B, *F) or (1, *F).
+        end (Tensor): End of the path, shape (B, *F).
+        cotangents (Tensor): shape (C, B, K) or (C, 1, K).
+        rule (Quadrature): Nodes and weights.
+        args: Further arguments of the function. Tensors have B rows; they are repeated per node.
+        reduce (Callable, optional): A linear map ``(gradients, rows) -> (len(rows), *R)`` applied to
+            the integrated gradients of a slice of the examples, of shape (len(rows), *F), before
+            they are stored. Default: keep them as they are.
+        internal_batch_size (int, optional): At most this many rows go through the function at once.
+            Default: all ``n_steps * B`` of them.
+        on_product (Callable, optional): Called after each product, for a progress bar.
+
+    Returns:
+        Tensor: shape (C, B, *F), or (C, B, *R) with ``reduce``.
+    """
+    batch_size = end.shape[0]
+    # Cotangents travel at unit scale: small ones would underflow in a half-precision backward pass.
+    scales = cotangents.abs().amax(dim=-1, keepdim=True)
+    units = (cotangents / scales.clamp_min(torch.finfo(scales.dtype).tiny)).expand(
+        -1, batch_size, -1
+    )
+    result: Tensor | None = None
+    with torch.enable_grad():
+        for rows, points, weights, chunk_args in _path(start, end, rule, args, internal_batch_size):
+            output = _evaluate(function, points, chunk_args)
+            for index in range(len(cotangents)):
+                (gradient,) = torch.autograd.grad(
+                    output,
+                    points,
+                    _repeat(units[index, rows].to(output.dtype), len(weights)),
+                    retain_graph=True,
+                    materialize_grads=True,
+                )
+                total = _weighted_sum(gradient, weights)
+                if reduce is not None:
+                    total = reduce(total, rows)
+                if result is None:
+                    result = total.new_zeros((len(cotangents), batch_size, *total.shape[1:]))
+                result[index, rows] += total
+                if on_product is not None:
+                    on_product()
+    assert result is not None
+    return result * scales.reshape(scales.shape[:2] + (1,) * (result.dim() - 2)).to(result.dtype)
+
+
+def count_chunks(batch_size: int, n_steps: int, internal_batch_size: int | None) -> int:
+    """Number of pieces in which a path of ``batch_size * n_steps`` rows is evaluated."""
+    examples, steps = _chunk_sizes(batch_size, n_steps, internal_batch_size)
+    return -(-batch_size // examples) * -(-n_steps // steps)
+
+
+def _chunk_sizes(
+    batch_size: int, n_steps: int, internal_batch_size: int | None
+) -> tuple[int, int]:
+    if internal_batch_size is None:
+        return batch_size, n_steps
+    if internal_batch_size < 1:
+        raise ValueError(f"internal_batch_size must be at least 1, but got {internal_batch_size}")
+    examples = min(batch_size, internal_batch_size)
+    return examples, min(n_steps, internal_batch_size // examples)
+
+
+def _path(
+    start: Tensor,
+    end: Tensor,
+    rule: Quadrature,
+    args: Sequence[Any],
+    internal_batch_size: int | None,
+) -> Iterator[tuple[slice, Tensor, Tensor, tuple[Any, ...]]]:
+    """Yield (examples, points, weights, args): points are node-major, (nodes * examples, *F)."""
+    wide = _accumulator(end.dtype)
+    start = start.expand(end.shape)
+    examples, steps = _chunk_sizes(end.shape[0], len(rule.nodes), internal_batch_size)
+    for first in range(0, end.shape[0], examples):
+        rows = slice(first, first + examples)
+        low = start[rows].detach().to(wide)
+        difference = end[rows].detach().to(wide) - low
+        for node in range(0, len(rule.nodes), steps):
+            nodes = rule.nodes[node : node + steps].to(low)
+            weights = rule.weights[node : node + steps].to(low)
+            points = low + nodes.reshape(-1, *[1] * end.dim()) * difference
+            points = points.flatten(0, 1).to(end.dtype).requires_grad_()
+            chunk_args = tuple(
+                _repeat(arg[rows], len(nodes)) if isinstance(arg, Tensor) and arg.dim() else arg
+                for arg in args
+            )
+            yield rows, points, weights, chunk_args
+
+
+def _evaluate(function: BatchFunction, points: Tensor, args: tuple[Any, ...]) -> Tensor:
+    output = function(points, *args)
+    if output.dim() != 2 or len(output) != len(points):
+        raise ValueError(
+            f"the function must map {tuple(points.shape)} to ({len(points)}, K), "
+            f"but returned shape {tuple(output.shape)}"
+        )
+    if not output.requires_grad:
+        raise ValueError(
+            "the function's output does not depend differentiably on its input (is it detached?)"
+        )
+    return output
+
+
+def _repeat(tensor: Tensor, times: int) -> Tensor:
+    return tensor.unsqueeze(0).expand(times, *tensor.shape).flatten(0, 1)
+
+
+def _weighted_sum(rows: Tensor, weights: Tensor) -> Tensor:
+    rows = rows.reshape(len(weights), -1, *rows.shape[1:])
+    return torch.tensordot(weights, rows.to(weights.dtype), dims=1)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,276 @@
+"""The explanation of one pair: what matched, what clashed, and how all of it makes the score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from captum_interactions.encoders.axes import Frame, ImageAxis, TextAxis, TokenAxis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FORMAT = "captum_interactions.InteractionMap/1"
+_TENSORS = ("interactions", "main_effects_a", "main_effects_b")
+_NUMBERS = ("constant", "score", "convergence_delta")
+
+
+class Pair(NamedTuple):
+    """A part of a, a part of b, and their interaction."""
+
+    a: str
+    b: str
+    attribution: float
+
+
+@dataclass(frozen=True, repr=False)
+class InteractionMap:
+    """The parts of the score of one pair, with the meaning of their rows and columns.
+
+    ``score = constant + sum of all main effects + sum of all interactions - convergence_delta``.
+
+    A *selection* of a text is a phrase that occurs once in it, a half-open character span, or token
+    indices (slice, range or list). A selection of an image is a box ``(x0, y0, x1, y1)`` in its
+    pixels, a boolean mask of its (height, width), or token indices. None selects every token,
+    special ones included. Sums over selections are consistent: a map is additive.
+    """
+
+    interactions: Tensor
+    """Interaction of each token of a with each token of b, shape (Ta, Tb)."""
+    main_effects_a: Tensor
+    """What each token of a adds by itself, whatever b is, shape (Ta,)."""
+    main_effects_b: Tensor
+    """What each token of b adds by itself, whatever a is, shape (Tb,)."""
+    constant: float
+    """The score of the two references."""
+    score: float
+    """The score that is explained, as the model gives it."""
+    convergence_delta: float
+    """Sum of all parts minus the score: the error of quadrature."""
+    axis_a: TokenAxis
+    """What the rows stand for."""
+    axis_b: TokenAxis
+    """What the columns stand for."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How the map was computed."""
+
+    def __post_init__(self) -> None:
+        expected = (len(self.axis_a), len(self.axis_b))
+        shapes = tuple(tuple(getattr(self, name).shape) for name in _TENSORS)
+        if shapes != (expected, expected[:1], expected[1:]):
+            raise ValueError(
+                f"the axes have {expected[0]} and {expected[1]} tokens, but interactions and main "
+                f"effects have shapes {shapes}"
+            )
+
+    # Sums over selections.
+
+    def marginal_a(self, b: Any = None) -> Tensor:
+        """Interaction of each token of a with a selection of b, shape (Ta,)."""
+        return self.interactions @ torch.from_numpy(self.axis_b.select(b))
+
+    def marginal_b(self, a: Any = None) -> Tensor:
+        """Interaction of each token of b with a selection of a, shape (Tb,)."""
+        return torch.from_numpy(self.axis_a.select(a)) @ self.interactions
+
+    def between(self, a: Any = None, b: Any = None) -> float:
+        """Interaction of a selection of a with a selection of b."""
+        return float(torch.from_numpy(self.axis_a.select(a)) @ self.marginal_a(b))
+
+    def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
+        """Where the image matched (positive) or clashed with (negative) a selection of the text.
+
+        Args:
+            selection: A selection of the input that is not the image (of b, if both are images).
+                Default: None, all of it
+
+        Returns:
+            ndarray: one value a patch, shape (rows, columns). Special tokens of the image are left
+            out.
+
+        Raises:
+            TypeError: If neither input is an image.
+        """
+        side, axis = self._side(ImageAxis)
+        values = self.marginal_a(selection) if side == "a" else self.marginal_b(selection)
+        return axis.to_grid(values.numpy())
+
+    def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
+        """Which words matched (positive) or clashed with (negative) a selection of the image.
+
+        Args:
+            selection: A selection of the input that is not the text (of a, if both are texts).
+                Default: None, all of it
+
+        Returns:
+            list: (word, weight) in reading order.
+
+        Raises:
+            TypeError: If neither input is a text.
+        """
+        side, axis = self._side(TextAxis)
+        values = self.marginal_b(selection) if side == "b" else self.marginal_a(selection)
+        return [(unit.label, float(values[list(unit.tokens)].sum())) for unit in axis.units]
+
+    def top_pairs(self, k: int = 10) -> list[Pair]:
+        """The k strongest interactions of words and patches, positive or negative.
+
+        Words of several tokens are taken as one; special and padding tokens are left out.
+        """
+        units_a, units_b = self.axis_a.units, self.axis_b.units
+        by_unit = _incidence(units_a, len(self.axis_a)) @ self.interactions
+        by_unit = by_unit @ _incidence(units_b, len(self.axis_b)).T
+        order = by_unit.flatten().abs().argsort(descending=True)[:k].tolist()
+        pairs = (divmod(index, len(units_b)) for index in order)
+        return [Pair(units_a[i].label, units_b[j].label, float(by_unit[i, j])) for i, j in pairs]
+
+    # Views and files.
+
+    def plot(
+        self, b: Any = None, a: Any = None, ax: Axes | None = None
+    ) -> tuple[Figure, Axes]:
+        """Draw the image with the attribution of its patches, and the caption's words.
+
+        Args:
+            b: A selection of the text: the heat map shows where it matched and clashed.
+            a: A selection of the image: the words show what matched and clashed there.
+            ax (Axes, optional): Where to draw. Default: a new figure
+
+        Returns:
+            tuple: figure and axes; nothing is shown.
+        """
+        from captum_interactions.visualization import plot_interactions
+
+        return plot_interactions(self, b=b, a=a, ax=ax)
+
+    def to_numpy(self) -> NDArray[np.float32]:
+        """The interactions as an array, shape (Ta, Tb)."""
+        return self.interactions.numpy().copy()
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The interactions as a table, rows and columns named by their tokens (needs pandas)."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "to_dataframe() needs pandas: pip install 'captum-interactions[pandas]'"
+            ) from error
+        return pd.DataFrame(
+            self.to_numpy(), index=list(self.axis_a.labels), columns=list(self.axis_b.labels)
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write everything, the image included, to one safetensors file with a JSON header."""
+        from safetensors.torch import save_file
+
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        header = {name: getattr(self, name) for name in _NUMBERS} | {"settings": self.settings}
+        for side, axis in (("a", self.axis_a), ("b", self.axis_b)):
+            fields = asdict(axis)
+            image = fields.pop("image", None)
+            if image is not None:
+                tensors[f"image_{side}"] = torch.from_numpy(np.array(image))
+            header[f"axis_{side}"] = {"kind": type(axis).__name__, **fields}
+        save_file(tensors, path, metadata={"format": _FORMAT, "json": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> InteractionMap:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no interaction map at {str(path)!r}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{str(path)!r} is not a safetensors file: {error}") from error
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(
+                f"{str(path)!r} is not an interaction map: expected the format {_FORMAT!r}, but "
+                f"found {metadata.get('format')!r}"
+            )
+        header = json.loads(metadata["json"])
+        axes = {
+            f"axis_{side}": _axis(header.pop(f"axis_{side}"), tensors.pop(f"image_{side}", None))
+            for side in "ab"
+        }
+        return cls(**tensors, **header, **axes)
+
+    def __repr__(self) -> str:
+        parts = [
+            f"constant {self.constant:+.3f}",
+            f"main effects a {float(self.main_effects_a.sum()):+.3f}",
+            f"main effects b {float(self.main_effects_b.sum()):+.3f}",
+            f"interactions {float(self.interactions.sum()):+.3f}",
+        ]
+        lines = [
+            f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}",
+            f"  score {self.score:.3f} = {', '.join(parts)} "
+            f"(convergence delta {self.convergence_delta:.1e})",
+        ]
+        pairs = self.top_pairs(len(self.axis_a) * len(self.axis_b))
+        for title, chosen in (
+            ("matches", [pair for pair in pairs if pair.attribution > 0]),
+            ("clashes", [pair for pair in pairs if pair.attribution < 0]),
+        ):
+            story = ", ".join(f"{b!r} × {a} {value:+.4f}" for a, b, value in chosen[:3])
+            lines.append(f"  strongest {title}: {story or 'none'}")
+        return "\n".join(lines)
+
+    def _side(self, kind: type[Any]) -> tuple[str, Any]:
+        """The side that is an image (a first) or a text (b first)."""
+        sides = [("a", self.axis_a), ("b", self.axis_b)]
+        for side, axis in sides if kind is ImageAxis else reversed(sides):
+            if isinstance(axis, kind):
+                return side, axis
+        raise TypeError(
+            f"neither input has a {kind.__name__}: the axes are {type(self.axis_a).__name__} and "
+            f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
+        )
+
+
+def _incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
+    matrix = torch.zeros(len(units), n_tokens)
+    for index, unit in enumerate(units):
+        matrix[index, list(unit.tokens)] = 1.0
+    return matrix
+
+
+def _name(axis: TokenAxis) -> str:
+    if isinstance(axis, ImageAxis):
+        return f"an image of {axis.grid[0]} × {axis.grid[1]} patches"
+    if isinstance(axis, TextAxis) and axis.text:
+        return repr(axis.text)
+    return f"{len(axis)} tokens"
+
+
+def _axis(fields: dict[str, Any], image: Tensor | None) -> TokenAxis:
+    kind = {cls.__name__: cls for cls in (TokenAxis, TextAxis, ImageAxis)}[fields.pop("kind")]
+    frame = fields.pop("frame", None)
+    values = {key: _tuples(value) for key, value in fields.items()}
+    if kind is ImageAxis:
+        values["frame"] = Frame(**{key: _tuples(value) for key, value in frame.items()})
+        values["image"] = None if image is None else Image.fromarray(image.numpy())
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
