@@ -173,7 +173,7 @@ class InteractionMap:
         """Write everything, the image included, to one safetensors file with a JSON header."""
         from safetensors.torch import save_file
 
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        tensors = {name: getattr(self, name).clone().contiguous() for name in _TENSORS}
         header = {name: getattr(self, name) for name in _NUMBERS} | {"settings": self.settings}
         for side, axis in (("a", self.axis_a), ("b", self.axis_b)):
             fields = asdict(axis)

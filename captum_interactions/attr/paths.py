@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from captum_interactions.encoders import Layer, Tower
-from captum_interactions.encoders.wrapper import unit
+from captum_interactions.encoders.wrapper import unit, widen
 from captum_interactions.functional import (
     NotTwiceDifferentiableError,
     Quadrature,
@@ -22,7 +25,7 @@ from captum_interactions.functional.integrated import count_chunks
 
 Normalization = Literal["cosine", "frozen", "none"]
 Baseline = None | int | float | Tensor | list[int | float | Tensor | None]
-Groups = Tensor | Sequence[Sequence[int]]
+Groups = Tensor | NDArray[Any] | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,17 @@ class Path:
     """Scaled embeddings of the references, averaged over them, (B, K)."""
     multiply_by_inputs: bool
 
+    @cached_property
+    def live(self) -> Tensor:
+        """Indices of tokens that can reach the embedding in any example, or of all groups."""
+        if self.groups is None:
+            return self.token_mask.any(0).nonzero().flatten()
+        return torch.arange(self.groups.shape[1], device=self.groups.device)
+
     @property
     def n_products(self) -> int:
-        """Number of Jacobian-vector products that give the factors: live tokens, or groups."""
-        if self.groups is not None:
-            return self.groups.shape[1]
-        return int(self.token_mask.any(0).sum())
+        """Number of Jacobian-vector products that give the factors."""
+        return len(self.live)
 
     @property
     def n_outputs(self) -> int:
@@ -134,9 +142,8 @@ class Path:
         return total / len(self.starts)
 
     def _push_forward(self, products: Products) -> Tensor:
-        live = self.token_mask.any(0).nonzero().flatten()
         if self.groups is None:
-            chosen = torch.eye(self.token_mask.shape[1]).to(self.token_mask)[live].unsqueeze(1)
+            chosen = torch.eye(self.n_outputs).to(self.token_mask)[self.live].unsqueeze(1)
         else:
             chosen = self.groups.transpose(0, 1)
         # (G, B, T) token weights; padding has none.
@@ -156,18 +163,18 @@ class Path:
             )
             total = part if total is None else total + part
         assert total is not None
-        values = total.transpose(0, 1) / len(self.starts)
-        if self.groups is not None:
-            return values
-        factors = values.new_zeros((len(values), self.token_mask.shape[1], values.shape[2]))
-        return factors.index_copy(1, live, values)
+        return self.with_padding(total.transpose(0, 1) / len(self.starts))
+
+    def with_padding(self, rows: Tensor, dim: int = 1) -> Tensor:
+        """Values of live tokens along an axis, as values of all tokens: others are zero."""
+        shape = list(rows.shape)
+        shape[dim] = self.n_outputs
+        return rows.new_zeros(shape).index_copy(dim, self.live, rows)
 
     def _scale(self, start: Tensor) -> Tensor:
         """What integrated gradients are multiplied by."""
-        wide = torch.promote_types(self.end.dtype, torch.float32)
-        if not self.multiply_by_inputs:
-            return torch.ones_like(self.end, dtype=wide)
-        return self.end.to(wide) - start.to(wide)
+        end = widen(self.end)
+        return end - widen(start) if self.multiply_by_inputs else torch.ones_like(end)
 
     def _fold(self, attribution: Tensor, rows: slice) -> Tensor:
         tokens = self.tower.fold(self.layer, attribution) * self.token_mask[rows]
@@ -201,25 +208,25 @@ def open_path(
     extras = tuple(_ordinary(extra) for extra in extras)
     inputs = _ordinary(inputs)
     _check_tensor(f"input {name}", tower, inputs)
+    _check_extras(name, tower, inputs, extras)
     tower.check(inputs, *extras)
     references = _references(name, tower, inputs, baseline, extras)
     with torch.no_grad():
         end, context = tower.features(layer, inputs, *extras)
         # A reference keeps its own features only: it is masked and pooled as the input is.
-        starts = tuple(tower.features(layer, r, *extras)[0] for r in references)
+        starts = tuple(_reference_features(tower, layer, r, extras) for r in references)
         embedding = tower.embed(layer, end, *context)
-        if not torch.isfinite(embedding).all():
-            raise ValueError(f"encoder {name} returned embeddings with NaN or infinite values")
+        _check_embedding(f"input {name}", embedding, may_vanish=normalization == "none")
         tokens = tower.fold(layer, torch.empty_like(end, device="meta"))
         mask = tower.token_mask(inputs, *extras) if layer != "input" else None
         if mask is None:
             mask = torch.ones(tokens.shape, device=end.device)
-        wide = torch.promote_types(end.dtype, torch.float32)
-        function, context = _scaled(tower, layer, normalization, embedding.to(wide), context)
+        mask = widen(mask.to(end.dtype))
+        function, context = _scaled(tower, layer, normalization, widen(embedding), context)
         scaled = function(end, *context)
-        reference = torch.stack(
-            [function(start.expand_as(end), *context) for start in starts]
-        ).mean(0)
+        ends = [function(start.expand_as(end), *context) for start in starts]
+        for reference in ends:
+            _check_embedding(f"baseline {name}", reference, may_vanish=normalization != "cosine")
     return Path(
         name=name,
         tower=tower,
@@ -228,12 +235,23 @@ def open_path(
         starts=starts,
         end=end,
         context=context,
-        token_mask=mask.to(wide),
-        groups=_group_weights(name, groups, mask.to(wide)),
+        token_mask=mask,
+        groups=_group_weights(name, groups, mask),
         embedding=scaled,
-        reference=reference,
+        reference=torch.stack(ends).mean(0),
         multiply_by_inputs=multiply_by_inputs,
     )
+
+
+def _reference_features(
+    tower: Tower, layer: Layer, reference: Tensor, extras: tuple[Any, ...]
+) -> Tensor:
+    """Features of a reference, (B, *F); (1, *F) if it is the same for all examples."""
+    if not any(isinstance(extra, Tensor) for extra in extras) and torch.equal(
+        reference, reference[:1].expand_as(reference)
+    ):
+        reference = reference[:1]
+    return tower.features(layer, reference, *extras)[0]
 
 
 def _scaled(
@@ -247,7 +265,7 @@ def _scaled(
     if normalization == "cosine":
         return lambda x, *rest: unit(tower.embed(layer, x, *rest)), context
     if normalization == "none":
-        return lambda x, *rest: tower.embed(layer, x, *rest), context
+        return lambda x, *rest: widen(tower.embed(layer, x, *rest)), context
     # The norms of the actual inputs are constants of the path, one an example.
     norms = embedding.norm(dim=-1, keepdim=True)
     return lambda x, norm, *rest: tower.embed(layer, x, *rest) / norm, (norms, *context)
@@ -256,14 +274,20 @@ def _scaled(
 def _references(
     name: str, tower: Tower, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...]
 ) -> list[Tensor]:
-    if isinstance(baseline, list):
-        if not baseline:
-            raise ValueError(f"the list of baselines {name} is empty")
-        return [_references(name, tower, inputs, one, extras)[0] for one in baseline]
+    if not isinstance(baseline, list):
+        return [_reference(name, tower, inputs, baseline, extras)]
+    if not baseline:
+        raise ValueError(f"the list of baselines {name} is empty")
+    return [_reference(name, tower, inputs, one, extras) for one in baseline]
+
+
+def _reference(
+    name: str, tower: Tower, inputs: Tensor, baseline: Any, extras: tuple[Any, ...]
+) -> Tensor:
     if baseline is None:
-        return [tower.reference(inputs, *extras)]
+        return tower.reference(inputs, *extras)
     if isinstance(baseline, (int, float)):
-        return [tower.set_constant(inputs, baseline, *extras)]
+        return tower.set_constant(inputs, baseline, *extras)
     if not isinstance(baseline, Tensor):
         raise TypeError(
             f"baseline {name} must be None, a number, a tensor or a list of these, but got "
@@ -274,19 +298,46 @@ def _references(
             f"baseline {name} must have the input's shape {tuple(inputs.shape)} or one row of it, "
             f"but got shape {tuple(baseline.shape)}"
         )
+    floats = baseline.is_floating_point() and inputs.is_floating_point()
+    if floats and baseline.dtype != inputs.dtype:
+        raise TypeError(f"baseline {name} is {baseline.dtype}, but input {name} is {inputs.dtype}")
     baseline = _ordinary(baseline)
     _check_tensor(f"baseline {name}", tower, baseline)
-    return [baseline.expand_as(inputs)]
+    return cast(Tensor, baseline.expand_as(inputs))
 
 
 def _check_tensor(what: str, tower: Tower, tensor: Tensor) -> None:
     parameter = next(tower.parameters(), None)
     if parameter is not None and parameter.device != tensor.device:
         raise TypeError(f"{what} is on {tensor.device}, but its encoder is on {parameter.device}")
-    if not len(tensor):
-        raise ValueError(f"{what} is empty: shape {tuple(tensor.shape)}")
+    if tensor.dim() < 2 or not tensor.numel():
+        raise ValueError(
+            f"{what} must have an axis of examples and others of features, none of them empty, but "
+            f"has shape {tuple(tensor.shape)}"
+        )
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ValueError(f"{what} holds NaN or infinite values")
+
+
+def _check_extras(name: str, tower: Tower, inputs: Tensor, extras: tuple[Any, ...]) -> None:
+    for extra_name, extra in zip(tower.extra_names, extras, strict=False):
+        if not isinstance(extra, Tensor) or not extra.dim():
+            continue
+        if len(extra) != len(inputs) or extra.device != inputs.device:
+            raise ValueError(
+                f"{extra_name} of encoder {name} must have {len(inputs)} rows on {inputs.device}, "
+                f"as its input has, but has shape {tuple(extra.shape)} on {extra.device}"
+            )
+
+
+def _check_embedding(what: str, embedding: Tensor, may_vanish: bool) -> None:
+    if not torch.isfinite(embedding).all():
+        raise ValueError(f"the embedding of {what} holds NaN or infinite values")
+    if not may_vanish and not embedding.norm(dim=-1).all():
+        raise ValueError(
+            f"the embedding of {what} is zero, which has no cosine with anything: take another "
+            "baseline, or normalization='none'"
+        )
 
 
 def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | None:
@@ -294,6 +345,8 @@ def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | N
     if groups is None:
         return None
     n_tokens = mask.shape[1]
+    if isinstance(groups, np.ndarray):
+        groups = torch.from_numpy(groups)
     if isinstance(groups, Tensor):
         weights = (groups if groups.dim() == 3 else groups.unsqueeze(0)).to(mask)
         if weights.dim() != 3 or weights.shape[2] != n_tokens or len(weights) not in (1, len(mask)):
@@ -304,15 +357,21 @@ def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | N
     else:
         weights = mask.new_zeros((1, len(groups), n_tokens))
         for index, tokens in enumerate(groups):
-            outside = [t for t in tokens if not -n_tokens <= t < n_tokens]
-            if outside:
+            if not _are_indices(tokens, n_tokens):
                 raise ValueError(
-                    f"groups_{name}[{index}] names token {outside[0]}, but there are {n_tokens}"
+                    f"groups_{name}[{index}] must be a list of token indices below {n_tokens}, but "
+                    f"is {tokens!r} (weights of tokens are one tensor of shape (G, {n_tokens}))"
                 )
             weights[0, index, list(tokens)] = 1.0
     if not weights.shape[1]:
         raise ValueError(f"groups_{name} holds no group")
     return weights
+
+
+def _are_indices(tokens: Any, n_tokens: int) -> bool:
+    return isinstance(tokens, (Sequence, np.ndarray)) and all(
+        isinstance(t, (int, np.integer)) and -n_tokens <= t < n_tokens for t in tokens
+    )
 
 
 def _ordinary(value: Any) -> Any:

@@ -188,8 +188,8 @@ class SecondOrderIntegratedGradients(GradientAttribution):
                 A bare scalar serves both inputs; a bare tensor or list serves input a alone.
                 Default: None
             target: Must be None; a similarity has a single output. Default: None
-            additional_forward_args (optional): What the towers take beside their inputs: those of a,
-                then those of b (for CLIP: the attention mask), B rows each. Default: None
+            additional_forward_args (optional): What the towers take beside their inputs: those of
+                a, then those of b (for CLIP: the attention mask), B rows each. Default: None
             n_steps (int, optional): Number of quadrature nodes. Default: 20
             method (str, optional): Quadrature rule, one of ``gausslegendre``, ``riemann_left``,
                 ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``. Default:
@@ -197,7 +197,8 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             internal_batch_size (int, optional): At most this many rows (pairs times nodes) are
                 evaluated at once. Products for different tokens share one evaluation and follow
                 each other, so they need no more memory. Default: None, all rows
-            return_convergence_delta (bool, optional): Whether to return the delta too. Default: False
+            return_convergence_delta (bool, optional): Whether to return the delta too. Default:
+                False
             groups_a, groups_b (optional): Explain groups of tokens (words, phrases, boxes, objects)
                 instead of tokens: a list of lists of token indices, or weights of shape (G, T) or
                 (B, G, T). Each costs as much as one token. Default: None, every token
@@ -220,8 +221,15 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         """
         self._check_target(target)
         if full_resolution not in (None, "a", "b"):
-            raise ValueError(f"full_resolution must be None, 'a' or 'b', but got {full_resolution!r}")
-        rule = quadrature(method, n_steps)
+            raise ValueError(
+                f"full_resolution must be None, 'a' or 'b', but got {full_resolution!r}"
+            )
+        if full_resolution and (groups_a, groups_b)["ab".index(full_resolution)] is not None:
+            raise ValueError(
+                f"full_resolution={full_resolution!r} keeps features apart, so there can be no "
+                f"groups_{full_resolution}"
+            )
+        rule = quadrature(method, n_steps, dtype=torch.float64)
         with explaining(self.wrapper):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
             if return_convergence_delta:
@@ -254,13 +262,14 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         Returns:
             Decomposition: all parts, the score, and their difference as ``convergence_delta``.
         """
-        rule = quadrature(method, n_steps)
+        rule = quadrature(method, n_steps, dtype=torch.float64)
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
             self._check_complete(paths)
             with _products(rule, internal_batch_size, show_progress) as products:
                 interactions, main_a, main_b = self._interactions(paths, products, True)
-            assert main_a is not None and main_b is not None
+            assert main_a is not None
+            assert main_b is not None
             return Decomposition(
                 constant=(path_a.reference * path_b.reference).sum(-1),
                 main_effects_a=main_a,
@@ -333,9 +342,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         if isinstance(attributions, tuple):
             (attributions,) = attributions
         with explaining(self.wrapper), torch.no_grad():
-            return _delta(
-                attributions, self._open(end_point, start_point, additional_forward_args)
-            )
+            return _delta(attributions, self._open(end_point, start_point, additional_forward_args))
 
     def has_convergence_delta(self) -> bool:
         return self.multiplies_by_inputs
@@ -365,11 +372,11 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             n_short + main_effects, products
         )
         factors = short.factors(products)
-        cotangents = factors.transpose(0, 1)
+        cotangents = factors[:, short.live].transpose(0, 1)
         if main_effects:
             cotangents = torch.cat([cotangents, short.reference.unsqueeze(0)])
         rows = long.pull_back(cotangents, products).movedim(0, 1)
-        attributions = rows[:, : factors.shape[1]]
+        attributions = short.with_padding(rows[:, :n_short])
         main_short = _along(factors, long.reference) if main_effects else None
         main_long = rows[:, -1] if main_effects else None
         if a_is_short:
@@ -380,9 +387,10 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         kept, other = paths if side == "a" else paths[::-1]
         n_other = min(other.n_products, other.embedding.shape[1])
         products.progress.total = other.cost(n_other, products) + kept.cost(
-            other.n_outputs, products
+            other.n_products, products
         )
-        rows = kept.pull_back(other.factors(products).transpose(0, 1), products, fold=False)
+        cotangents = other.factors(products)[:, other.live].transpose(0, 1)
+        rows = other.with_padding(kept.pull_back(cotangents, products, fold=False), dim=0)
         return rows.movedim(0, -1) if side == "a" else rows.movedim(0, 1)
 
     def _factors(
@@ -397,7 +405,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         groups: Groups | None,
         show_progress: bool,
     ) -> Factors:
-        rule = quadrature(method, n_steps)
+        rule = quadrature(method, n_steps, dtype=torch.float64)
         extras = additional_forward_args
         extras = () if extras is None else extras if isinstance(extras, tuple) else (extras,)
         with explaining(self.wrapper):

@@ -12,10 +12,13 @@ from captum_interactions.encoders.clip import clip_towers, has_clip_layout
 from captum_interactions.encoders.tower import CallableTower, Tower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
 
-_FAMILIES: list[
-    tuple[Callable[[Any], bool], Callable[[nn.Module, Any], tuple[Tower, Tower]]]
-] = [(has_clip_layout, clip_towers)]
+_FAMILIES: list[tuple[Callable[[Any], bool], Callable[[nn.Module, Any], tuple[Tower, Tower]]]] = [
+    (has_clip_layout, clip_towers)
+]
 """(whether a model is of this family, how its towers are made), tried in order."""
+
+_SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+"""Options that say where files come from, for the model and the processor alike."""
 
 
 def wrap(model: Any, processor: Any = None) -> DualEncoderWrapper:
@@ -78,11 +81,11 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     """
     from transformers import AutoModel, AutoProcessor
 
-    revision = {key: kwargs[key] for key in ("revision", "token", "cache_dir") if key in kwargs}
+    source = {key: value for key, value in kwargs.items() if key in _SOURCE_OPTIONS}
     try:
         model = AutoModel.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
     if not any(matches(model) for matches, _ in _FAMILIES):
         wrap(model)  # raises, with the reason, before the processor is looked for
-    return wrap(model.eval(), AutoProcessor.from_pretrained(name_or_path, **revision))
+    return wrap(model.eval(), AutoProcessor.from_pretrained(name_or_path, **source))

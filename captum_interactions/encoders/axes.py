@@ -128,8 +128,9 @@ class TextAxis(TokenAxis):
 
     def find(self, phrase: str) -> tuple[int, int]:
         """Character span of a phrase that occurs exactly once, ignoring case."""
-        pattern = rf"(?<!\w){re.escape(phrase.strip())}(?!\w)"
-        spans = [match.span() for match in re.finditer(pattern, self.text, re.IGNORECASE)]
+        # The phrase is looked ahead for, so that occurrences which overlap are found too.
+        pattern = rf"(?<!\w)(?=({re.escape(phrase.strip())})(?!\w))"
+        spans = [match.span(1) for match in re.finditer(pattern, self.text, re.IGNORECASE)]
         if not phrase.strip() or not spans:
             raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
         if len(spans) > 1:
@@ -143,8 +144,9 @@ class TextAxis(TokenAxis):
         """Turn a selection into one weight a token.
 
         Args:
-            selection: None for every token; a phrase (str) that occurs once in the text; a half-open
-                character span (tuple of two ints); or a slice, range or list of token indices.
+            selection: None for every token; a phrase (str) that occurs once in the text; a
+                half-open character span (tuple of two ints); or a slice, range or list of token
+                indices.
 
         Returns:
             ndarray: float32 weights, 1 for the selected tokens, shape (T,).
@@ -279,6 +281,12 @@ class ImageAxis(TokenAxis):
             )
         return np.concatenate([np.zeros(self.n_special), coverage.ravel()]).astype(np.float32)
 
+    def _expects(self) -> str:
+        return (
+            "select patches by a box (x0, y0, x1, y1), a boolean mask of the image's (height, "
+            "width), a slice, a range or a list of token indices"
+        )
+
     def to_grid(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values of all tokens (..., T) as a grid (..., rows, columns), special tokens left out."""
         return values[..., self.n_special :].reshape(*values.shape[:-1], *self.grid)
@@ -299,7 +307,7 @@ class ImageAxis(TokenAxis):
         return np.where(inside_y[:, None] & inside_x[None, :], values, fill)
 
     def extent(self) -> tuple[float, float, float, float]:
-        """(left, right, bottom, top) of the patch grid in original pixels, as matplotlib wants it."""
+        """(left, right, bottom, top) of the patch grid in original pixels, as matplotlib has it."""
         x, y = self._edges(0), self._edges(1)
         return float(x[0]), float(x[-1]), float(y[-1]), float(y[0])
 

@@ -27,6 +27,9 @@ _LAYOUT = (
     "get_text_features",
 )
 
+_LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model")
+"""Model types that pool at the largest id if their config's end-of-text id is 2."""
+
 
 def has_clip_layout(model: Any) -> bool:
     """Whether a model is built like ``transformers.CLIPModel``, part by part."""
@@ -138,7 +141,7 @@ class ClipImageTower(Tower):
         rows, columns = attribution.shape[-2] // height, attribution.shape[-1] // width
         cells = attribution[..., : rows * height, : columns * width]
         cells = cells.unflatten(-1, (columns, width)).unflatten(-3, (rows, height))
-        return cells.sum((-5, -3, -1)).flatten(-2)
+        return cast(Tensor, cells.sum((-5, -3, -1)).flatten(-2))
 
     def spread(self, layer: Layer, weights: Tensor, shape: Any) -> Tensor:
         if layer != "input":
@@ -178,14 +181,7 @@ class ClipTextTower(Tower):
 
     def check(self, inputs: Tensor, attention_mask: Tensor | None = None) -> None:
         ids = self._ids(inputs)
-        embeddings = self.model.text_model.embeddings
-        size = embeddings.token_embedding.num_embeddings
-        length = embeddings.position_embedding.num_embeddings
-        if int(ids.min()) < 0 or int(ids.max()) >= size:
-            raise ValueError(
-                f"token ids must be from 0 to {size - 1}, but lie from {int(ids.min())} to "
-                f"{int(ids.max())}"
-            )
+        length = self.model.text_model.embeddings.position_embedding.num_embeddings
         if ids.shape[1] > length:
             raise ValueError(
                 f"the caption has {ids.shape[1]} tokens, but the model's context holds {length}"
@@ -195,7 +191,13 @@ class ClipTextTower(Tower):
                 f"the attention mask must have the shape of the token ids {tuple(ids.shape)}, but "
                 f"got {tuple(attention_mask.shape)}"
             )
-        self._pool_position(ids)
+        eos = self.model.text_model.eos_token_id
+        missing = (~(ids == eos).any(-1)).nonzero()
+        if len(missing) and not self._pools_at_largest_id():
+            raise ValueError(
+                f"row {int(missing[0])} of the token ids has no end-of-text token (id {eos}), "
+                "where the model pools"
+            )
 
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         ids = self._ids(inputs)
@@ -222,10 +224,13 @@ class ClipTextTower(Tower):
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         device = self.model.text_model.embeddings.token_embedding.weight.device
-        if isinstance(raw, Tensor) or isinstance(raw, tuple) and isinstance(raw[0], Tensor):
-            ids, *extras = raw if isinstance(raw, tuple) else (raw,)
-            mask = extras[0] if extras else None
-            return TowerInputs(ids.to(device), (mask,), self._axes_of_ids(ids, mask))
+        if isinstance(raw, Tensor):
+            raw = (raw,)
+        if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
+            ids, mask, *_ = (*raw, None)
+            self.check(ids, mask)
+            extras = (None if mask is None else mask.to(device),)
+            return TowerInputs(ids.to(device), extras, self._axes_of_ids(ids, mask))
         if self.tokenizer is None:
             raise ValueError(
                 f"raw text ({type(raw).__name__}) needs a processor: pass it to wrap(), or pass "
@@ -287,9 +292,12 @@ class ClipTextTower(Tower):
         return states
 
     def _ids(self, inputs: Tensor) -> Tensor:
-        """Token ids as int64; ids that were turned into floats by a noise of zero are turned back."""
-        if inputs.dim() != 2:
-            raise ValueError(f"token ids must have shape (B, T), but got {tuple(inputs.shape)}")
+        """Token ids, checked; ids that a noise of zero has turned into floats are turned back."""
+        if inputs.dim() != 2 or not inputs.numel() or inputs.dtype is torch.bool:
+            raise ValueError(
+                f"token ids must be whole numbers of shape (B, T), but got {inputs.dtype} of shape "
+                f"{tuple(inputs.shape)}"
+            )
         if inputs.is_floating_point():
             if not torch.equal(inputs, inputs.round()):
                 raise ValueError(
@@ -297,22 +305,28 @@ class ClipTextTower(Tower):
                     "(noise on ids? set its standard deviation to 0 for the text)"
                 )
             inputs = inputs.long()
+        size = self.model.text_model.embeddings.token_embedding.num_embeddings
+        low, high = (int(bound) for bound in inputs.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"token ids must be from 0 to {size - 1}, but lie from {low} to {high}"
+            )
         return inputs
 
     def _pool_position(self, ids: Tensor) -> Tensor:
         """Where the model pools: at the first end-of-text token."""
-        eos = self.model.text_model.eos_token_id
-        if eos == 2:
-            # Checkpoints with this outdated id in their config pool at the largest id instead.
+        if self._pools_at_largest_id():
             return ids.argmax(-1)
-        is_eos = ids == eos
-        missing = (~is_eos.any(-1)).nonzero()
-        if len(missing):
-            raise ValueError(
-                f"row {int(missing[0])} of the token ids has no end-of-text token (id {eos}), where "
-                "the model pools"
-            )
+        is_eos: Tensor = ids == self.model.text_model.eos_token_id
         return is_eos.int().argmax(-1)
+
+    def _pools_at_largest_id(self) -> bool:
+        """Whether the config has the outdated end-of-text id, for which CLIP pools elsewhere.
+
+        MetaCLIP 2 shares the layout, and there 2 is the true id.
+        """
+        model = self.model.text_model
+        return model.eos_token_id == 2 and model.config.model_type in _LARGEST_ID_POOLING
 
     def _is_special(self, ids: Tensor) -> Tensor:
         names = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -30,18 +30,22 @@ def load_image(source: Any) -> Image.Image:
         if not Path(source).is_file():
             raise FileNotFoundError(f"there is no image file at {str(source)!r}")
         try:
-            return Image.open(source).convert("RGB")
+            with Image.open(source) as file:
+                image: Image.Image = file.convert("RGB")
+                return image
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
+        is_picture = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
+        if source.dtype != np.uint8 or not is_picture:
             raise ValueError(
                 "an image array must be uint8 of shape (height, width) or (height, width, 3), but "
                 f"got {source.dtype} of shape {source.shape}"
             )
         return Image.fromarray(source).convert("RGB")
     raise TypeError(
-        f"an image is a PIL image, a path, a uint8 array or a tensor, but got {type(source).__name__}"
+        "an image is a PIL image, a path, a uint8 array or a tensor, but got "
+        f"{type(source).__name__}"
     )
 
 

@@ -1,13 +1,15 @@
 """The last block of a transformer, computed for the one token that is pooled.
 
-A tower that pools one token reads one row of its last block. That row asks one question per head, so
-keys and values of the other tokens need never be formed: the key projection is applied to the query
-instead, and the value projection to the attention-weighted mean of the states. In exact arithmetic
-this is the block itself; it costs a small fraction of it, and its derivatives of any order exist
-under every attention implementation.
+A tower that pools one token reads one row of its last block. That row asks one question per head,
+so keys and values of the other tokens need never be formed: the key projection is applied to the
+query instead, and the value projection to the attention-weighted mean of the states. In exact
+arithmetic this is the block itself; it costs a small fraction of it, and its derivatives of any
+order exist under every attention implementation.
 """
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +18,30 @@ from torch import Tensor, nn
 def is_poolable(block: nn.Module) -> bool:
     """Whether a block is a plain pre-norm block whose parts :func:`pooled_row` may use directly.
 
-    Blocks with replaced projections (adapters, quantisation) or with hooks are not: they have to run
-    as they are.
+    Blocks with replaced projections (adapters, quantisation), with hooks or with a forward pass
+    that is not that of ``transformers`` are not: they have to run as they are.
     """
     attention = getattr(block, "self_attn", None)
     names = ("q_proj", "k_proj", "v_proj", "out_proj")
-    if attention is None or not all(hasattr(block, n) for n in ("layer_norm1", "layer_norm2", "mlp")):
-        return False
-    parts = [block, attention, *(getattr(attention, name, None) for name in names)]
-    return all(type(part) is nn.Linear for part in parts[2:]) and not any(
-        part._forward_hooks or part._forward_pre_hooks for part in parts if part is not None
+    projections = [getattr(attention, name, None) for name in names]
+    return (
+        all(hasattr(block, name) for name in ("layer_norm1", "layer_norm2", "mlp"))
+        and all(type(projection) is nn.Linear for projection in projections)
+        and all(_is_plain(part, "transformers.models.") for part in (block, attention))
+        and all(_is_plain(projection, "torch.nn.") for projection in projections)
     )
 
 
+def _is_plain(module: Any, package: str) -> bool:
+    """Whether a module runs the forward pass of its class, found in this package, and no hook."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    is_replaced = "forward" in vars(module)
+    known = type(module).forward.__module__.startswith(package)
+    return known and not is_replaced and not any(hooks)
+
+
 def pooled_row(
-    block: nn.Module, states: Tensor, position: Tensor, visible: Tensor | None = None
+    block: Any, states: Tensor, position: Tensor, visible: Tensor | None = None
 ) -> Tensor:
     """Output of a pre-norm transformer block at one position of each example.
 
@@ -53,10 +64,11 @@ def pooled_row(
     key_weight = attention.k_proj.weight.unflatten(0, (heads, width))
     # The key bias adds the same amount to all tokens of a head, which the softmax ignores.
     question = torch.einsum("bhe,hed->bhd", query * attention.scale, key_weight)
-    logits = (question @ normed.transpose(1, 2)).float()
+    logits = question @ normed.transpose(1, 2)
     if visible is not None:
         logits = logits.masked_fill(~visible.unsqueeze(1), float("-inf"))
-    weights = logits.softmax(-1).to(normed.dtype)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    weights = logits.softmax(-1, dtype=wide).to(normed.dtype)
 
     mean = weights @ normed
     value_weight = attention.v_proj.weight.unflatten(0, (heads, width))
@@ -64,4 +76,4 @@ def pooled_row(
     if attention.v_proj.bias is not None:
         value = value + attention.v_proj.bias
     row = states[examples, position] + attention.out_proj(value)
-    return row + block.mlp(block.layer_norm2(row))
+    return cast(Tensor, row + block.mlp(block.layer_norm2(row)))

@@ -49,11 +49,11 @@ def tokenize(
         **options,
     )
     mask = encoding["attention_mask"]
-    for index, length in enumerate(mask.sum(1).tolist()):
+    for index, (text, length) in enumerate(zip(texts, mask.sum(1).tolist(), strict=True)):
         if length > context_length:
             raise ValueError(
-                f"text {index} has {length} tokens with its special tokens, but the model's context "
-                f"holds {context_length}; shorten it or pass truncation=True: {texts[index]!r}"
+                f"text {index} has {length} tokens with its special tokens, but the model's "
+                f"context holds {context_length}; shorten it or pass truncation=True: {text!r}"
             )
     axes = []
     for index, text in enumerate(texts):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from captum_interactions.encoders.axes import TokenAxis
 
 Layer = int | Literal["input"]
-"""Where features live: k for the hidden state entering block k (0 is the embedding output, -1 enters
-the last block), or ``"input"`` for the raw tensor."""
+"""Where features live: k for the hidden state entering block k (0 is the embedding output, -1
+enters the last block), or ``"input"`` for the raw tensor."""
 
 
 class TowerInputs(NamedTuple):
@@ -64,7 +64,7 @@ class Tower(nn.Module):
         raise NotImplementedError
 
     def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
-        """The rest of the tower, (B, T, D) -> (B, K); with :meth:`prefix` it equals :meth:`encode`."""
+        """The rest of the tower, (B, T, D) -> (B, K): after :meth:`prefix`, :meth:`encode`."""
         raise NotImplementedError
 
     def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
@@ -101,17 +101,18 @@ class Tower(nn.Module):
         if layer != "input":
             return self.prefix(layer, inputs, *extras)
         if not inputs.is_floating_point():
+            instead = "use layer 0, the embedding output" if self.n_blocks else "take embeddings"
             raise ValueError(
-                f"layer 'input' needs real-valued inputs, but {type(self).__name__} takes "
-                f"{inputs.dtype}: use layer 0, the embedding output"
+                f"layer 'input' needs real-valued inputs, but {type(self).__name__} got "
+                f"{inputs.dtype}: {instead}"
             )
         return inputs, extras
 
     def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
         """The embedding (B, K) from the features at a layer."""
-        return self.encode(features, *context) if layer == "input" else self.tail(
-            layer, features, *context
-        )
+        if layer == "input":
+            return self.encode(features, *context)
+        return self.tail(layer, features, *context)
 
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
         """Sum an attribution of features, (B, *F), over each token: (B, T).
@@ -155,6 +156,8 @@ class CallableTower(Tower):
     ) -> None:
         super().__init__()
         self.function = function
+        # The module of a bound method, so that it is explained in eval mode.
+        self.owner = getattr(function, "__self__", None)
         self.extra_names = tuple(extra_names)
         self._reference = reference
 

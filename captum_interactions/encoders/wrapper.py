@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +41,7 @@ class DualEncoderWrapper(nn.Module):
     Examples::
 
         >>> import torch
+        >>> from captum_interactions import CallableTower
         >>> a, b = torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)
         >>> wrapper = DualEncoderWrapper(CallableTower(a), CallableTower(b))
         >>> wrapper(torch.ones(2, 4), torch.ones(2, 5)).shape
@@ -84,7 +86,8 @@ class DualEncoderWrapper(nn.Module):
         """Turn raw inputs into tensors, with the meaning of their tokens.
 
         Args:
-            a: One raw input or a list of them (images for CLIP), or a ready tensor with a batch axis.
+            a: One raw input or a list of them (images for CLIP), or a ready tensor with a batch
+                axis.
             b: As many second inputs (captions for CLIP), or a ready tensor.
             truncation (bool): Cut captions that are longer than the model's context instead of
                 raising an error. Default: False
@@ -130,7 +133,12 @@ class DualEncoderWrapper(nn.Module):
 
 def unit(embedding: Tensor) -> Tensor:
     """Embeddings scaled to unit length, in float32 or wider."""
-    return F.normalize(embedding.float() if embedding.element_size() < 4 else embedding, dim=-1)
+    return F.normalize(widen(embedding), dim=-1)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _last_layers(tower_a: Tower, tower_b: Tower) -> tuple[Layer, Layer]:

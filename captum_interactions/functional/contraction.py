@@ -1,9 +1,9 @@
 """From the factors of two inputs to the parts of their score.
 
-A factor matrix holds one vector of R^K per token: ``phi_i`` for input a, ``psi_j`` for input b, with
-``Σᵢ phi_i = g(a) − g(r_a)`` and ``Σⱼ psi_j = h(b) − h(r_b)``. The score ``<g(a), h(b)>`` is bilinear,
-so it splits exactly into a constant, main effects of both inputs and pairwise interactions
-(Möller et al., TMLR 2025, Eq. 2 and 10, completed by the terms with one reference).
+A factor matrix holds one vector of R^K per token: ``phi_i`` for input a, ``psi_j`` for input b,
+with ``Σᵢ phi_i = g(a) − g(r_a)`` and ``Σⱼ psi_j = h(b) − h(r_b)``. The score ``<g(a), h(b)>`` is
+bilinear, so it splits exactly into a constant, main effects of both inputs and pairwise
+interactions (Möller et al., TMLR 2025, Eq. 2 and 10, completed by the terms with one reference).
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 With ``x(α) = start + α (end − start)`` and ``J(x)`` the Jacobian of a batched function
 ``f: (N, *F) -> (N, K)``, :func:`integrated_jvp` computes ``∫₀¹ J(x(α)) v dα`` and
 :func:`integrated_vjp` computes ``∫₀¹ J(x(α))ᵀ c dα``, for several directions ``v`` or cotangents
-``c`` at once. No Jacobian is ever formed. Both run the function forward once per node and share that
-pass among all directions, so memory does not grow with their number.
+``c`` at once. No Jacobian is ever formed. Both run the function forward once per node and share
+that pass among all directions, so memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ BatchFunction = Callable[..., Tensor]
 
 # What autograd says when an operation has a first derivative but no second one.
 _ONCE_ONLY = ("not implemented", "once_differentiable", "double backward")
+# How far <Jᵀu, v> and <u, J v> may lie apart by rounding, relative to the norm of their terms.
+_ROUNDING = 0.05
 
 
 class NotTwiceDifferentiableError(RuntimeError):
@@ -43,13 +45,14 @@ def integrated_jvp(
 ) -> Tensor:
     """Integrate Jacobian-vector products ``∫₀¹ J(x(α)) (m_g ⊙ v) dα`` for G masks ``m_g``.
 
-    With the default direction ``v = end − start`` and masks that part the features, the products are
-    the factors of second-order integrated gradients: they sum to ``f(end) − f(start)``.
+    With the default direction ``v = end − start`` and masks that part the features, the products
+    are the factors of second-order integrated gradients: they sum to ``f(end) − f(start)``.
 
-    ``Jᵀu`` is linear in ``u``, so differentiating ``<Jᵀu, v>`` with respect to ``u`` yields ``J v``:
+    ``Jᵀu`` is linear in ``u``, so the derivative of ``<Jᵀu, v>`` with respect to ``u`` is ``J v``:
     one backward pass that keeps its graph per node, then one pass through that graph per direction.
     Fused attention kernels have no second derivative; the function runs under PyTorch's own math
-    attention here, which changes no module and no flag for good.
+    attention here, which changes no module and no flag for good. Other kernels may drop theirs
+    without a word, so the products are held against ``<u, J v> = <Jᵀu, v>``.
 
     Args:
         function: See :data:`BatchFunction`.
@@ -73,31 +76,31 @@ def integrated_jvp(
     if direction is None:
         direction = end.detach() - start.detach()
     result: Tensor | None = None
+    generator = torch.Generator().manual_seed(0)
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             for rows, points, weights, chunk_args in _path(
                 start, end, rule, args, internal_batch_size
             ):
                 output = _evaluate(function, points, chunk_args)
-                dummy = torch.zeros_like(output, requires_grad=True)
-                (pulled_back,) = torch.autograd.grad(
-                    output, points, dummy, create_graph=True, materialize_grads=True
-                )
+                cotangent = torch.randn(output.shape, generator=generator).to(output)
+                cotangent.requires_grad_()
+                pulled_back = _pull_back(output, points, cotangent, create_graph=True)
+                check = _AdjointCheck(cotangent, pulled_back)
                 if result is None:
                     shape = (len(masks), end.shape[0], output.shape[1])
                     result = output.new_zeros(shape, dtype=_accumulator(output.dtype))
                 for index, mask in enumerate(masks):
                     tangent = (mask[rows] if len(mask) > 1 else mask) * direction[rows]
+                    tangent = _repeat(tangent.to(points.dtype), len(weights))
                     (product,) = torch.autograd.grad(
-                        pulled_back,
-                        dummy,
-                        _repeat(tangent.to(points.dtype), len(weights)),
-                        retain_graph=True,
-                        materialize_grads=True,
+                        pulled_back, cotangent, tangent, retain_graph=True, materialize_grads=True
                     )
+                    check.add(tangent, product)
                     result[index, rows] += _weighted_sum(product, weights)
                     if on_product is not None:
                         on_product()
+                check.finish()
     except (RuntimeError, NotImplementedError) as error:
         if any(phrase in str(error) for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
@@ -129,8 +132,8 @@ def integrated_vjp(
         cotangents (Tensor): shape (C, B, K) or (C, 1, K).
         rule (Quadrature): Nodes and weights.
         args: Further arguments of the function. Tensors have B rows; they are repeated per node.
-        reduce (Callable, optional): A linear map ``(gradients, rows) -> (len(rows), *R)`` applied to
-            the integrated gradients of a slice of the examples, of shape (len(rows), *F), before
+        reduce (Callable, optional): A linear map ``(gradients, rows) -> (len(rows), *R)`` applied
+            to the integrated gradients of a slice of the examples, of shape (len(rows), *F), before
             they are stored. Default: keep them as they are.
         internal_batch_size (int, optional): At most this many rows go through the function at once.
             Default: all ``n_steps * B`` of them.
@@ -150,13 +153,8 @@ def integrated_vjp(
         for rows, points, weights, chunk_args in _path(start, end, rule, args, internal_batch_size):
             output = _evaluate(function, points, chunk_args)
             for index in range(len(cotangents)):
-                (gradient,) = torch.autograd.grad(
-                    output,
-                    points,
-                    _repeat(units[index, rows].to(output.dtype), len(weights)),
-                    retain_graph=True,
-                    materialize_grads=True,
-                )
+                cotangent = _repeat(units[index, rows].to(output.dtype), len(weights))
+                gradient = _pull_back(output, points, cotangent, retain_graph=True)
                 total = _weighted_sum(gradient, weights)
                 if reduce is not None:
                     total = reduce(total, rows)
@@ -175,9 +173,7 @@ def count_chunks(batch_size: int, n_steps: int, internal_batch_size: int | None)
     return -(-batch_size // examples) * -(-n_steps // steps)
 
 
-def _chunk_sizes(
-    batch_size: int, n_steps: int, internal_batch_size: int | None
-) -> tuple[int, int]:
+def _chunk_sizes(batch_size: int, n_steps: int, internal_batch_size: int | None) -> tuple[int, int]:
     if internal_batch_size is None:
         return batch_size, n_steps
     if internal_batch_size < 1:
@@ -202,8 +198,8 @@ def _path(
         low = start[rows].detach().to(wide)
         difference = end[rows].detach().to(wide) - low
         for node in range(0, len(rule.nodes), steps):
-            nodes = rule.nodes[node : node + steps].to(low)
-            weights = rule.weights[node : node + steps].to(low)
+            nodes = rule.nodes[node : node + steps].to(wide).to(low.device)
+            weights = rule.weights[node : node + steps].to(wide).to(low.device)
             points = low + nodes.reshape(-1, *[1] * end.dim()) * difference
             points = points.flatten(0, 1).to(end.dtype).requires_grad_()
             chunk_args = tuple(
@@ -220,11 +216,48 @@ def _evaluate(function: BatchFunction, points: Tensor, args: tuple[Any, ...]) ->
             f"the function must map {tuple(points.shape)} to ({len(points)}, K), "
             f"but returned shape {tuple(output.shape)}"
         )
-    if not output.requires_grad:
-        raise ValueError(
-            "the function's output does not depend differentiably on its input (is it detached?)"
-        )
     return output
+
+
+def _pull_back(output: Tensor, points: Tensor, cotangent: Tensor, **options: bool) -> Tensor:
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(output, points, cotangent, allow_unused=True, **options)
+        if gradient is not None:
+            return gradient
+    raise ValueError(
+        "the function's output does not depend differentiably on its input (is it detached?)"
+    )
+
+
+class _AdjointCheck:
+    """Whether the products ``J v`` fit to ``Jᵀu`` for a random u: ``<u, J v> = <Jᵀu, v>``.
+
+    An operation whose backward pass autograd cannot look into (a kernel that writes to memory by
+    itself) loses its share of ``J v`` without an error.
+    """
+
+    def __init__(self, cotangent: Tensor, pulled_back: Tensor) -> None:
+        if not pulled_back.requires_grad:
+            raise NotTwiceDifferentiableError("autograd cannot look into the backward pass at all")
+        self.cotangent = cotangent.detach().to(_accumulator(cotangent.dtype))
+        self.pulled_back = pulled_back.detach().to(self.cotangent.dtype)
+        self.tangent = torch.zeros_like(self.pulled_back)
+        self.product = torch.zeros_like(self.cotangent)
+
+    def add(self, tangent: Tensor, product: Tensor) -> None:
+        self.tangent += tangent
+        self.product += product
+
+    def finish(self) -> None:
+        left = (self.cotangent * self.product).flatten(1)
+        right = (self.pulled_back * self.tangent).flatten(1)
+        gap = (left.sum(1) - right.sum(1)).abs()
+        size = (left.square().sum(1) + right.square().sum(1)).sqrt()
+        if gap.max() > _ROUNDING * size.max():
+            raise NotTwiceDifferentiableError(
+                "an operation hides its backward pass from autograd: <u, J v> differs from "
+                f"<Jᵀu, v> by {float(gap.max()):.2g}, for terms of norm {float(size.max()):.2g}"
+            )
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:
@@ -233,7 +266,7 @@ def _repeat(tensor: Tensor, times: int) -> Tensor:
 
 def _weighted_sum(rows: Tensor, weights: Tensor) -> Tensor:
     rows = rows.reshape(len(weights), -1, *rows.shape[1:])
-    return torch.tensordot(weights, rows.to(weights.dtype), dims=1)
+    return cast(Tensor, torch.tensordot(weights, rows.to(weights.dtype), dims=1))
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,164 @@
+"""The full map of one pair against the slow oracle, the forward pass and Captum.
+
+    python -m benchmarks.full_map [--patch 32 16] [--tokens 12] [--steps 10] [--threads 2]
+
+CLIP ViT-B shapes with random weights, last block, right Riemann sum on both sides, so that the numbers
+can be compared too. The oracle takes one gradient a dimension of the embedding, as the published
+programs do, and the full matrix over all pairs of features. Every case runs in a fresh process, which
+makes its peak memory its own; the plain forward pass is measured in each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from captum.attr import LayerIntegratedGradients
+
+from benchmarks.models import clip, pair
+from captum_interactions import SecondOrderIntegratedGradients, wrap
+from captum_interactions.functional import quadrature
+from tests.oracle import entering, replaced_input, token_map
+
+CASES = ("map", "phrase", "captum", "oracle")
+METHOD = "riemann_right"
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    if options.case is not None:
+        print(json.dumps(_measure(options)))
+        return
+    print("| patch | case | time, s | forward passes | × faster than the oracle | extra peak, MB |")
+    print("|---|---|---|---|---|---|")
+    for patch in options.patch:
+        results = {case: _in_fresh_process(options, patch, case) for case in CASES}
+        for case, result in results.items():
+            speed = results["oracle"]["seconds"] / result["seconds"]
+            print(
+                f"| {patch} | {case} | {result['seconds']:.3f} | "
+                f"{result['seconds'] / result['forward']:.2f} | {speed:.1f} | "
+                f"{result['extra_mb']:.0f} |"
+            )
+        maps = [torch.tensor(results[case]["values"]) for case in ("map", "oracle")]
+        error = (maps[0] - maps[1]).abs().max() / maps[1].abs().max()
+        print(f"\nlargest difference of map and oracle, of the map's maximum: {error:.1e}\n")
+
+
+def _measure(options: argparse.Namespace) -> dict[str, object]:
+    torch.set_num_threads(options.threads)
+    model = clip(options.patch[0])
+    inputs = pair(options.tokens)
+    wrapper = wrap(model)
+    with torch.no_grad():
+        forward = _seconds(lambda: wrapper(*inputs), repeats=7)
+
+    explainer = SecondOrderIntegratedGradients(wrapper, layers=(-1, -1), normalization="none")
+    common = {"n_steps": options.steps, "method": METHOD}
+    phrase = [list(range(3, 6))]
+    run: Callable[[], torch.Tensor]
+    if options.case == "map":
+        run = lambda: explainer.attribute(inputs, **common)  # noqa: E731
+    elif options.case == "phrase":
+        run = lambda: explainer.attribute(inputs, groups_b=phrase, **common)  # noqa: E731
+    elif options.case == "captum":
+        layer = model.vision_model.encoder.layers[-2]
+        captum = LayerIntegratedGradients(wrapper, layer)
+        run = lambda: captum.attribute(  # noqa: E731
+            inputs[0], torch.zeros_like(inputs[0]), additional_forward_args=inputs[1], **common
+        )
+    else:
+        run = lambda: _oracle(model, explainer, inputs, options.steps)  # noqa: E731
+    before = _reset_peak_mb()
+    values = run()
+    extra = _memory_mb("VmHWM") - before
+    repeats = 1 if options.case == "oracle" else 7
+    seconds = _seconds(run, repeats)
+    return {
+        "seconds": seconds,
+        "forward": forward,
+        "extra_mb": extra,
+        "values": values.flatten().tolist() if options.case in ("map", "oracle") else [],
+    }
+
+
+def _oracle(
+    model: torch.nn.Module,
+    explainer: SecondOrderIntegratedGradients,
+    inputs: tuple[torch.Tensor, torch.Tensor],
+    n_steps: int,
+) -> torch.Tensor:
+    rule = quadrature(METHOD, n_steps)
+    towers = (explainer.wrapper.tower_a, explainer.wrapper.tower_b)
+    blocks = (model.vision_model.encoder.layers[-1], model.text_model.encoder.layers[-1])
+    paths, functions = [], []
+    for tower, block, one in zip(towers, blocks, inputs, strict=True):
+        reference = tower.reference(one)
+        paths.append(
+            tuple(
+                entering(block, lambda x=x, tower=tower: tower.encode(x))[0]
+                for x in (reference, one)
+            )
+        )
+
+        def function(states, tower=tower, block=block, one=one):  # type: ignore[no-untyped-def]
+            with replaced_input(block, states):
+                return tower.encode(one.expand(len(states), *one.shape[1:]))
+
+        functions.append(function)
+    return token_map(*functions, *paths, *rule)
+
+
+def _seconds(run: Callable[[], object], repeats: int) -> float:
+    """Median time of a call; a first, unmeasured one warms up unless there is only one."""
+    if repeats > 1:
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _reset_peak_mb() -> float:
+    """Let the process's peak memory begin at what it holds now (Linux), and return that."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory_mb("VmRSS")
+
+
+def _memory_mb(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _in_fresh_process(
+    options: argparse.Namespace, patch: int, case: str
+) -> dict[str, float | list[float]]:
+    command = [sys.executable, "-m", "benchmarks.full_map", "--case", case, "--patch", str(patch)]
+    for name in ("tokens", "steps", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--patch", type=int, nargs="+", default=[32, 16], choices=[32, 16])
+    parser.add_argument("--tokens", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

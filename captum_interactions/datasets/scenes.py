@@ -1,0 +1,412 @@
+"""Generated scenes: pictures of coloured shapes, captions about them, and where every phrase is.
+
+The ground truth is complete: each object has a box and a mask, and each object that the caption
+names
+has the character span of its phrase. Relations in captions are true; distractor words never depend
+on
+the picture; partial captions leave objects out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from captum_interactions.datasets.shapes import COLOURS, FILLS, SHAPES, draw_background, draw_shape
+
+SIZES = ("small", "medium", "large")
+"""Names of the sizes. Captions never say "medium"."""
+
+IMAGE_SIZE = 96
+"""Side of every image, in pixels."""
+
+MAX_OBJECTS = 4
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How scenes look. The words mean the same in every domain."""
+
+    radii: Mapping[str, tuple[float, float]]
+    """Range of radii in pixels, for each of :data:`SIZES`."""
+    backgrounds: tuple[str, ...]
+    pitch: tuple[float, float]
+    """Range of distances between stripes or dots, in pixels."""
+    slants: tuple[float, ...]
+    """Directions of stripes and dots, in radians."""
+    tilt: float
+    """Largest rotation of a shape either way, in radians."""
+    noise: float
+    """Standard deviation of the pixel noise, in [0, 255] units."""
+
+
+DOMAINS: Mapping[str, Domain] = {
+    "plain": Domain(
+        radii={"small": (10.5, 12.5), "medium": (15.5, 18.0), "large": (21.0, 24.0)},
+        backgrounds=("plain", "gradient", "mottled"),
+        pitch=(5.5, 6.5),
+        slants=(0.25 * math.pi, -0.25 * math.pi),
+        tilt=0.2,
+        noise=2.0,
+    ),
+    "shifted": Domain(
+        radii={"small": (8.0, 10.5), "medium": (12.5, 15.0), "large": (17.0, 22.0)},
+        backgrounds=("checkered", "wavy", "rough"),
+        pitch=(4.5, 8.5),
+        slants=(0.0, 0.5 * math.pi, 0.4),
+        tilt=0.4,
+        noise=8.0,
+    ),
+}
+"""The domain that the bundled model is trained on, and one with other backgrounds, textures and
+sizes."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What is drawn: an object's attributes and geometry, before it has pixels or words."""
+
+    shape: str
+    colour: str
+    size: str
+    fill: str
+    centre: tuple[float, float]
+    radius: float
+    angle: float
+    pitch: float
+    slant: float
+
+    @property
+    def name(self) -> str:
+        """Every attribute that a caption may state, as in ``"small striped red circle"``."""
+        words = (
+            self.size.replace("medium", ""),
+            self.fill.replace("plain", ""),
+            self.colour,
+            self.shape,
+        )
+        return " ".join(filter(None, words))
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A phrase of a caption: which thing it names, in which words, and where they stand."""
+
+    thing: int
+    phrase: str
+    span: tuple[int, int]
+    size: str | None
+    """The size that the phrase states, if it states one; likewise ``fill``."""
+    fill: str | None
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """An object of a scene with its ground truth."""
+
+    shape: str
+    colour: str
+    size: str
+    fill: str
+    name: str
+    """All attributes in words, whether the caption states them or not."""
+    phrase: str | None
+    """The caption's words for this object; None when the caption leaves it out."""
+    span: tuple[int, int] | None
+    """Half-open character range of ``phrase`` in the caption."""
+    box: tuple[int, int, int, int]
+    """(x0, y0, x1, y1) in pixels, half-open, tight around the mask."""
+    mask: npt.NDArray[np.bool_] = field(repr=False)
+    """(H, W), true where the object is."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and a caption that is true of it."""
+
+    image: Image.Image
+    caption: str
+    objects: tuple[SceneObject, ...]
+
+    @property
+    def named(self) -> tuple[SceneObject, ...]:
+        """The objects that the caption names, in the caption's order."""
+        return tuple(sorted((o for o in self.objects if o.span), key=lambda o: o.span or (0, 0)))
+
+
+class Scenes(Sequence[Scene]):
+    """A seeded, map-style dataset of generated scenes.
+
+    Scene ``i`` depends on the seed, the domain and ``i`` alone, not on ``n`` or on the order of
+    access.
+
+    Args:
+        n: Number of scenes.
+        seed: Any non-negative integer. Default: 0.
+        domain: A key of :data:`DOMAINS`. Default: ``"plain"``.
+
+    Raises:
+        ValueError: If ``n`` or ``seed`` is negative or the domain is unknown.
+
+    Examples:
+        >>> scene = Scenes(10, seed=7)[3]
+        >>> scene.image.size
+        (96, 96)
+        >>> all(scene.caption[slice(*o.span)] == o.phrase for o in scene.named)
+        True
+    """
+
+    def __init__(self, n: int, seed: int = 0, domain: str = "plain") -> None:
+        if n < 0 or seed < 0:
+            raise ValueError(f"n and seed must not be negative, got n={n} and seed={seed}")
+        if domain not in DOMAINS:
+            raise ValueError(f"unknown domain {domain!r}, expected one of {sorted(DOMAINS)}")
+        self.n, self.seed, self.domain = n, seed, domain
+
+    def __len__(self) -> int:
+        return self.n
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.n))]
+        if not -self.n <= index < self.n:
+            raise IndexError(f"scene {index} of {self.n}")
+        rng = scene_rng(self.seed, self.domain, index % self.n)
+        things = arrange(rng, DOMAINS[self.domain])
+        caption, mentions = describe(rng, things)
+        pixels, masks = render(rng, things, DOMAINS[self.domain])
+        said = {mention.thing: mention for mention in mentions}
+        objects = tuple(
+            SceneObject(
+                shape=thing.shape,
+                colour=thing.colour,
+                size=thing.size,
+                fill=thing.fill,
+                name=thing.name,
+                phrase=said[k].phrase if k in said else None,
+                span=said[k].span if k in said else None,
+                box=box_of(masks[k]),
+                mask=masks[k],
+            )
+            for k, thing in enumerate(things)
+        )
+        return Scene(Image.fromarray(pixels), caption, objects)
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[i] for i in range(self.n))
+
+    def __repr__(self) -> str:
+        return f"Scenes({self.n}, seed={self.seed}, domain={self.domain!r})"
+
+
+def scene_rng(seed: int, domain: str, index: int) -> np.random.Generator:
+    """The generator that scene ``index`` is drawn from."""
+    return np.random.default_rng([seed, list(DOMAINS).index(domain), index])
+
+
+def arrange(rng: np.random.Generator, domain: Domain) -> list[Thing]:
+    """Draw 1 to 4 things, no two alike in colour and shape, in boxes that do not overlap."""
+    count = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.3, 0.2]))
+    things: list[Thing] = []
+    for _ in range(count * 12):  # tries; a scene too full for another large shape stays as it is
+        thing = draw_thing(rng, domain)
+        if all(_apart(thing, other) and _distinct(thing, other) for other in things):
+            things.append(thing)
+            if len(things) == count:
+                break
+    return things
+
+
+def draw_thing(rng: np.random.Generator, domain: Domain) -> Thing:
+    """Draw one thing's attributes and geometry."""
+    size = str(rng.choice(SIZES))
+    radius = rng.uniform(*domain.radii[size])
+    low, high = radius + 1, IMAGE_SIZE - radius - 1
+    return Thing(
+        shape=str(rng.choice(_SHAPE_NAMES)),
+        colour=str(rng.choice(_COLOUR_NAMES)),
+        size=size,
+        fill=str(rng.choice(FILLS, p=_FILL_SHARES)),
+        centre=(rng.uniform(low, high), rng.uniform(low, high)),
+        radius=radius,
+        angle=rng.uniform(-domain.tilt, domain.tilt),
+        pitch=rng.uniform(*domain.pitch),
+        slant=float(rng.choice(domain.slants)),
+    )
+
+
+_SHAPE_NAMES, _COLOUR_NAMES, _FILL_SHARES = tuple(SHAPES), tuple(COLOURS), (0.4, 0.3, 0.3)
+
+
+_CLEARANCE = 1.1  # corners of a tilted shape reach out to 1.1 radii
+
+
+def _apart(a: Thing, b: Thing) -> bool:
+    gap = max(abs(a.centre[0] - b.centre[0]), abs(a.centre[1] - b.centre[1]))
+    return gap > _CLEARANCE * (a.radius + b.radius)
+
+
+def _distinct(a: Thing, b: Thing) -> bool:
+    return (a.shape, a.colour) != (b.shape, b.colour)
+
+
+def alter(rng: np.random.Generator, things: Sequence[Thing], domain: Domain) -> list[Thing]:
+    """Change the least that makes some captions of a scene false: a hard negative for training.
+
+    One attribute of one thing changes, or a thing vanishes, or two things swap their colours.
+
+    Args:
+        rng: Source of the change.
+        things: The scene to change; it is left as it is.
+        domain: Where a new size is drawn from.
+
+    Returns:
+        The changed scene's things.
+    """
+    changed = list(things)
+    k = int(rng.integers(len(changed)))
+    kind = rng.choice(["colour", "shape", "fill", "vanish", "swap"], p=[0.3, 0.25, 0.1, 0.15, 0.2])
+    if kind == "vanish" and len(changed) > 1:
+        del changed[k]
+    elif kind == "swap" and len(changed) > 1:
+        other = (k + 1) % len(changed)
+        changed[k] = replace(things[k], colour=things[other].colour)
+        changed[other] = replace(things[other], colour=things[k].colour)
+    else:
+        fresh = draw_thing(rng, domain)
+        attribute = str(kind) if kind in ("shape", "fill") else "colour"
+        changed[k] = replace(things[k], **{attribute: getattr(fresh, attribute)})
+    alike = any(not _distinct(a, b) for i, a in enumerate(changed) for b in changed[:i])
+    return alter(rng, things, domain) if alike or changed == list(things) else changed
+
+
+def render(
+    rng: np.random.Generator, things: Sequence[Thing], domain: Domain
+) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]]:
+    """Draw things on a background.
+
+    Returns:
+        Pixels (96, 96, 3) and one mask (96, 96) for each thing.
+    """
+    canvas = draw_background(str(rng.choice(domain.backgrounds)), IMAGE_SIZE, rng)
+    masks = [
+        draw_shape(
+            canvas,
+            thing.shape,
+            thing.colour,
+            thing.fill,
+            centre=thing.centre,
+            radius=thing.radius,
+            angle=thing.angle,
+            pitch=thing.pitch,
+            slant=thing.slant,
+        )
+        for thing in things
+    ]
+    canvas += domain.noise * rng.standard_normal(canvas.shape, np.float32)
+    return np.clip(canvas, 0, 255).astype(np.uint8), masks
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The tight, half-open box (x0, y0, x1, y1) around a mask (H, W)."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+_OPENINGS = (
+    "",
+    "",
+    "",
+    "a photo of ",
+    "a picture of ",
+    "an image showing ",
+    "there is ",
+    "we can see ",
+    "here is ",
+)
+_ENDINGS = ("", "", "", "", ".", " on a simple background", " in this scene", " in the picture")
+_SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
+_RELATIONS = {
+    "left": (" left of ", " to the left of "),
+    "right": (" right of ", " to the right of "),
+    "above": (" above ", " over "),
+    "below": (" below ", " under "),
+}
+
+
+def describe(rng: np.random.Generator, things: Sequence[Thing]) -> tuple[str, list[Mention]]:
+    """Write a caption that is true of a scene.
+
+    It names one to three things, always by colour and shape, often by size and texture too, as a
+    list or
+    by how two of them stand to each other.
+
+    Args:
+        rng: Source of the choices.
+        things: At least one thing.
+
+    Returns:
+        The caption and its mentions, in the caption's order.
+    """
+    most = min(3, len(things))
+    count = int(rng.choice([1, 2, 3][:most], p=[[1.0], [0.4, 0.6], [0.25, 0.45, 0.3]][most - 1]))
+    chosen = [int(k) for k in rng.permutation(len(things))[:count]]
+    caption = str(rng.choice(_OPENINGS))
+    mentions: list[Mention] = []
+    for position, k in enumerate(chosen):
+        if position == 1:
+            relations = true_relations(things[chosen[0]], things[k])
+            if relations and rng.random() < 0.5:
+                caption += str(rng.choice(_RELATIONS[str(rng.choice(relations))]))
+            else:
+                caption += ", " if count > 2 else str(rng.choice([" and ", " with ", " next to "]))
+        elif position == 2:
+            caption += str(rng.choice([" and ", ", and ", " with "]))
+        size, fill = _stated(rng, things[k])
+        phrase = " ".join(filter(None, (size, fill, things[k].colour, things[k].shape)))
+        caption += "an " if phrase[0] in "aeiou" else "a "
+        start = len(caption)
+        caption += phrase
+        mentions.append(
+            Mention(
+                thing=k,
+                phrase=phrase,
+                span=(start, len(caption)),
+                size=things[k].size if size else None,
+                fill=things[k].fill if fill else None,
+            )
+        )
+    return caption + str(rng.choice(_ENDINGS)), mentions
+
+
+def _stated(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
+    """The words for size and texture; empty where the phrase does not say."""
+    size = (
+        str(rng.choice(_SIZE_WORDS[thing.size]))
+        if thing.size != "medium" and rng.random() < 0.4
+        else ""
+    )
+    fill = thing.fill if thing.fill != "plain" and rng.random() < 0.5 else ""
+    return size, fill
+
+
+def true_relations(a: Thing, b: Thing) -> list[str]:
+    """How ``a`` stands to ``b``: those of "left", "right", "above", "below" that hold.
+
+    A relation holds when the two extents do not overlap along its axis, so that nobody would
+    dispute it.
+    """
+    reach = _CLEARANCE * (a.radius + b.radius)
+    dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
+    holds = {"left": dx > reach, "right": -dx > reach, "above": dy > reach, "below": -dy > reach}
+    return [name for name, true in holds.items() if true]

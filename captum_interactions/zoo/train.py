@@ -1,0 +1,425 @@
+"""Train the bundled model: a small CLIP that knows coloured shapes.
+
+``python -m captum_interactions.zoo.train --output DIR`` trains it on two CPU cores in half an hour.
+Stopped and started again with the same command, it goes on from its last checkpoint and ends with
+the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from tqdm import tqdm
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
+from transformers.masking_utils import eager_mask
+
+from captum_interactions.datasets.scenes import IMAGE_SIZE
+from captum_interactions.zoo.training_set import (
+    CAPTIONS,
+    MAX_TOKENS,
+    SIBLINGS,
+    UNSTATED,
+    TrainingSet,
+    is_true,
+    load_or_draw,
+    training_captions,
+)
+
+PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
+"""Zero after normalisation is a mid grey, a background like any other: a neutral reference."""
+
+DEFAULT_LAYERS = (0, 0)
+"""Image and text layer that ground best on held-out scenes, by ``zoo.report``."""
+
+SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|startoftext|>")
+"""The end of text must not have id 2: for that id ``CLIPTextModel`` pools at the largest id
+instead."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the weights depend on."""
+
+    groups: int = 20_000
+    """Groups of four sibling scenes in the training set."""
+    steps: int = 4_500
+    batch_groups: int = 64
+    batch_siblings: int = 2
+    """Images of a group that are in a batch together."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: int = 100
+    ema: float = 0.998
+    """Decay of the running mean of the weights, which is what is saved."""
+    width: int = 128
+    heads: int = 2
+    vision_layers: int = 3
+    text_layers: int = 2
+    mlp_ratio: int = 4
+    patch: int = 8
+    position_std: float = 0.1
+    fade: float = 0.5
+    """Share of the images whose contrast is scaled towards the grey reference."""
+    erase: float = 0.5
+    """Share of the images of which patches, up to a half, are erased."""
+    drop_words: float = 0.4
+    """Share of the captions of which tokens, up to a half, become padding."""
+    mix_classes_from: float = 0.57
+    """Share of the steps after which half of the images get a foreign class token in the last
+    block."""
+    seed: int = 0
+
+
+def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
+    """Learn byte-level BPE merges; every byte has a token, so that any text can be encoded."""
+    draft = CLIPTokenizer(pad_token=SPECIAL_TOKENS[0]).backend_tokenizer
+    trainer = BpeTrainer(
+        vocab_size=1_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
+    )
+    draft.train_from_iterator(captions, trainer)
+    merges = [tuple(merge) for merge in json.loads(draft.to_str())["model"]["merges"]]
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*SPECIAL_TOKENS, *letters, *(letter + "</w>" for letter in letters)]
+    tokens += dict.fromkeys(left + right for left, right in merges)
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=merges,
+        pad_token=SPECIAL_TOKENS[0],
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
+    """Tokenizer and image preparation in one, as ``AutoProcessor`` loads them."""
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=[PIXEL_MEAN] * 3,
+        image_std=[PIXEL_STD] * 3,
+    )
+    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """A CLIP with random weights."""
+    tower = {
+        "hidden_size": recipe.width,
+        "intermediate_size": recipe.width * recipe.mlp_ratio,
+        "num_attention_heads": recipe.heads,
+        "hidden_act": "gelu",
+        "projection_dim": recipe.width,
+    }
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={
+                **tower,
+                "num_hidden_layers": recipe.text_layers,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": MAX_TOKENS,
+                "pad_token_id": tokenizer.pad_token_id,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+            },
+            vision_config={
+                **tower,
+                "num_hidden_layers": recipe.vision_layers,
+                "image_size": IMAGE_SIZE,
+                "patch_size": recipe.patch,
+            },
+            projection_dim=recipe.width,
+        )
+    )
+    # Positions as large as contents: then the layer norm over their sum bends less along a path
+    # from a
+    # reference to an input, and integrals along that path need fewer nodes.
+    for embeddings in (model.vision_model.embeddings, model.text_model.embeddings):
+        nn.init.normal_(embeddings.position_embedding.weight, std=recipe.position_std)
+    nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=recipe.position_std)
+    # Weights as large as their inputs ask for, and a class token that does not drown what blocks
+    # add to
+    # it: in a model this small, embeddings of different images would be nearly the same otherwise.
+    nn.init.constant_(model.vision_model.pre_layrnorm.weight, 0.2)
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Linear) and ".layers." in name:
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+    return model
+
+
+class Batch(NamedTuple):
+    """B augmented images with a caption each."""
+
+    pixels: Tensor
+    """(B, 3, H, W), normalised."""
+    tokens: Tensor
+    """(B, T) token ids."""
+    unknown: Tensor
+    """(B, B), image by caption: pairs that are no match of the batch though the caption is true."""
+
+
+def draw_batch(data: TrainingSet, recipe: Recipe, step: int) -> Batch:
+    """The batch of a step, augmented; it depends on the seed and the step alone."""
+    rng = np.random.default_rng([recipe.seed, step])
+    strength = _strength(step, recipe)
+    groups = len(data.images) // SIBLINGS
+    first = SIBLINGS * rng.choice(groups, min(recipe.batch_groups, groups), replace=False)
+    drawn = rng.permuted(np.tile(np.arange(SIBLINGS), (len(first), 1)), axis=1)[
+        :, : recipe.batch_siblings
+    ]
+    rows = (first[:, None] + drawn).ravel()
+    captions = rng.integers(CAPTIONS, size=len(rows))
+
+    tokens = data.tokens[rows, captions].astype(np.int64)
+    length = (tokens != 0).sum(1)
+    rate = rng.uniform(0, 0.5, len(rows)) * (rng.random(len(rows)) < recipe.drop_words * strength)
+    dropped = (rng.random(tokens.shape) < rate[:, None]) & (tokens >= len(SPECIAL_TOKENS))
+    tokens[dropped] = 0
+    mentions, places = data.mentions[rows, captions].copy(), data.places[rows, captions]
+    mentions[dropped[np.arange(len(rows))[:, None, None], places]] = UNSTATED
+    unknown = is_true(mentions, data.objects[rows]) & ~np.eye(len(rows), dtype=bool)
+
+    pixels = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float()
+    pixels = pixels.div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
+    contrast = np.where(
+        rng.random(len(rows)) < recipe.fade * strength, rng.uniform(0.1, 1, len(rows)), 1
+    )
+    grid = IMAGE_SIZE // recipe.patch
+    rate = rng.uniform(0, 0.5, len(rows)) * (rng.random(len(rows)) < recipe.erase * strength)
+    kept = rng.random((len(rows), grid, grid)) >= rate[:, None, None]
+    scale = torch.from_numpy((contrast[:, None, None] * kept).astype(np.float32))
+    scale = scale.repeat_interleave(recipe.patch, 1).repeat_interleave(recipe.patch, 2)
+    pixels *= scale[:, None]
+    return Batch(
+        pixels=pixels,
+        tokens=torch.from_numpy(tokens[:, : length.max()]),
+        unknown=torch.from_numpy(unknown),
+    )
+
+
+class HalfTowers:
+    """A bfloat16 working copy of a model, several times faster on CPUs with AMX.
+
+    The optimiser steps on the model itself: :meth:`pull` brings its weights here, :meth:`push` the
+    gradients back.
+    """
+
+    def __init__(self, model: CLIPModel) -> None:
+        self.towers = copy.deepcopy(model).bfloat16()
+        self.towers.set_attn_implementation("whole_matrix")
+        self.mix_classes = False
+        self.towers.vision_model.encoder.layers[-1].register_forward_pre_hook(self._mix_classes)
+        self.pairs = list(zip(model.parameters(), self.towers.parameters(), strict=True))
+
+    @torch.no_grad()
+    def pull(self) -> None:
+        torch._foreach_copy_([half for _, half in self.pairs], [full for full, _ in self.pairs])
+
+    @torch.no_grad()
+    def push(self) -> None:
+        for full, half in self.pairs:
+            if half.grad is not None:
+                full.grad, half.grad = half.grad.float(), None
+
+    def _mix_classes(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # Half of the images enter the last block with another image's class token. What is in an
+        # image
+        # must then still be in its patches there, and not have moved into the class token before.
+        if not self.mix_classes:
+            return inputs
+        states, *rest = inputs
+        half = len(states) // 2
+        classes = torch.cat([states[:half, :1].detach().roll(2, 0), states[half:, :1]])
+        return torch.cat([classes, states[:, 1:]], 1), *rest
+
+    def __call__(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (B, K) of images and texts, in single precision."""
+        images = self.towers.get_image_features(pixel_values=pixels.bfloat16()).pooler_output
+        texts = self.towers.get_text_features(input_ids=tokens).pooler_output
+        return normalize(images.float(), dim=-1), normalize(texts.float(), dim=-1)
+
+
+def _whole_matrix_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    **_: object,
+) -> tuple[Tensor, None]:
+    # The backward pass of the fused CPU kernel took two thirds of a step.
+    weights = (query * scaling) @ key.transpose(-1, -2)
+    if mask is not None:
+        weights = weights + mask
+    return (weights.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("whole_matrix", _whole_matrix_attention)
+AttentionMaskInterface.register("whole_matrix", eager_mask)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor, unknown: Tensor) -> Tensor:
+    """Symmetric cross-entropy over the batch; ``unknown`` pairs count on neither side."""
+    logits = (images @ texts.T * log_scale.clamp(max=math.log(100)).exp()).masked_fill(
+        unknown, -1e4
+    )
+    target = torch.arange(len(logits))
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def train(
+    output: Path, recipe: Recipe, *, stop_at: int | None = None, checkpoint_seconds: float = 60.0
+) -> None:
+    """Train a model, or go on training it, and save it with its processor.
+
+    Args:
+        output: Folder for the model; scenes and checkpoints are kept in ``output/work``.
+        recipe: What to train.
+        stop_at: Stop after this many steps, as if interrupted. Default: do not stop.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Raises:
+        ValueError: If the checkpoint in ``output`` belongs to another recipe.
+    """
+    work = output / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(training_captions(min(recipe.groups, 5_000)))
+    data = load_or_draw(work, recipe.groups, tokenizer)
+
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe, tokenizer)
+    weights = dict(model.named_parameters())
+    mean = {name: weight.detach().clone() for name, weight in weights.items()}
+    optimizers = _optimizers(model, recipe)
+
+    checkpoint, start = work / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        if state["recipe"] != dataclasses.asdict(recipe):
+            raise ValueError(f"{checkpoint} was made with {state['recipe']}, expected {recipe}")
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        mean, start = state["mean"], state["step"]
+
+    def save_checkpoint(step: int) -> None:
+        state = {
+            "recipe": dataclasses.asdict(recipe),
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "mean": mean,
+            "step": step,
+        }
+        torch.save(state, checkpoint.with_suffix(".tmp"))
+        checkpoint.with_suffix(".tmp").replace(checkpoint)  # never half a checkpoint
+
+    last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
+    half = HalfTowers(model)
+    saved_at = time.monotonic()
+    progress = tqdm(range(start, last), "training", recipe.steps, initial=start, mininterval=5)
+    for step in progress:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _schedule(step, recipe)
+        batch = draw_batch(data, recipe, step)
+        model.zero_grad()
+        half.pull()
+        half.mix_classes = step >= recipe.mix_classes_from * recipe.steps
+        images, texts = half(batch.pixels, batch.tokens)
+        loss = contrastive_loss(images, texts, model.logit_scale, batch.unknown)
+        loss.backward()
+        half.push()
+        nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            decay = min(recipe.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(mean.values()), list(weights.values()), 1 - decay)
+        if step % 10 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if time.monotonic() - saved_at > checkpoint_seconds:
+            save_checkpoint(step + 1)
+            saved_at = time.monotonic()
+    save_checkpoint(last)
+    model.load_state_dict(mean, strict=False)
+    if last == recipe.steps:
+        save(model, tokenizer, output)
+
+
+def _optimizers(model: CLIPModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for all else, at one learning rate."""
+    blocks = {n: w for n, w in model.named_parameters() if ".layers." in n and w.ndim == 2}
+    decayed = [w for n, w in model.named_parameters() if n not in blocks and w.ndim >= 2]
+    free = [w for w in model.parameters() if w.ndim < 2]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    return [
+        torch.optim.Muon(
+            blocks.values(), lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}],
+            lr=rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        ),
+    ]
+
+
+def _strength(step: int, recipe: Recipe) -> float:
+    """Strength of the augmentations: up to full half-way, then down to less than a half."""
+    done = step / recipe.steps
+    return min(1.0, 2 * done, max(0.4, (1 - done) / 0.43))
+
+
+def _schedule(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine down to zero; as a share of the learning rate."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def save(model: CLIPModel, tokenizer: CLIPTokenizer, output: Path) -> None:
+    """Save model and processor to a folder, as ``transformers`` loads them."""
+    model.config.captum_interactions = {"default_layers": list(DEFAULT_LAYERS)}
+    model.save_pretrained(output)
+    build_processor(tokenizer).save_pretrained(output)
+
+
+def main() -> None:
+    """Train as the command line says."""
+    parser = argparse.ArgumentParser(description="Train the bundled model.")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
+    for entry in dataclasses.fields(Recipe):
+        flag = "--" + entry.name.replace("_", "-")
+        parser.add_argument(
+            flag, type=type(entry.default), default=entry.default, help="default: %(default)s"
+        )
+    options = vars(parser.parse_args())
+    train(options.pop("output"), Recipe(**options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Sphinx: ``sphinx-build -W docs docs/_build/html``. Neither this nor the pages need a network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import captum_interactions
+
+project = "captum-interactions"
+copyright = "2026, the captum-interactions developers"
+version = release = captum_interactions.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build", "tables"]
+default_role = "code"
+
+# Names of this package must resolve; those of others have no inventory to resolve to.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!captum_interactions).*")]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # docstrings say the types
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = "captum-interactions"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_math_renderer = "mathml"
+
+
+def setup(app: Any) -> None:
+    """Connect what is defined below."""
+    app.connect("autodoc-process-docstring", _clean)
+    # Formulas become MathML, which browsers draw by themselves.
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+
+
+def _clean(*args: Any) -> None:
+    lines = args[-1]
+    # What Python writes for a field of a named tuple says nothing.
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+    # The star of a shape such as (B, *F) begins no emphasis.
+    lines[:] = [re.sub(r"(``.*?``)|(?<=, )\*(?=\w)(?!\w+\*)", _escaped, line) for line in lines]
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[1] or r"\*"
+
+
+def _visit_math(translator: Any, node: Any) -> None:
+    translator.body.append(_mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _visit_math_block(translator: Any, node: Any) -> None:
+    formula = _mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="math">{formula}</div>\n')
+    raise nodes.SkipNode
+
+
+def _mathml(formula: str, as_block: bool) -> str:
+    # Browsers stretch brackets; the converter does not know how to ask for it.
+    formula = re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", formula)
+    return latex2mathml.tex2mathml(formula, as_block=as_block)

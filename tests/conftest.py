@@ -1,0 +1,23 @@
+"""Tests run on one thread: models are tiny, and several suites may share a machine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CLIPModel
+
+from captum_interactions import DualEncoderWrapper, wrap
+from tests import models
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clip() -> CLIPModel:
+    """One model for all tests that do not change it."""
+    return models.clip()
+
+
+@pytest.fixture(scope="session")
+def wrapper(clip: CLIPModel) -> DualEncoderWrapper:
+    return wrap(clip)

@@ -1,0 +1,94 @@
+"""The command line as a user meets it, on the bundled model."""
+
+import pytest
+from PIL import Image
+
+from captum_interactions import InteractionMap
+from captum_interactions.cli import main
+from captum_interactions.datasets.scenes import Scenes
+from captum_interactions.zoo import DEMO_DIRECTORY
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A scene of the user's own: its image file, and the scene."""
+    scene = Scenes(1, seed=77)[0]
+    scene.image.save(tmp_path / "scene.png")
+    return str(tmp_path / "scene.png"), scene
+
+
+def test_without_arguments_a_sample_is_explained_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain"]) == 0
+    printed = capsys.readouterr().out
+    for fact in ("score", "convergence delta", "strongest matches", "interactions.png"):
+        assert fact in printed
+    with Image.open(tmp_path / "interactions.png") as picture:
+        assert picture.width > 500
+        assert len(set(picture.convert("RGB").getdata())) > 100
+
+
+def test_own_image_phrase_layers_and_steps(scene, tmp_path, capsys):
+    path, scene = scene
+    phrase = scene.named[0].phrase
+    output = tmp_path / "out.svg"
+    arguments = ["--image", path, "--caption", scene.caption, "--phrase", phrase]
+    arguments += ["--layer", "input", "0", "--steps", "5", "--output", str(output)]
+    assert main(["explain", *arguments]) == 0
+    assert output.read_text().lstrip().startswith("<?xml")
+    assert repr(phrase) in capsys.readouterr().out
+
+
+def test_a_box_prints_every_word_and_a_map_can_be_kept(scene, tmp_path, capsys):
+    path, scene = scene
+    output = tmp_path / "out.safetensors"
+    box = [str(value) for value in scene.named[0].box]
+    arguments = ["--image", path, "--caption", scene.caption, "--box", *box]
+    arguments += ["--model", str(DEMO_DIRECTORY), "--output", str(output)]
+    assert main(["explain", *arguments]) == 0
+    imap = InteractionMap.load(output)
+    printed = capsys.readouterr().out
+    for word, weight in imap.word_weights(tuple(map(float, box))):
+        assert f"{weight:+.4f} {word}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "nowhere.png", "--caption", "a"], "no image file at 'nowhere.png'"),
+        (["--image", "{text}", "--caption", "a"], "cannot be read as an image"),
+        (["--image", "{image}"], "--image and --caption go together"),
+        (["--model", "{demo}"], "--model needs them"),
+        (["--image", "{image}", "--caption", " "], "text 0 is empty"),
+        (["--image", "{image}", "--caption", "red " * 200], "202 tokens"),
+        (["--image", "{image}", "--caption", "a", "--model", "{text}"], "no model could be loaded"),
+        (["--image", "{image}", "--caption", "a", "--model", "{bert}"], "not a dual encoder"),
+        (["--image", "{image}", "--caption", "a", "--layer", "99", "0"], "but got 99"),
+        (["--steps", "0"], "n_steps must be an int of at least 1"),
+        (["--output", "picture.doc"], "--output must end in"),
+        (["--output", "no/such/folder/a.png"], "folder of --output does not exist"),
+        (["--phrase", "elephant"], "'elephant' does not occur"),
+        (["--box", "5", "5", "1", "1"], "x0 < x1"),
+    ],
+)
+def test_bad_input_is_explained_in_one_line(arguments, message, scene, tmp_path, capsys):
+    from transformers import BertConfig, BertModel
+
+    bert = tmp_path / "bert"
+    if "{bert}" in arguments:
+        config = BertConfig(
+            vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+            intermediate_size=8,
+        )  # fmt: skip
+        BertModel(config).save_pretrained(bert)
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    names = {"image": scene[0], "text": text, "demo": DEMO_DIRECTORY, "bert": bert}
+    filled = [argument.format(**names) for argument in arguments]
+    if "--output" not in filled:
+        filled += ["--output", str(tmp_path / "out.png")]
+    assert main(["explain", *filled]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "out.png").exists()

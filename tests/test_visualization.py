@@ -1,0 +1,109 @@
+"""Figures: what is drawn where, and that nothing is shown."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from captum_interactions import InteractionMap
+from captum_interactions.encoders import Frame, ImageAxis, TextAxis, TokenAxis
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def make_map(values, text="red circle", size=(40, 60), grid=(2, 3)) -> InteractionMap:
+    """A map whose first word's heat is ``values`` and whose other words have none."""
+    words = text.split()
+    starts = [text.index(word) for word in words]
+    spans = tuple((start, start + len(word)) for start, word in zip(starts, words, strict=True))
+    none = (False,) * len(words)
+    axis_a = ImageAxis.of_grid(
+        grid, (size[0] // grid[0], size[1] // grid[1]), Frame.identity(size),
+        image=Image.new("RGB", size[::-1], "white"),
+    )  # fmt: skip
+    axis_b = TextAxis(tuple(words), none, none, text, spans)
+    interactions = torch.zeros(len(axis_a), len(axis_b))
+    interactions[:, 0] = torch.as_tensor(values, dtype=torch.float32).flatten()
+    zeros = torch.zeros(len(axis_a)), torch.zeros(len(axis_b))
+    return InteractionMap(interactions, *zeros, 0.0, 1.0, 0.0, axis_a, axis_b)
+
+
+def pixel(figure, ax, x, y):
+    """Colour (r, g, b) in [0, 255] that is drawn at a point of the axes' data."""
+    figure.canvas.draw()
+    column, row = ax.transData.transform((x, y))
+    buffer = np.asarray(figure.canvas.buffer_rgba())
+    return buffer[int(len(buffer) - row), int(column), :3].astype(int)
+
+
+def test_matches_are_red_and_clashes_blue_where_the_patches_are():
+    figure, ax = make_map([[1.0, 0, 0], [0, 0, -1.0]]).plot("red")
+    red, _, blue = pixel(figure, ax, 10, 10)
+    assert red > blue + 60
+    red, _, blue = pixel(figure, ax, 50, 30)
+    assert blue > red + 60
+    red, green, blue = pixel(figure, ax, 30, 10)
+    assert red == green == blue
+
+
+def test_scale_is_symmetric_and_the_selected_words_are_framed():
+    figure, ax = make_map([[3.0, 0, 0], [0, 0, -1.0]]).plot("red")
+    bar = ax.child_axes[0]
+    assert bar.get_ylim() == (-3.0, 3.0)
+    framed = {
+        text.get_text(): text.get_bbox_patch().get_edgecolor()[3]
+        for axes in figure.axes
+        for text in axes.texts
+    }
+    assert framed == {"red": 1.0, "circle": 0.0}
+
+
+def test_given_axes_are_used_and_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: pytest.fail("a figure was shown"))
+    figure, axes = plt.subplots(1, 2)
+    returned = make_map(np.ones((2, 3))).plot("red", ax=axes[1])
+    assert returned == (figure, axes[1])
+    assert not axes[0].images
+    assert axes[1].images
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 3)), -np.ones((2, 3))])
+def test_zero_and_negative_maps_are_drawn(values):
+    figure, _ = make_map(values).plot()
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("region", [(5, 5, 30, 20), np.eye(40, 60, dtype=bool)])
+def test_a_region_is_outlined(region):
+    _, ax = make_map(np.ones((2, 3))).plot(a=region)
+    assert len(ax.patches) + len(ax.collections) == 1
+
+
+def test_long_captions_stay_inside_the_figure():
+    text = " ".join(f"word{index}" for index in range(60))
+    figure, _ = make_map(np.ones((2, 3)), text=text).plot()
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    boxes = [t.get_window_extent() for axes in figure.axes for t in axes.texts]
+    assert len(boxes) == 60
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= width
+    assert min(box.y0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) <= height
+
+
+def test_axes_that_are_not_image_and_text_are_refused():
+    axis = TokenAxis.numbered(2)
+    imap = InteractionMap(
+        torch.eye(2), torch.zeros(2), torch.zeros(2), 0.0, 2.0, 0.0, axis, axis
+    )
+    with pytest.raises(TypeError, match="TokenAxis and TokenAxis"):
+        imap.plot()
