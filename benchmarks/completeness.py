@@ -3,8 +3,8 @@
     python -m benchmarks.completeness [--scenes 32] [--steps 20] [--tolerance 0.01]
 
 For held-out scenes and their captions: the convergence delta over the range of the scores of all
-image-caption pairs of those scenes, and the number of Gauss-Legendre nodes from which on it stays below
-the tolerance.
+image-caption pairs of those scenes, and the number of Gauss-Legendre nodes from which on it stays
+below the tolerance.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def main() -> None:
     options = parser.parse_args()
 
     wrapper, scenes = load_demo(options.scenes)
-    batch = wrapper.prepare(
-        [scene.image for scene in scenes], [scene.caption for scene in scenes]
-    )
+    batch = wrapper.prepare([scene.image for scene in scenes], [scene.caption for scene in scenes])
     extent = _range_of_scores(wrapper, batch)
     print(f"scores of {options.scenes} × {options.scenes} pairs range over {extent:.3f}\n")
     print(

@@ -2,10 +2,10 @@
 
     python -m benchmarks.full_map [--patch 32 16] [--tokens 12] [--steps 10] [--threads 2]
 
-CLIP ViT-B shapes with random weights, last block, right Riemann sum on both sides, so that the numbers
-can be compared too. The oracle takes one gradient a dimension of the embedding, as the published
-programs do, and the full matrix over all pairs of features. Every case runs in a fresh process, which
-makes its peak memory its own; the plain forward pass is measured in each of them.
+CLIP ViT-B shapes with random weights, last block, right Riemann sum on both sides, so that the
+numbers can be compared too. The oracle takes one gradient a dimension of the embedding, as the
+published programs do, and the full matrix over all pairs of features. Every case runs in a fresh
+process, which makes its peak memory its own; the plain forward pass is measured in each of them.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain an image-caption pair",
-        description="Explain an image-caption pair and draw it. Without arguments, a sample scene is "
-        "explained on the bundled model.",
+        description="Explain an image-caption pair and draw it. Without arguments, a sample scene "
+        "is explained on the bundled model.",
     )
     explain.set_defaults(run=_explain)
     explain.add_argument("--image", metavar="FILE", help="the image (default: a sample scene)")
@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         help="layer of each encoder: a block's number, -1 for the last one, or 'input' "
         "(default: the model's)",
     )  # fmt: skip
-    explain.add_argument("--steps", type=int, default=20, metavar="N", help="quadrature nodes (20)")
+    explain.add_argument(
+        "--steps", type=int, metavar="N", help="quadrature nodes (default: the model's)"
+    )
     explain.add_argument("--truncate", action="store_true", help="cut a caption that is too long")
     explain.add_argument(
         "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
@@ -85,21 +87,24 @@ def _explain(options: argparse.Namespace) -> None:
         options.model is not None and options.image is None
     ):
         raise ValueError(
-            "--image and --caption go together, and --model needs them: the sample scene is for the "
-            "bundled model"
+            "--image and --caption go together, and --model needs them: the sample scene is for "
+            "the bundled model"
         )
 
+    from captum_interactions.encoders import TextAxis
     from captum_interactions.encoders.images import load_image
     from captum_interactions.explanation import explain
 
     image = None if options.image is None else load_image(options.image)
     wrapper, image, caption, phrase = _pair(options, image)
-    choice: dict[str, Any] = {"layers": tuple(options.layer)} if options.layer else {}
-    imap = explain(
-        wrapper, image, caption, truncation=options.truncate, n_steps=options.steps, **choice
-    )
     box = None if options.box is None else tuple(options.box)
     phrase = None if box else options.phrase or phrase
+    if phrase is not None:
+        TextAxis((), (), (), caption, ()).find(phrase)  # raises before anything is computed
+    choice: dict[str, Any] = {"layers": tuple(options.layer)} if options.layer else {}
+    if options.steps is not None:
+        choice["n_steps"] = options.steps
+    imap = explain(wrapper, image, caption, truncation=options.truncate, **choice)
     if output.suffix.lower() == ".safetensors":
         imap.save(output)
     else:
@@ -110,7 +115,7 @@ def _explain(options: argparse.Namespace) -> None:
         figure.savefig(output, dpi=150)
     print(imap)
     if phrase is not None:
-        print(f"  {phrase!r} and the image: {imap.between(b=phrase):+.4f}")
+        print(f"  {phrase!r} in all patches: {imap.heatmap(phrase).sum():+.4f}")
     if box is not None:
         print(f"  words in the box {box}:")
         for word, weight in imap.word_weights(box):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
+import torch
+
 from captum_interactions.attr import ATTRIBUTIONS
-from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.encoders import Batch, DualEncoderWrapper
+from captum_interactions.encoders.modes import explaining
+from captum_interactions.functional import Decomposition
 from captum_interactions.interaction_map import InteractionMap
 
 
@@ -23,7 +28,8 @@ def explain(
 
     Args:
         wrapper (DualEncoderWrapper): The model, see :func:`~captum_interactions.wrap`.
-        a: The first input: for CLIP a PIL image, a path, a uint8 array, or pixel values (1, 3, H, W).
+        a: The first input: for CLIP a PIL image, a path, a uint8 array, or pixel values of shape
+            (1, 3, H, W).
         b: The second input: for CLIP a caption, or token ids (1, T).
         attribution (str): Name of the attribution method. Default:
             ``"second_order_integrated_gradients"``
@@ -31,7 +37,7 @@ def explain(
             an error. Default: False
         options: Options of the method: of its constructor (``layers``, ``normalization``) and of
             its ``decompose`` (``n_steps``, ``method``, ``baselines``, ``internal_batch_size``,
-            ``show_progress``).
+            ``show_progress``). ``n_steps`` is ``wrapper.default_n_steps`` by default.
 
     Returns:
         InteractionMap: score, constant, main effects and interactions, with tokens and words.
@@ -40,6 +46,9 @@ def explain(
         ValueError: If the method is unknown, or an input is empty, too long or not a single one.
         TypeError: If an option or an input is of the wrong kind.
         FileNotFoundError: If an image path does not exist.
+
+    Warns:
+        UserWarning: If the convergence delta exceeds a tenth of the score or of the interactions.
 
     Examples::
 
@@ -73,11 +82,15 @@ def explain(
     batch = wrapper.prepare(a, b, truncation=truncation)
     if len(batch.axes_a) != 1:
         raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
+    options.setdefault("n_steps", wrapper.default_n_steps)
     parts = explainer.decompose(
         batch.inputs,
         additional_forward_args=batch.additional_forward_args,
         **{k: v for k, v in options.items() if k in to_call},
     )
+    if explainer.normalization != "none":
+        _check_score(wrapper, batch, float(parts.score[0]))
+    _check_delta(parts)
     axis_a, axis_b = (
         axis.at_input() if layer == "input" else axis
         for axis, layer in zip((batch.axes_a[0], batch.axes_b[0]), explainer.layers, strict=True)
@@ -94,3 +107,27 @@ def explain(
         axis_b=axis_b,
         settings={"attribution": attribution, **used, "layers": list(explainer.layers)},
     )
+
+
+def _check_score(wrapper: DualEncoderWrapper, batch: Batch, explained: float) -> None:
+    """The towers are explained in pieces: see that the pieces still make the model's own score."""
+    with explaining(wrapper), torch.no_grad():
+        score = float(wrapper(*batch.inputs, *batch.additional_forward_args))
+    half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
+    if not abs(score - explained) <= (0.05 if half else 1e-3):
+        raise ValueError(
+            f"the wrapper gives the score {score:.4f}, but its towers, entered at their layers, "
+            f"make {explained:.4f}: a tower's tail is not the rest of its model, or a hook outside "
+            "of the blocks changes what the model does"
+        )
+
+
+def _check_delta(parts: Decomposition) -> None:
+    delta, score = float(parts.convergence_delta[0]), float(parts.score[0])
+    largest = max(abs(score), abs(float(parts.interactions.sum())))
+    if abs(delta) > 0.1 * largest:
+        warnings.warn(
+            f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take more "
+            "nodes (n_steps) or a later layer",
+            stacklevel=3,
+        )

@@ -33,7 +33,7 @@ class Pair(NamedTuple):
     attribution: float
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class InteractionMap:
     """The parts of the score of one pair, with the meaning of their rows and columns.
 
@@ -103,7 +103,8 @@ class InteractionMap:
         """
         side, axis = self._side(ImageAxis)
         values = self.marginal_a(selection) if side == "a" else self.marginal_b(selection)
-        return axis.to_grid(values.numpy())
+        heat: NDArray[np.float32] = axis.to_grid(values.numpy())
+        return heat
 
     def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
         """Which words matched (positive) or clashed with (negative) a selection of the image.
@@ -136,9 +137,7 @@ class InteractionMap:
 
     # Views and files.
 
-    def plot(
-        self, b: Any = None, a: Any = None, ax: Axes | None = None
-    ) -> tuple[Figure, Axes]:
+    def plot(self, b: Any = None, a: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw the image with the attribution of its patches, and the caption's words.
 
         Args:
@@ -155,7 +154,8 @@ class InteractionMap:
 
     def to_numpy(self) -> NDArray[np.float32]:
         """The interactions as an array, shape (Ta, Tb)."""
-        return self.interactions.numpy().copy()
+        values: NDArray[np.float32] = self.interactions.numpy().copy()
+        return values
 
     def to_dataframe(self) -> pd.DataFrame:
         """The interactions as a table, rows and columns named by their tokens (needs pandas)."""
@@ -207,7 +207,7 @@ class InteractionMap:
                 f"found {metadata.get('format')!r}"
             )
         header = json.loads(metadata["json"])
-        axes = {
+        axes: dict[str, Any] = {
             f"axis_{side}": _axis(header.pop(f"axis_{side}"), tensors.pop(f"image_{side}", None))
             for side in "ab"
         }
@@ -220,10 +220,10 @@ class InteractionMap:
             f"main effects b {float(self.main_effects_b.sum()):+.3f}",
             f"interactions {float(self.interactions.sum()):+.3f}",
         ]
+        delta = f"(convergence delta {self.convergence_delta:.1e})"
         lines = [
             f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}",
-            f"  score {self.score:.3f} = {', '.join(parts)} "
-            f"(convergence delta {self.convergence_delta:.1e})",
+            f"  score {self.score:.3f} = {', '.join(parts)} {delta}",
         ]
         pairs = self.top_pairs(len(self.axis_a) * len(self.axis_b))
         for title, chosen in (

@@ -69,9 +69,7 @@ def clip_config(
         "patch_size": patch,
         "attention_dropout": dropout,
     }
-    return config_class(
-        projection_dim=dimension, text_config=text, vision_config=vision, **options
-    )
+    return config_class(projection_dim=dimension, text_config=text, vision_config=vision, **options)
 
 
 def clip(seed: int = 0, attention: str = "sdpa", **options: Any) -> CLIPModel:
@@ -145,7 +143,7 @@ def mlp(features: int, dimension: int = 5, seed: int = 0) -> nn.Module:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A tokenizer that knows ``a`` and ``red`` whole, ``cir`` + ``cle``, and else single letters."""
+    """A tokenizer that knows ``a`` and ``red``, ``cir`` and ``cle``, and else single letters."""
     letters = sorted(ByteLevel.alphabet())
     merges = [("r", "e"), ("re", "d</w>"), ("c", "i"), ("ci", "r"), ("c", "l"), ("cl", "e</w>")]
     pieces = [*letters, *(letter + "</w>" for letter in letters)]

@@ -78,13 +78,13 @@ def test_all_results_of_a_batch_are_those_of_its_rows(wrapper, batch):
             torch.testing.assert_close(together[row], single[0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("internal_batch_size", [1, 2, 4, 7, 1000])
+@pytest.mark.parametrize("internal_batch_size", [1, 4, 7])
 def test_chunks_change_nothing(wrapper, batch, internal_batch_size):
     inputs, mask = batch
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1), normalization="frozen")
     groups = torch.rand(3, 2, 10, generator=torch.Generator().manual_seed(0))
     for options in ({}, {"groups_a": groups}, {"full_resolution": "a"}):
-        options = {"additional_forward_args": mask, "n_steps": 5, **options}
+        options = {"additional_forward_args": mask, "n_steps": 3, **options}
         whole = soig.attribute(inputs, **options)
         chunked = soig.attribute(inputs, internal_batch_size=internal_batch_size, **options)
         assert relative_error(chunked, whole) < 1e-5

@@ -39,7 +39,10 @@ def test_a_bilinear_score_written_out(method, n_steps):
 def test_a_bilinear_score_with_references_written_out():
     # s(x, y) = (x1 + 1) (2 y1) + (x2) (y2 - 1); from (1, 1) to (3, 0) and from (0, 2) to (1, 5).
     wrapper = wrap(
-        (linear([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0]), linear([[2.0, 0.0], [0.0, 1.0]], [0.0, -1.0]))
+        (
+            linear([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0]),
+            linear([[2.0, 0.0], [0.0, 1.0]], [0.0, -1.0]),
+        )
     )
     soig = SecondOrderIntegratedGradients(wrapper, normalization="none")
     inputs = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 5.0]])

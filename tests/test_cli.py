@@ -6,7 +6,7 @@ from PIL import Image
 from captum_interactions import InteractionMap
 from captum_interactions.cli import main
 from captum_interactions.datasets.scenes import Scenes
-from captum_interactions.zoo import DEMO_DIRECTORY
+from captum_interactions.zoo import DEMO
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_box_prints_every_word_and_a_map_can_be_kept(scene, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     box = [str(value) for value in scene.named[0].box]
     arguments = ["--image", path, "--caption", scene.caption, "--box", *box]
-    arguments += ["--model", str(DEMO_DIRECTORY), "--output", str(output)]
+    arguments += ["--model", str(DEMO), "--output", str(output)]
     assert main(["explain", *arguments]) == 0
     imap = InteractionMap.load(output)
     printed = capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_bad_input_is_explained_in_one_line(arguments, message, scene, tmp_path,
         BertModel(config).save_pretrained(bert)
     text = tmp_path / "text.png"
     text.write_text("not an image")
-    names = {"image": scene[0], "text": text, "demo": DEMO_DIRECTORY, "bert": bert}
+    names = {"image": scene[0], "text": text, "demo": DEMO, "bert": bert}
     filled = [argument.format(**names) for argument in arguments]
     if "--output" not in filled:
         filled += ["--output", str(tmp_path / "out.png")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -152,6 +154,10 @@ def test_only_the_plain_last_block_is_cut_short(clip):
     assert is_poolable(blocks[-1])
     assert not is_poolable(nn.Identity())
     assert not is_poolable(nn.TransformerEncoderLayer(8, 2, norm_first=True))
+
+    hooked = copy.deepcopy(blocks[-1])
+    hooked.register_full_backward_hook(lambda *_: None)
+    assert not is_poolable(hooked)
 
     class Scaled(type(blocks[-1])):
         def forward(self, *args, **kwargs):

@@ -144,3 +144,5 @@ def test_what_is_not_multiplied_is_not_complete(wrapper, batch):
         local.attribute(**batch, return_convergence_delta=True)
     with pytest.raises(ValueError, match="no convergence delta and no decomposition"):
         local.decompose(**batch)
+    with pytest.raises(ValueError, match="are not complete, so they have no convergence delta"):
+        local.compute_convergence_delta(torch.ones(2, 10, 9), None, batch["inputs"])

@@ -94,9 +94,7 @@ def test_groups_of_the_other_side_at_full_resolution(soig, batch):
     assert relative_error(actual, features @ weights(GROUPS_B, 9).T) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "groups", [[[0], [1, 2]], [list(range(10)), [3]], 0.5 * torch.ones(1, 10)]
-)
+@pytest.mark.parametrize("groups", [[[0], [1, 2]], [list(range(10)), [3]], 0.5 * torch.ones(1, 10)])
 def test_a_delta_needs_every_token_once(soig, batch, groups):
     with pytest.raises(ValueError, match="groups_a in which every token occurs exactly once"):
         soig.attribute(**batch, groups_a=groups, return_convergence_delta=True)
@@ -114,6 +112,7 @@ def test_a_delta_needs_every_token_once(soig, batch, groups):
         (torch.ones(2, 8), r"groups_b must have shape \(G, 9\) or \(2, G, 9\), but got \(2, 8\)"),
         (torch.ones(3, 2, 9), r"shape \(G, 9\) or \(2, G, 9\), but got \(3, 2, 9\)"),
         (torch.ones(9), r"shape \(G, 9\) or \(2, G, 9\), but got \(9,\)"),
+        (torch.full((1, 9), float("nan")), "groups_b holds NaN or infinite weights"),
         (np.ones((2, 8)), r"shape \(G, 9\) or \(2, G, 9\), but got \(2, 8\)"),
     ],
 )

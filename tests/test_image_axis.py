@@ -30,7 +30,7 @@ SIZES = [(48, 48), (50, 90), (90, 50), (33, 41)]
 
 def prepared(name, picture):
     processor = models.clip_processor(
-        **{"do_normalize": False, "resample": Image.Resampling.BOX} | PROCESSORS[name]
+        **{"do_normalize": False, "resample": Image.Resampling.BILINEAR} | PROCESSORS[name]
     ).image_processor
     pixels, (frame,) = process_images(processor, [picture])
     grid = (pixels.shape[-2] // 4, pixels.shape[-1] // 4)
@@ -106,15 +106,14 @@ def test_a_mask_is_the_sum_of_its_pixels(axis):
 def test_other_selections(axis):
     assert axis.select().tolist() == [1] * 8
     assert axis.select([0, 2]).tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+    assert axis.select({0, 2, 3, 4}).tolist() == [1, 0, 1, 1, 1, 0, 0, 0]
     assert axis.select(slice(2, None)).tolist() == [0, 0] + [1] * 6
 
 
 def test_at_the_input_there_are_no_special_tokens(axis):
     inner = axis.at_input()
     assert (len(axis), len(inner), inner.n_special) == (8, 6, 0)
-    np.testing.assert_array_equal(
-        inner.select((4, 2, 12, 10)), axis.select((4, 2, 12, 10))[2:]
-    )
+    np.testing.assert_array_equal(inner.select((4, 2, 12, 10)), axis.select((4, 2, 12, 10))[2:])
 
 
 def test_a_grid_spread_over_the_image(axis):
@@ -169,6 +168,7 @@ def test_units_are_patches(axis):
         ),
         ("dog", TypeError, r"select patches by a box \(x0, y0, x1, y1\), .*but got 'dog'"),
         (torch.ones(20, 30), TypeError, "select patches by a box .* boolean mask .* but got"),
+        ([1, 1, 4, 4], TypeError, r"\[1, 1, 4, 4\] may be four tokens or a box: pass a set"),
         ([8], ValueError, "token 8 does not exist: there are 8 tokens"),
     ],
 )

@@ -139,9 +139,7 @@ def test_the_number_of_evaluated_rows_is_bounded(path):
 
     for bound, sizes in ((1, {1}), (3, {1, 3}), (8, {8}), (11, {8}), (20, {20})):
         seen.clear()
-        integrated_jvp(
-            function, *path, TOKENS, quadrature(n_steps=10), internal_batch_size=bound
-        )
+        integrated_jvp(function, *path, TOKENS, quadrature(n_steps=10), internal_batch_size=bound)
         assert sum(seen) == 10 * B
         assert set(seen) == sizes
 
@@ -174,11 +172,10 @@ def test_each_product_is_reported(path, product):
 @pytest.mark.parametrize("product", ["jvp", "vjp"])
 def test_bad_functions(path, product, function, message):
     rule = quadrature(n_steps=5)
+    take = {"jvp": integrated_jvp, "vjp": integrated_vjp}[product]
+    along = {"jvp": TOKENS, "vjp": torch.ones(1, 1, 6)}[product]
     with pytest.raises(ValueError, match=message):
-        if product == "jvp":
-            integrated_jvp(function, *path, TOKENS, rule)
-        else:
-            integrated_vjp(function, *path, torch.ones(1, 1, 6), rule)
+        take(function, *path, along, rule)
 
 
 def test_bad_internal_batch_size(path):

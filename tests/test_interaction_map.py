@@ -14,7 +14,7 @@ TEXT = "a red circle"
 
 @pytest.fixture
 def imap() -> InteractionMap:
-    """A 2 × 3 grid of 4-pixel patches and four caption tokens, with values that can be added by eye."""
+    """A 2 × 3 grid of 4-pixel patches and seven caption tokens, with values to add by eye."""
     image = Image.fromarray(np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3))
     axis_a = ImageAxis.of_grid((2, 3), (4, 4), Frame.identity((8, 12)), ("[class]",), image)
     axis_b = TextAxis(

@@ -52,7 +52,9 @@ def case(request):
 def test_every_layer_and_normalization(case, layers, normalization):
     soig = SecondOrderIntegratedGradients(wrap(case.model), layers, normalization=normalization)
     actual = soig.attribute(case.inputs, n_steps=6)[0]
-    assert relative_error(actual, case.expected(layers, quadrature(n_steps=6), normalization)) < 1e-5
+    assert (
+        relative_error(actual, case.expected(layers, quadrature(n_steps=6), normalization)) < 1e-5
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,9 +82,7 @@ def test_full_resolution(layers, side):
     else:
         expected = features.sum(1)
     assert relative_error(actual[0], expected) < 1e-5
-    tokens, delta_of_tokens = soig.attribute(
-        case.inputs, n_steps=4, return_convergence_delta=True
-    )
+    tokens, delta_of_tokens = soig.attribute(case.inputs, n_steps=4, return_convergence_delta=True)
     torch.testing.assert_close(delta, delta_of_tokens, rtol=0, atol=1e-6)
     assert actual.sum() == pytest.approx(tokens.sum().item(), abs=1e-5)
 

@@ -78,7 +78,11 @@ def test_device():
 @pytest.mark.parametrize(
     ("method", "n_steps", "message"),
     [
-        ("simpson", 5, "method must be one of gausslegendre, .*riemann_trapezoid, but got 'simpson'"),
+        (
+            "simpson",
+            5,
+            "method must be one of gausslegendre, .*riemann_trapezoid, but got 'simpson'",
+        ),
         (None, 5, "method must be one of .* but got None"),
         ("gausslegendre", 0, "n_steps must be an int of at least 1 for gausslegendre, but got 0"),
         ("riemann_middle", -3, "at least 1 for riemann_middle, but got -3"),

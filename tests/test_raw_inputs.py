@@ -180,7 +180,24 @@ def test_default_layers_of_other_models(clip):
     assert wrap((wrap(clip).tower_a, models.mlp(4, 24))).default_layers == (-1, "input")
 
 
-def test_default_layers_are_checked(clip):
+def test_a_bare_tokenizer_or_image_processor_serves_its_side(bundle, wrapper):
+    model, processor = bundle
+    expected = wrapper.prepare(PICTURE, "a red circle").inputs
+    of_text = wrap(model, processor.tokenizer).prepare(models.images(), "a red circle")
+    assert torch.equal(of_text.inputs[1], expected[1])
+    of_image = wrap(model, processor.image_processor).prepare(PICTURE, expected[1])
+    assert torch.equal(of_image.inputs[0], expected[0])
+
+
+def test_default_steps(clip):
+    assert wrap(clip).default_n_steps == 20
+    model = models.clip()
+    model.config.captum_interactions = {"default_n_steps": 33}
+    assert wrap(model).default_n_steps == 33
+    assert wrap(model).default_layers == (-1, -1)
+
+
+def test_default_layers_are_checked():
     model = models.clip()
     model.config.captum_interactions = {"default_layers": [0, 9]}
     with pytest.raises(ValueError, match="layer must be an int from -3 to 2.*but got 9"):

@@ -208,7 +208,6 @@ def test_unknown_background() -> None:
 
 def test_importing_datasets_is_light() -> None:
     code = (
-        "import sys; import captum_interactions.datasets;"
-        "assert 'transformers' not in sys.modules"
+        "import sys; import captum_interactions.datasets;assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -46,9 +46,9 @@ def axis():
         (slice(1, 3), [1, 2]),
         (slice(None, None, 4), [0, 4, 8]),
         (range(5, 7), [5, 6]),
-        ([0, -1], [0, 8]),
-        ((1, 2, 3), [1, 2, 3]),
-        (np.array([2, 2]), [2]),
+        ({0, -1}, [0, 8]),
+        ([1, 2, 3], [1, 2, 3]),
+        (np.array([2, 2, 2]), [2]),
     ],
 )
 def test_selections(axis, selection, tokens):
@@ -132,6 +132,9 @@ def test_occurrences_that_overlap_are_two():
         (slice(3, 3), ValueError, "select tokens by a phrase, .* list of token indices, but got"),
         ([0.5], ValueError, r"select tokens by a phrase, .*but got \[0.5\]"),
         ([True] * 9, ValueError, "select tokens by a phrase, .*but got"),
+        ([2, 5], TypeError, r"\[2, 5\] may be two tokens or a character span: pass a set"),
+        (np.array([2, 5]), TypeError, "may be two tokens or a character span"),
+        ((1, 2, 3), TypeError, r"select tokens by a phrase, .*but got \(1, 2, 3\)"),
         (3, TypeError, "select tokens by a phrase, .*but got 3"),
         (torch.ones(9), TypeError, "select tokens by a phrase, .*but got tensor"),
     ],
@@ -154,8 +157,8 @@ def test_numbered_tokens():
     axis = TokenAxis.numbered(3)
     assert axis.labels == ("0", "1", "2")
     assert axis.at_input() is axis
-    assert selected(axis, (0, 2)) == [0, 2]
-    with pytest.raises(TypeError, match="select tokens by a slice, a range .*but got 'red'"):
+    assert selected(axis, {0, 2}) == [0, 2]
+    with pytest.raises(TypeError, match="select tokens by a slice, a range, .*but got 'red'"):
         axis.select("red")
 
 

@@ -102,8 +102,6 @@ def test_long_captions_stay_inside_the_figure():
 
 def test_axes_that_are_not_image_and_text_are_refused():
     axis = TokenAxis.numbered(2)
-    imap = InteractionMap(
-        torch.eye(2), torch.zeros(2), torch.zeros(2), 0.0, 2.0, 0.0, axis, axis
-    )
+    imap = InteractionMap(torch.eye(2), torch.zeros(2), torch.zeros(2), 0.0, 2.0, 0.0, axis, axis)
     with pytest.raises(TypeError, match="TokenAxis and TokenAxis"):
         imap.plot()

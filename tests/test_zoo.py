@@ -123,7 +123,7 @@ def test_grounding_by_hand() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, CLIPTokenizer]:
     tokenizer = train_tokenizer(training_captions(TINY.groups))
     folder = tmp_path_factory.mktemp("scenes")
-    return load_or_draw(folder, TINY.groups, tokenizer, processes=1), tokenizer
+    return load_or_draw(folder, TINY.groups, tokenizer), tokenizer
 
 
 def test_captions_are_true_of_their_own_image(tiny: tuple[TrainingSet, CLIPTokenizer]) -> None:

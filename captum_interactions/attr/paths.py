@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from captum_interactions.functional import (
     integrated_vjp,
 )
 from captum_interactions.functional.integrated import count_chunks
+
+_LOGGER = logging.getLogger(__name__)
 
 Normalization = Literal["cosine", "frozen", "none"]
 Baseline = None | int | float | Tensor | list[int | float | Tensor | None]
@@ -102,8 +105,11 @@ class Path:
         if self.n_products <= dimension:
             try:
                 return self._push_forward(products)
-            except NotTwiceDifferentiableError:
-                pass  # One product a dimension needs first derivatives only.
+            except NotTwiceDifferentiableError as error:
+                # One product a dimension needs first derivatives only.
+                _LOGGER.info(
+                    "%d products a node instead of %d: %s", dimension, self.n_products, error
+                )
         basis = torch.eye(dimension).to(self.embedding).unsqueeze(1)
         return self.pull_back(basis, products).permute(1, 2, 0)
 
@@ -147,7 +153,9 @@ class Path:
         else:
             chosen = self.groups.transpose(0, 1)
         # (G, B, T) token weights; padding has none.
-        masks = self.tower.spread(self.layer, chosen * self.token_mask, self.end.shape)
+        if not self.token_mask.all():
+            chosen = chosen * self.token_mask
+        masks = self.tower.spread(self.layer, chosen, self.end.shape)
         total: Tensor | None = None
         for start in self.starts:
             part = integrated_jvp(
@@ -336,7 +344,7 @@ def _check_embedding(what: str, embedding: Tensor, may_vanish: bool) -> None:
     if not may_vanish and not embedding.norm(dim=-1).all():
         raise ValueError(
             f"the embedding of {what} is zero, which has no cosine with anything: take another "
-            "baseline, or normalization='none'"
+            f"{what.split()[0]}, or normalization='none'"
         )
 
 
@@ -365,6 +373,8 @@ def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | N
             weights[0, index, list(tokens)] = 1.0
     if not weights.shape[1]:
         raise ValueError(f"groups_{name} holds no group")
+    if not torch.isfinite(weights).all():
+        raise ValueError(f"groups_{name} holds NaN or infinite weights")
     return weights
 
 

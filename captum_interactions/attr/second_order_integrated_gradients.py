@@ -31,6 +31,10 @@ from captum_interactions.functional import (
     quadrature,
 )
 
+_NOT_COMPLETE = (
+    "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not complete, "
+    "so they have no convergence delta and no decomposition"
+)
 Baselines = Baseline | tuple[Baseline, Baseline]
 Side = Literal["a", "b"]
 
@@ -69,7 +73,9 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             interpolated there. Default: None, ``wrapper.default_layers``
         multiply_by_inputs (bool, optional): Whether features are multiplied by their distance from
             the reference, as in the formula. If False, the map holds the mixed derivatives alone
-            (local attributions); it is not complete then. Default: True
+            (local attributions); it is not complete then, and at the blocks of a pre-norm
+            transformer it is zero, because there no derivative along all hidden units of a token
+            at once is left. Default: True
         normalization (str, optional): The score that is explained. ``"cosine"``: embeddings have
             unit length everywhere on the path, which is the score the wrapper gives. ``"frozen"``:
             the dot product over the norms of the actual pair, taken as constants, as in the paper.
@@ -195,8 +201,9 @@ class SecondOrderIntegratedGradients(GradientAttribution):
                 ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``. Default:
                 ``gausslegendre``
             internal_batch_size (int, optional): At most this many rows (pairs times nodes) are
-                evaluated at once. Products for different tokens share one evaluation and follow
-                each other, so they need no more memory. Default: None, all rows
+                evaluated with gradients at once. Products for different tokens share one evaluation
+                and follow each other, so they need no more memory. What comes before the layer runs
+                once for all pairs, without gradients. Default: None, all rows
             return_convergence_delta (bool, optional): Whether to return the delta too. Default:
                 False
             groups_a, groups_b (optional): Explain groups of tokens (words, phrases, boxes, objects)
@@ -339,6 +346,8 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             shape (B,).
         """
         self._check_target(target)
+        if not self._multiply_by_inputs:
+            raise ValueError(_NOT_COMPLETE)
         if isinstance(attributions, tuple):
             (attributions,) = attributions
         with explaining(self.wrapper), torch.no_grad():
@@ -475,10 +484,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
 
     def _check_complete(self, paths: Sequence[Path]) -> None:
         if not self._multiply_by_inputs:
-            raise ValueError(
-                "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not "
-                "complete, so they have no convergence delta and no decomposition"
-            )
+            raise ValueError(_NOT_COMPLETE)
         for path in paths:
             if not path.is_partition:
                 raise ValueError(

@@ -58,16 +58,19 @@ def _regular(n_corners: int, inner: float = 1.0) -> Distance:
 
 
 def _circle(x: Floats, y: Floats) -> Floats:
-    return np.hypot(x, y) - np.float32(0.92)
+    result: Floats = np.hypot(x, y) - np.float32(0.92)
+    return result
 
 
 def _ring(x: Floats, y: Floats) -> Floats:
-    return np.abs(np.hypot(x, y) - np.float32(0.7)) - np.float32(0.25)
+    result: Floats = np.abs(np.hypot(x, y) - np.float32(0.7)) - np.float32(0.25)
+    return result
 
 
 def _crescent(x: Floats, y: Floats) -> Floats:
     bite = np.float32(0.82) - np.hypot(x - np.float32(0.62), y)
-    return np.maximum(np.hypot(x - np.float32(0.15), y) - np.float32(1), bite)
+    result: Floats = np.maximum(np.hypot(x - np.float32(0.15), y) - np.float32(1), bite)
+    return result
 
 
 def _square(x: Floats, y: Floats) -> Floats:
@@ -85,7 +88,9 @@ def _heart(x: Floats, y: Floats) -> Floats:
     lobe = np.hypot(u - 0.25, v - 0.75) - math.sqrt(2) / 4
     fold = np.maximum(u + v, 0) / 2
     tip = np.minimum(u**2 + (v - 1) ** 2, (u - fold) ** 2 + (v - fold) ** 2)
-    return (np.where(u + v > 1, lobe, np.sqrt(tip) * np.sign(u - v)) * scale).astype(np.float32)
+    distance: Floats = np.where(u + v > 1, lobe, np.sqrt(tip) * np.sign(u - v))
+    result: Floats = (distance * scale).astype(np.float32)
+    return result
 
 
 SHAPES: Mapping[str, Distance] = {
@@ -178,9 +183,11 @@ def _texture(fill: str, x: Floats, y: Floats, pitch: float, slant: float) -> Flo
     turn, cos, sin = 2 * math.pi / pitch, math.cos(slant), math.sin(slant)
     u, v = turn * (x * cos + y * sin), turn * (y * cos - x * sin)
     edge = pitch / 5  # steepness that softens the pattern over about one pixel
-    if fill == "striped":
-        return np.clip(0.5 + np.sin(u) * edge, 0, 1)
-    return np.clip(0.5 + (np.cos(u) + np.cos(v) - 0.7) * edge, 0, 1)
+    shade: Floats = np.sin(u)
+    if fill == "dotted":
+        shade = np.cos(u) + np.cos(v) - np.float32(0.7)
+    pale: Floats = np.clip(0.5 + shade * edge, 0, 1)
+    return pale
 
 
 def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
@@ -198,7 +205,7 @@ def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
     """
     first, second = _muted(rng), _muted(rng)
     if kind == "plain":
-        return np.broadcast_to(first, (size, size, 3)).copy()
+        return np.tile(first, (size, size, 1))
     axis = np.arange(size, dtype=np.float32)
     x, y = axis[None, :], axis[:, None]
     theta = rng.uniform(0, 2 * math.pi)
@@ -218,11 +225,11 @@ def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
         mix = 0.5 + 0.5 * np.sin(2 * math.pi * (along + 5 * bend) / rng.uniform(10, 20))
     else:
         raise ValueError(f"unknown background {kind!r}")
-    return (first + (second - first) * mix[..., None]).astype(np.float32)
+    canvas: Floats = first + (second - first) * mix[..., None]
+    return canvas.astype(np.float32)
 
 
 def _muted(rng: np.random.Generator) -> Floats:
     """A greyish tone, far from white, from black and from the saturated colours."""
     grey = rng.uniform(95, 190)
-    tint: Floats = grey + rng.uniform(-22, 22, 3)
-    return tint.astype(np.float32)
+    return (grey + rng.uniform(-22, 22, 3)).astype(np.float32)

@@ -26,14 +26,16 @@ def wrap(model: Any, processor: Any = None) -> DualEncoderWrapper:
 
     Args:
         model: A model of a known family (the CLIP layout of ``transformers``), or a pair of towers,
-            callables or modules, each mapping a batch of tensors to embeddings (B, K). A pair of
-            callables is explained at its inputs, with zeros as references.
+            callables or modules, each mapping a batch of real-valued tensors to embeddings (B, K).
+            Callables are explained at their inputs, with zeros as references; see
+            :class:`~captum_interactions.encoders.Tower` for token ids, raw inputs and hidden
+            states.
         processor (optional): The model's processor, for raw inputs. Default: None, which asks for
             ready tensors
 
     Returns:
         DualEncoderWrapper: the wrapper. If the model's config has a ``captum_interactions`` entry
-        with ``default_layers``, these become the wrapper's.
+        with ``default_layers`` or ``default_n_steps``, these become the wrapper's.
 
     Raises:
         TypeError: If the model is of no known family.
@@ -54,14 +56,15 @@ def wrap(model: Any, processor: Any = None) -> DualEncoderWrapper:
         return DualEncoderWrapper(tower_a, tower_b)
     for matches, make_towers in _FAMILIES:
         if matches(model):
-            layers = getattr(model.config, "captum_interactions", {}).get("default_layers")
-            return DualEncoderWrapper(
-                *make_towers(model, processor), default_layers=tuple(layers) if layers else None
-            )
+            settings = dict(getattr(model.config, "captum_interactions", {}))
+            if "default_layers" in settings:
+                settings["default_layers"] = tuple(settings["default_layers"])
+            return DualEncoderWrapper(*make_towers(model, processor), **settings)
     raise TypeError(
         f"{type(model).__name__} is not a dual encoder of a known layout (expected CLIP's, with "
-        "text_model, vision_model and their projections). Wrap any other dual encoder as a pair: "
-        "wrap((encode_a, encode_b))"
+        "text_model, vision_model and their projections). Wrap any other dual encoder as a pair of "
+        "callables on real-valued tensors, wrap((encode_a, encode_b)), or write a Tower for each "
+        "side"
     )
 
 
@@ -79,12 +82,13 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         OSError: If nothing is found under that name.
         TypeError: If what is found is not a dual encoder.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoProcessor
 
     source = {key: value for key, value in kwargs.items() if key in _SOURCE_OPTIONS}
     try:
         model = AutoModel.from_pretrained(name_or_path, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
     if not any(matches(model) for matches, _ in _FAMILIES):
         wrap(model)  # raises, with the reason, before the processor is looked for

@@ -70,7 +70,7 @@ class TokenAxis:
         """Turn a selection into one weight a token.
 
         Args:
-            selection: None for every token, or a slice, range or sequence of token indices.
+            selection: None for every token, or a slice, range, set or list of token indices.
 
         Returns:
             ndarray: float32 weights in [0, 1], shape (T,).
@@ -85,9 +85,11 @@ class TokenAxis:
             return weights
         if isinstance(selection, slice):
             selection = range(*selection.indices(len(self)))
-        if not isinstance(selection, (Sequence, np.ndarray)) or isinstance(selection, str):
+        if not isinstance(selection, (list, range, set, frozenset, np.ndarray)):
             raise TypeError(f"{self._expects()}, but got {selection!r}")
-        indices = np.asarray(selection)
+        indices = np.asarray(
+            sorted(selection) if isinstance(selection, (set, frozenset)) else selection
+        )
         if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
             raise ValueError(f"{self._expects()}, but got {selection!r}")
         outside = indices[(indices < -len(self)) | (indices >= len(self))]
@@ -97,7 +99,7 @@ class TokenAxis:
         return weights
 
     def _expects(self) -> str:
-        return "select tokens by a slice, a range or a sequence of indices"
+        return "select tokens by a slice, a range, a set or a list of indices"
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class TextAxis(TokenAxis):
 
     def find(self, phrase: str) -> tuple[int, int]:
         """Character span of a phrase that occurs exactly once, ignoring case."""
-        # The phrase is looked ahead for, so that occurrences which overlap are found too.
-        pattern = rf"(?<!\w)(?=({re.escape(phrase.strip())})(?!\w))"
+        # Neither end may cut a word, and as all of it looks ahead, occurrences may overlap.
+        pattern = rf"(?!\B\w)(?=({re.escape(phrase.strip())})(?!\B\w))"
         spans = [match.span(1) for match in re.finditer(pattern, self.text, re.IGNORECASE)]
         if not phrase.strip() or not spans:
             raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
@@ -145,7 +147,7 @@ class TextAxis(TokenAxis):
 
         Args:
             selection: None for every token; a phrase (str) that occurs once in the text; a
-                half-open character span (tuple of two ints); or a slice, range or list of token
+                half-open character span (tuple of two ints); or a slice, range, set or list of token
                 indices.
 
         Returns:
@@ -157,6 +159,11 @@ class TextAxis(TokenAxis):
         """
         if isinstance(selection, str):
             selection = self.find(selection)
+        if isinstance(selection, (list, np.ndarray)) and len(selection) == 2:
+            raise TypeError(
+                f"{selection!r} may be two tokens or a character span: pass a set for tokens, a "
+                "tuple for a span"
+            )
         if isinstance(selection, tuple) and len(selection) == 2:
             start, stop = selection
             if not 0 <= start < stop <= len(self.text):
@@ -259,7 +266,7 @@ class ImageAxis(TokenAxis):
         Args:
             selection: None for every token, special ones included; a box (x0, y0, x1, y1) in pixels
                 of the original image; a boolean mask of the original image's (height, width); or a
-                slice, range or list of token indices.
+                slice, range, set or list of token indices.
 
         Returns:
             ndarray: float32 weights in [0, 1], shape (T,).
@@ -272,6 +279,11 @@ class ImageAxis(TokenAxis):
             coverage = self._mask_coverage(selection)
         elif isinstance(selection, tuple) and len(selection) == 4:
             coverage = self._box_coverage(selection)
+        elif isinstance(selection, (list, np.ndarray)) and len(selection) == 4:
+            raise TypeError(
+                f"{selection!r} may be four tokens or a box: pass a set for tokens, a tuple "
+                "(x0, y0, x1, y1) for a box"
+            )
         else:
             return super().select(selection)
         if not coverage.any():
@@ -284,7 +296,7 @@ class ImageAxis(TokenAxis):
     def _expects(self) -> str:
         return (
             "select patches by a box (x0, y0, x1, y1), a boolean mask of the image's (height, "
-            "width), a slice, a range or a list of token indices"
+            "width), a slice, a range, a set or a list of token indices"
         )
 
     def to_grid(self, values: NDArray[Any]) -> NDArray[Any]:

@@ -50,9 +50,12 @@ def clip_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
         processor (optional): Its processor, for raw images and captions. Without it the towers take
             ready tensors. Default: None
     """
-    image_processor = getattr(processor, "image_processor", None)
-    return ClipImageTower(model, image_processor), ClipTextTower(
-        model, getattr(processor, "tokenizer", None)
+    # A bare image processor or tokenizer serves its own side.
+    image_processor = processor if hasattr(processor, "image_mean") else None
+    tokenizer = processor if hasattr(processor, "convert_ids_to_tokens") else None
+    return (
+        ClipImageTower(model, getattr(processor, "image_processor", image_processor)),
+        ClipTextTower(model, getattr(processor, "tokenizer", tokenizer)),
     )
 
 
@@ -82,6 +85,12 @@ class ClipImageTower(Tower):
             raise ValueError(
                 f"pixel values must be floats of shape (B, {channels}, height, width), but got "
                 f"{inputs.dtype} of shape {tuple(inputs.shape)}"
+            )
+        patch = self._patch_size()
+        if inputs.shape[-2] < patch[0] or inputs.shape[-1] < patch[1]:
+            raise ValueError(
+                f"an image must hold at least one patch of {patch} pixels, but pixel values have "
+                f"shape {tuple(inputs.shape)}"
             )
 
     def reference(self, inputs: Tensor, *extras: Any) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from captum_interactions.encoders.axes import Frame
@@ -25,14 +25,13 @@ def load_image(source: Any) -> Image.Image:
         TypeError: If the source is of another kind.
     """
     if isinstance(source, Image.Image):
-        return source.convert("RGB")
+        return _upright(source)
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
             raise FileNotFoundError(f"there is no image file at {str(source)!r}")
         try:
             with Image.open(source) as file:
-                image: Image.Image = file.convert("RGB")
-                return image
+                return _upright(file)
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
     if isinstance(source, np.ndarray):
@@ -47,6 +46,12 @@ def load_image(source: Any) -> Image.Image:
         "an image is a PIL image, a path, a uint8 array or a tensor, but got "
         f"{type(source).__name__}"
     )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as viewers show it: cameras store the orientation apart from the pixels."""
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    return turned.convert("RGB")
 
 
 def load_images(raw: Any) -> list[Image.Image]:

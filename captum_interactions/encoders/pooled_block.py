@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 def is_poolable(block: nn.Module) -> bool:
     """Whether a block is a plain pre-norm block whose parts :func:`pooled_row` may use directly.
@@ -34,10 +36,9 @@ def is_poolable(block: nn.Module) -> bool:
 
 def _is_plain(module: Any, package: str) -> bool:
     """Whether a module runs the forward pass of its class, found in this package, and no hook."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)
-    return known and not is_replaced and not any(hooks)
+    return known and not is_replaced and not any(getattr(module, name) for name in _HOOKS)
 
 
 def pooled_row(

@@ -37,6 +37,8 @@ class DualEncoderWrapper(nn.Module):
         default_layers (tuple, optional): Where attributions cut the towers unless told otherwise,
             see :data:`~captum_interactions.encoders.tower.Layer`. Default: the last block of each
             tower, or its input if its blocks are closed.
+        default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
+            otherwise. A model whose default layers have a sharp path needs more. Default: 20
 
     Examples::
 
@@ -49,11 +51,16 @@ class DualEncoderWrapper(nn.Module):
     """
 
     def __init__(
-        self, tower_a: Tower, tower_b: Tower, default_layers: tuple[Layer, Layer] | None = None
+        self,
+        tower_a: Tower,
+        tower_b: Tower,
+        default_layers: tuple[Layer, Layer] | None = None,
+        default_n_steps: int = 20,
     ) -> None:
         super().__init__()
         self.tower_a = tower_a
         self.tower_b = tower_b
+        self.default_n_steps = default_n_steps
         self.default_layers = default_layers or _last_layers(tower_a, tower_b)
         for tower, layer in zip((tower_a, tower_b), self.default_layers, strict=True):
             tower.resolve_layer(layer)

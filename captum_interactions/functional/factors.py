@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_interactions.functional.contraction import contract_all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factors:
     """Factor matrices of N inputs of one tower. ``factors_a @ factors_b`` maps every pair."""
 

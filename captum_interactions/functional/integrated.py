@@ -101,6 +101,8 @@ def integrated_jvp(
                     if on_product is not None:
                         on_product()
                 check.finish()
+                # Or this chunk's graph would live on while the next one is built.
+                del output, pulled_back, product, check
     except (RuntimeError, NotImplementedError) as error:
         if any(phrase in str(error) for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
@@ -108,6 +110,7 @@ def integrated_jvp(
             ) from error
         raise
     assert result is not None
+    _check_finite(result)
     return result
 
 
@@ -163,7 +166,10 @@ def integrated_vjp(
                 result[index, rows] += total
                 if on_product is not None:
                     on_product()
+            # Or this chunk's graph would live on while the next one is built.
+            del output, gradient
     assert result is not None
+    _check_finite(result)
     return result * scales.reshape(scales.shape[:2] + (1,) * (result.dim() - 2)).to(result.dtype)
 
 
@@ -253,11 +259,19 @@ class _AdjointCheck:
         right = (self.pulled_back * self.tangent).flatten(1)
         gap = (left.sum(1) - right.sum(1)).abs()
         size = (left.square().sum(1) + right.square().sum(1)).sqrt()
-        if gap.max() > _ROUNDING * size.max():
+        if not gap.max() <= _ROUNDING * size.max():
             raise NotTwiceDifferentiableError(
                 "an operation hides its backward pass from autograd: <u, J v> differs from "
                 f"<Jᵀu, v> by {float(gap.max()):.2g}, for terms of norm {float(size.max()):.2g}"
             )
+
+
+def _check_finite(integral: Tensor) -> None:
+    if not torch.isfinite(integral).all():
+        raise ValueError(
+            "the function's derivatives along the path hold NaN or infinite values: take another "
+            "baseline or layer, or a wider type than half precision"
+        )
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:

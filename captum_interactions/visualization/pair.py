@@ -25,8 +25,8 @@ def plot_interactions(
 ) -> tuple[Figure, Axes]:
     """Draw an image–text pair: where the image, and which words, matched or clashed.
 
-    Patches are coloured by their interaction with the selected text, words by their interaction with
-    the selected region. Both scales are symmetric around zero, so white is no interaction.
+    Patches are coloured by their interaction with the selected text, words by their interaction
+    with the selected region. Both scales are symmetric around zero, so white is no interaction.
 
     Args:
         imap (InteractionMap): An explanation whose first input is an image and whose second a text.
@@ -55,8 +55,8 @@ def plot_interactions(
     else:
         below = ax.inset_axes((0.0, -0.32, 1.0, 0.28))
     _draw_heat(ax, image, heat)
-    _outline(ax, image, a)
-    ax.set_title(_title(imap, b, a), fontsize=10)
+    _outline(ax, a)
+    ax.set_title(_title(imap, b, a, heat), fontsize=10)
     draw_words(below, words)
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -108,9 +108,7 @@ def _draw_heat(ax: Axes, image: ImageAxis, heat: NDArray[np.float32]) -> None:
         ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     colours = ScalarMappable(Normalize(-limit, limit), colormaps[COLOURS])
     opacity = 0.9 * np.sqrt(np.abs(heat) / limit)
-    ax.imshow(
-        colours.to_rgba(heat, alpha=opacity), extent=image.extent(), interpolation="nearest"
-    )
+    ax.imshow(colours.to_rgba(heat, alpha=opacity), extent=image.extent(), interpolation="nearest")
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
     ax.set_xticks([])
@@ -123,7 +121,7 @@ def _draw_heat(ax: Axes, image: ImageAxis, heat: NDArray[np.float32]) -> None:
     bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
 
 
-def _outline(ax: Axes, image: ImageAxis, selection: Any) -> None:
+def _outline(ax: Axes, selection: Any) -> None:
     """Draw a selected box or mask on the image."""
     if isinstance(selection, np.ndarray) and selection.ndim == 2:
         ax.contour(selection.astype(float), levels=[0.5], colors="black", linewidths=1.5)
@@ -141,7 +139,8 @@ def _style(imap: InteractionMap, text: TextAxis, b: Any, a: Any) -> list[StyledW
     weights = np.array([weight for _, weight in imap.word_weights(a)])
     chosen = text.select(b) if b is not None else np.zeros(len(text))
     limit = float(np.abs(weights).max(initial=0.0)) or 1.0
-    styled, end = [], 0
+    styled: list[StyledWord] = []
+    end = 0
     words = text.words or ()
     for word, weight in zip(words, weights, strict=False):
         red, green, blue, _ = colormaps[COLOURS](0.5 + 0.5 * weight / limit)
@@ -157,9 +156,10 @@ def _style(imap: InteractionMap, text: TextAxis, b: Any, a: Any) -> list[StyledW
     return styled
 
 
-def _title(imap: InteractionMap, b: Any, a: Any) -> str:
+def _title(imap: InteractionMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
     if b is None and a is None:
-        return f"score {imap.score:.3f}, interactions {imap.between():+.3f}"
+        return f"score {imap.score:.3f}, interactions of patches {heat.sum():+.3f}"
     shown = f"“{b}”" if isinstance(b, str) else "the caption" if b is None else "selected tokens"
-    where = "the image" if a is None else "the selected region"
-    return f"{shown} in {where}: {imap.between(a, b):+.3f}"
+    if a is None:
+        return f"{shown} in the image: {heat.sum():+.3f}"  # what is drawn: patches alone
+    return f"{shown} in the selected region: {imap.between(a, b):+.3f}"

@@ -102,8 +102,8 @@ def ground_first_order(
     wrapper: DualEncoderWrapper, scenes: Sequence[Scene], layer: int, n_steps: int
 ) -> Grounding:
     """Captum's integrated gradients of the score: one map for all phrases of a caption."""
-    vision = wrapper.tower_a.model.vision_model
-    module = vision.pre_layrnorm if layer == 0 else vision.encoder.layers[layer - 1]
+    before = "pre_layrnorm" if layer == 0 else f"encoder.layers.{layer - 1}"
+    module = wrapper.tower_a.get_submodule(f"model.vision_model.{before}")
     explainer = LayerIntegratedGradients(wrapper, module)
     grounding = Grounding()
     for scene in tqdm(scenes, f"first order, layer {layer}", leave=False):

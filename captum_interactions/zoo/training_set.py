@@ -7,8 +7,8 @@ captions are true of which images is known, so a loss need not treat a true capt
 from __future__ import annotations
 
 import multiprocessing
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,9 +91,7 @@ def is_true(mentions: npt.NDArray[np.int8], objects: npt.NDArray[np.int8]) -> np
         (images, captions); true where every phrase fits some object of the image.
     """
     said, seen = mentions[None, :, :, None, :], objects[:, None, None, :, :]
-    fits = np.ones((len(objects), *mentions.shape[:2], objects.shape[1]), bool)
-    for k in range(len(_ATTRIBUTES)):
-        fits &= (said[..., k] == UNSTATED) | (said[..., k] == seen[..., k])
+    fits: Any = ((said == UNSTATED) | (said == seen)).all(-1)
     result: npt.NDArray[np.bool_] = fits.any(-1).all(-1)
     return result
 
@@ -107,16 +105,17 @@ def training_captions(groups: int) -> Iterator[str]:
             yield describe(rng, things)[0]
 
 
-def load_or_draw(
-    folder: Path, groups: int, tokenizer: CLIPTokenizer, processes: int | None = None
-) -> TrainingSet:
+_WORTH_A_POOL = 1_000
+"""Groups from which on the scenes are drawn by one process a core."""
+
+
+def load_or_draw(folder: Path, groups: int, tokenizer: CLIPTokenizer) -> TrainingSet:
     """Open the training set in ``folder``; draw it first unless it is there already.
 
     Args:
         folder: Where the arrays are, or will be (about 28 kB an image).
         groups: Number of groups of SIBLINGS images.
         tokenizer: Turns captions into ids.
-        processes: How many processes draw. Default: one a core.
 
     Returns:
         The set; its images are mapped from the disk, read-only.
@@ -132,10 +131,12 @@ def load_or_draw(
             shape=(groups * SIBLINGS, IMAGE_SIZE, IMAGE_SIZE, 3),
         )
         parts: list[Arrays] = []
-        with multiprocessing.get_context("fork").Pool(processes or os.cpu_count()) as pool:
-            drawn = pool.imap(
-                partial(_draw_group, tokenizer=tokenizer), range(groups), chunksize=64
-            )
+        with ExitStack() as stack:
+            draw: Callable[..., Iterator[Arrays]] = map
+            if groups >= _WORTH_A_POOL:
+                pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+                draw = partial(pool.imap, chunksize=64)
+            drawn = draw(partial(_draw_group, tokenizer=tokenizer), range(groups))
             for index, part in enumerate(tqdm(drawn, "scenes", groups, mininterval=2)):
                 images[index * SIBLINGS : (index + 1) * SIBLINGS] = part.pop("images")
                 parts.append(part)

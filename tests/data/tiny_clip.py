@@ -6,14 +6,14 @@ attributions that the published program of the paper's authors returns (float32,
 
 - ``pixel_values`` (1, 3, H, W) and ``input_ids`` (1, 77);
 - ``attributions`` (tokens up to and with EOS, patch rows, patch columns), without the class token;
-- ``similarity``: the cosines of (a, b), (reference image, text), (image, reference text) and of both
-  references;
+- ``similarity``: the cosines of (a, b), (reference image, text), (image, reference text) and of
+  both references;
 - ``spec_*``: arguments of :func:`tiny_clip`; N, the number of steps of the right Riemann sum;
   tlayer and vlayer, the blocks whose entering hidden states are explained.
 
-That program's image reference is zero in normalised pixel space. Its text reference is BOS, one id-0
-token, EOS, then zeros, while every state on the path is pooled where the caption's EOS is. The path
-runs through embeddings of any length; the result is divided by the norms of the pair's embeddings.
+That program's image reference is zero in normalised pixel space. Its text reference is BOS, one
+id-0 token, EOS, then zeros, while every state on the path is pooled where the caption's EOS is. The
+path runs through embeddings of any length; the result is divided by the norms of the pair's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load_case(path: Path) -> tuple[CLIPModel, dict[str, np.ndarray]]:
 def _draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if name == "logit_scale":
         return np.array(2.6592, np.float32)
-    random = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32)  # noqa: NPY002
+    random = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32)
     values = random.standard_normal(shape)
     if "norm" in name or "layrnorm" in name:
         values = 1 + 0.1 * values if name.endswith("weight") else 0.1 * values

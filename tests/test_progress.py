@@ -1,0 +1,65 @@
+"""The progress bar counts the Jacobian products that are planned, and no more are taken."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from captum_interactions import SecondOrderIntegratedGradients, wrap
+from tests import models
+
+# Ten image tokens, and captions of six and four tokens that are padded to sixteen.
+IDS, MASK = (pad(values, (0, 10)) for values in models.captions(6, 4))
+BATCH = {"inputs": (models.images(2), IDS), "additional_forward_args": MASK, "n_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "options", "n_products"),
+    [
+        (24, {}, 6 + 6),  # a forward product a word, then a backward product a word
+        (4, {}, 4 + 4),  # a backward product a dimension on both sides
+        (7, {}, 6 + 6),
+        (24, {"groups_a": [[1], [2, 3]]}, 2 + 2),
+        (24, {"groups_b": [[2, 3]]}, 1 + 1),
+        (4, {"groups_b": [[2, 3]]}, 1 + 1),
+        (24, {"groups_b": torch.rand(30, 16)}, 10 + 10),
+        (24, {"internal_batch_size": 4}, (6 + 6) * 3),  # two nodes for both pairs at once
+        (24, {"internal_batch_size": 1}, (6 + 6) * 10),
+        (24, {"baselines": ([0.0, 1.0], None)}, 6 + 6 * 2),
+        (24, {"baselines": (None, [1, 2, 3])}, 6 * 3 + 6),
+        (24, {"full_resolution": "a"}, 6 + 6),
+        (24, {"full_resolution": "b"}, 10 + 10),
+        (4, {"full_resolution": "a"}, 4 + 6),
+    ],
+)
+def test_attribute(capsys, dimension, options, n_products):
+    soig = SecondOrderIntegratedGradients(wrap(models.clip(dimension=dimension)))
+    soig.attribute(**BATCH, **options, show_progress=True)
+    assert counted(capsys) == (n_products, n_products)
+
+
+def counted(capsys) -> tuple[int, ...]:
+    """(products taken, products planned) when the bar was closed."""
+    return tuple(map(int, re.findall(r"(\d+)/(\d+)", capsys.readouterr().err)[-1]))
+
+
+def test_main_effects_cost_one_product_more(capsys, wrapper):
+    SecondOrderIntegratedGradients(wrapper).decompose(**BATCH, show_progress=True)
+    assert counted(capsys) == (6 + 7, 6 + 7)
+
+
+def test_factors(capsys, wrapper):
+    soig = SecondOrderIntegratedGradients(wrapper)
+    soig.factors_a(BATCH["inputs"][0], n_steps=5, show_progress=True)
+    assert counted(capsys) == (10, 10)
+    soig.factors_b(IDS, None, MASK, 5, show_progress=True)
+    assert counted(capsys) == (6, 6)
+
+
+def test_silence_is_the_default(capsys, wrapper):
+    SecondOrderIntegratedGradients(wrapper).attribute(**BATCH)
+    captured = capsys.readouterr()
+    assert captured.err == captured.out == ""
