@@ -220,9 +220,7 @@ def open_path(
     tower.check(inputs, *extras)
     references = _references(name, tower, inputs, baseline, extras)
     with torch.no_grad():
-        end, context = tower.features(layer, inputs, *extras)
-        # A reference keeps its own features only: it is masked and pooled as the input is.
-        starts = tuple(_reference_features(tower, layer, r, extras) for r in references)
+        end, starts, context = _features(tower, layer, inputs, references, extras)
         embedding = tower.embed(layer, end, *context)
         _check_embedding(f"input {name}", embedding, may_vanish=normalization == "none")
         tokens = tower.fold(layer, torch.empty_like(end, device="meta"))
@@ -251,15 +249,30 @@ def open_path(
     )
 
 
-def _reference_features(
-    tower: Tower, layer: Layer, reference: Tensor, extras: tuple[Any, ...]
-) -> Tensor:
-    """Features of a reference, (B, *F); (1, *F) if it is the same for all examples."""
-    if not any(isinstance(extra, Tensor) for extra in extras) and torch.equal(
-        reference, reference[:1].expand_as(reference)
-    ):
-        reference = reference[:1]
-    return tower.features(layer, reference, *extras)[0]
+def _features(
+    tower: Tower, layer: Layer, inputs: Tensor, references: list[Tensor], extras: tuple[Any, ...]
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Any, ...]]:
+    """Features of inputs and references, (B, *F) or (1, *F) each, and the context of the inputs.
+
+    All run together, which reads the model's weights once. A reference keeps its features only: it
+    is masked and pooled as the input is.
+    """
+    if not any(isinstance(extra, Tensor) for extra in extras):
+        # References are often the same for all examples: then one row is enough.
+        references = [r[:1] if torch.equal(r, r[:1].expand_as(r)) else r for r in references]
+    together = (inputs, *references)
+    copies = len(together)
+    repeated = (
+        torch.cat([extra] * copies) if isinstance(extra, Tensor) and extra.dim() else extra
+        for extra in extras
+    )
+    features, context = tower.features(layer, torch.cat(together), *repeated)
+    end, *starts = features.split([len(part) for part in together])
+    own = tuple(
+        value[: len(inputs)] if isinstance(value, Tensor) and value.dim() else value
+        for value in context
+    )
+    return end, tuple(starts), own
 
 
 def _scaled(

@@ -248,12 +248,12 @@ def draw_thing(rng: np.random.Generator, domain: Domain) -> Thing:
 _SHAPE_NAMES, _COLOUR_NAMES, _FILL_SHARES = tuple(SHAPES), tuple(COLOURS), (0.4, 0.3, 0.3)
 
 
-_CLEARANCE = 1.1  # corners of a tilted shape reach out to 1.1 radii
+CLEARANCE = 1.1  # corners of a tilted shape reach out to 1.1 radii
 
 
 def _apart(a: Thing, b: Thing) -> bool:
     gap = max(abs(a.centre[0] - b.centre[0]), abs(a.centre[1] - b.centre[1]))
-    return gap > _CLEARANCE * (a.radius + b.radius)
+    return gap > CLEARANCE * (a.radius + b.radius)
 
 
 def _distinct(a: Thing, b: Thing) -> bool:
@@ -406,7 +406,7 @@ def true_relations(a: Thing, b: Thing) -> list[str]:
     A relation holds when the two extents do not overlap along its axis, so that nobody would
     dispute it.
     """
-    reach = _CLEARANCE * (a.radius + b.radius)
+    reach = CLEARANCE * (a.radius + b.radius)
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     holds = {"left": dx > reach, "right": -dx > reach, "above": dy > reach, "below": -dy > reach}
     return [name for name, true in holds.items() if true]

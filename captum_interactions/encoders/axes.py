@@ -59,7 +59,7 @@ class TokenAxis:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """What a person would name: tokens that are neither special nor padding."""
+        """Tokens that are neither special nor padding, which is what a person would name."""
         return tuple(
             Unit(label, (index,))
             for index, label in enumerate(self.labels)
@@ -147,8 +147,8 @@ class TextAxis(TokenAxis):
 
         Args:
             selection: None for every token; a phrase (str) that occurs once in the text; a
-                half-open character span (tuple of two ints); or a slice, range, set or list of token
-                indices.
+                half-open character span (tuple of two ints); or a slice, range, set or list of
+                token indices.
 
         Returns:
             ndarray: float32 weights, 1 for the selected tokens, shape (T,).

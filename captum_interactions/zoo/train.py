@@ -2,7 +2,8 @@
 
 ``python -m captum_interactions.zoo.train --output DIR`` trains it on two CPU cores in half an hour.
 Stopped and started again with the same command, it goes on from its last checkpoint and ends with
-the same weights.
+the
+same weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
@@ -38,6 +40,7 @@ from transformers.masking_utils import eager_mask
 
 from captum_interactions.datasets.scenes import IMAGE_SIZE
 from captum_interactions.zoo.training_set import (
+    ABSENT,
     CAPTIONS,
     MAX_TOKENS,
     SIBLINGS,
@@ -55,7 +58,7 @@ DEFAULT_LAYERS = (0, 0)
 """Image and text layer that ground best on held-out scenes, by ``zoo.report``."""
 
 DEFAULT_N_STEPS = 40
-"""Quadrature nodes that bring the convergence delta at these layers below one per cent."""
+"""Quadrature nodes for maps at these layers."""
 
 SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|startoftext|>")
 """The end of text must not have id 2: for that id ``CLIPTextModel`` pools at the largest id
@@ -84,15 +87,14 @@ class Recipe:
     mlp_ratio: int = 4
     patch: int = 8
     position_std: float = 0.1
-    fade: float = 0.5
-    """Share of the images whose contrast is scaled towards the grey reference."""
-    erase: float = 0.5
+    exchange: float = 0.6
+    """Share of the images parts of which are exchanged for another image's: one side at first."""
+    tight_from: float = 0.6
+    """Share of the steps after which all but the objects that the caption names is exchanged."""
+    erase: float = 0.3
     """Share of the images of which patches, up to a half, are erased."""
     drop_words: float = 0.4
     """Share of the captions of which tokens, up to a half, become padding."""
-    mix_classes_from: float = 0.57
-    """Share of the steps after which half of the images get a foreign class token in the last
-    block."""
     seed: int = 0
 
 
@@ -100,7 +102,10 @@ def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     """Learn byte-level BPE merges; every byte has a token, so that any text can be encoded."""
     draft = CLIPTokenizer(pad_token=SPECIAL_TOKENS[0]).backend_tokenizer
     trainer = BpeTrainer(
-        vocab_size=1_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=1_000,
+        min_frequency=1,
+        end_of_word_suffix="</w>",
+        show_progress=False,
     )
     draft.train_from_iterator(captions, trainer)
     merges: list[Any] = [tuple(m) for m in json.loads(draft.to_str())["model"]["merges"]]
@@ -179,20 +184,44 @@ class Batch(NamedTuple):
     tokens: Tensor
     """(B, T) token ids."""
     unknown: Tensor
-    """(B, B), image by caption: pairs that are no match of the batch though the caption is true."""
+    """(B, B), image by caption: no match of the batch though the caption is, or may be, true."""
+    foreign: Tensor
+    """(B, patches), where a state is to be taken from the image of the row PARTNER above."""
+
+
+PARTNER = 2
+"""Rows between an image and the one it exchanges states with; siblings lie closer together."""
 
 
 def draw_batch(data: TrainingSet, recipe: Recipe, step: int) -> Batch:
     """The batch of a step, augmented; it depends on the seed and the step alone."""
     rng = np.random.default_rng([recipe.seed, step])
-    strength = _strength(step, recipe)
+    strength = min(1.0, 2 * step / recipe.steps)
     groups = len(data.images) // SIBLINGS
     first = SIBLINGS * rng.choice(groups, min(recipe.batch_groups, groups), replace=False)
-    drawn = rng.permuted(np.tile(np.arange(SIBLINGS), (len(first), 1)), axis=1)[
-        :, : recipe.batch_siblings
-    ]
-    rows = (first[:, None] + drawn).ravel()
-    captions = rng.integers(CAPTIONS, size=len(rows))
+    drawn = rng.permuted(np.tile(np.arange(SIBLINGS), (len(first), 1)), axis=1)
+    rows = (first[:, None] + drawn[:, : recipe.batch_siblings]).ravel()
+    own, grid = np.arange(len(rows)), IMAGE_SIZE // recipe.patch
+
+    # Parts of some images come from another image; captions then name what is whole of the own one.
+    objects, boxes = data.objects[rows], _patches(data.boxes[rows], grid)
+    share = recipe.exchange * strength
+    if step < recipe.tight_from * recipe.steps:
+        foreign: Any = _sides(rng, len(rows), grid)
+        foreign &= (rng.random(len(rows)) < share)[:, None, None]
+        whole = ~(boxes & foreign[:, None]).any((2, 3))
+        left = np.where(whole[..., None], objects, ABSENT)
+        fitting: Any = is_true(data.mentions[rows], left[:, None])
+        foreign &= fitting.any(1)[:, None, None]
+        fitting |= ~fitting.any(1, keepdims=True)
+        captions = (rng.random(fitting.shape) * fitting).argmax(1)
+    else:
+        exchanged = (rng.random(len(rows)) < share)[:, None, None]
+        captions = rng.integers(CAPTIONS, size=len(rows))
+        named = _names(data.mentions[rows, captions], objects)
+        foreign = ~(boxes & named[..., None, None]).any(1) & exchanged
+    partner = np.where(foreign.any((1, 2))[:, None, None], np.roll(objects, PARTNER, 0), ABSENT)
+    objects = np.concatenate([objects, partner], 1)
 
     tokens = data.tokens[rows, captions].astype(np.int64)
     length = (tokens != 0).sum(1)
@@ -200,25 +229,47 @@ def draw_batch(data: TrainingSet, recipe: Recipe, step: int) -> Batch:
     dropped = (rng.random(tokens.shape) < rate[:, None]) & (tokens >= len(SPECIAL_TOKENS))
     tokens[dropped] = 0
     mentions, places = data.mentions[rows, captions].copy(), data.places[rows, captions]
-    mentions[dropped[np.arange(len(rows))[:, None, None], places]] = UNSTATED
-    unknown = is_true(mentions, data.objects[rows]) & ~np.eye(len(rows), dtype=bool)
+    mentions[dropped[own[:, None, None], places]] = UNSTATED
+    unknown = is_true(mentions, objects[:, None]) & (own[:, None] != own)
 
     pixels = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float()
     pixels = pixels.div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
-    contrast = np.where(
-        rng.random(len(rows)) < recipe.fade * strength, rng.uniform(0.1, 1, len(rows)), 1
-    )
-    grid = IMAGE_SIZE // recipe.patch
     rate = rng.uniform(0, 0.5, len(rows)) * (rng.random(len(rows)) < recipe.erase * strength)
-    kept = rng.random((len(rows), grid, grid)) >= rate[:, None, None]
-    scale = torch.from_numpy((contrast[:, None, None] * kept).astype(np.float32))
-    scale = scale.repeat_interleave(recipe.patch, 1).repeat_interleave(recipe.patch, 2)
-    pixels *= scale[:, None]
+    kept = torch.from_numpy(rng.random((len(rows), grid, grid)) >= rate[:, None, None]).float()
+    kept = kept.repeat_interleave(recipe.patch, 1).repeat_interleave(recipe.patch, 2)
+    pixels *= kept[:, None]
     return Batch(
         pixels=pixels,
         tokens=torch.from_numpy(tokens[:, : length.max()]),
         unknown=torch.from_numpy(unknown),
+        foreign=torch.from_numpy(foreign.reshape(len(rows), -1)),
     )
+
+
+def _names(mentions: npt.NDArray[np.int8], objects: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+    """Which objects (B, any, 4) some phrase of the own caption (B, MAX_MENTIONS, 4) names."""
+    said, seen = mentions[:, :, None, :], objects[:, None, :, :]
+    fits: npt.NDArray[np.bool_] = ((said == UNSTATED) | (said == seen)).all(-1)
+    named: npt.NDArray[np.bool_] = (fits & (said != UNSTATED).any(-1)).any(1)
+    return named
+
+
+def _sides(rng: np.random.Generator, count: int, grid: int) -> npt.NDArray[np.bool_]:
+    """Masks (count, grid, grid) of the patches on one side of a random upright or level line."""
+    before = np.arange(grid) < rng.integers(grid // 4, grid - grid // 4 + 1, (count, 1))
+    before ^= rng.random((count, 1)) < 0.5
+    upright = rng.random((count, 1, 1)) < 0.5
+    sides: npt.NDArray[np.bool_] = np.where(upright, before[:, None, :], before[:, :, None])
+    return sides & np.ones((grid, grid), bool)
+
+
+def _patches(boxes: npt.NDArray[np.int16], grid: int) -> npt.NDArray[np.bool_]:
+    """Masks (..., grid, grid) of the patches that boxes (..., 4) reach into."""
+    low, high = boxes[..., :2, None] * grid, boxes[..., 2:, None] * grid
+    edges = np.arange(grid) * IMAGE_SIZE
+    covers: Any = (edges + IMAGE_SIZE > low) & (edges < high)
+    patches: npt.NDArray[np.bool_] = covers[..., 1, :, None] & covers[..., 0, None, :]
+    return patches
 
 
 class HalfTowers:
@@ -231,8 +282,8 @@ class HalfTowers:
     def __init__(self, model: CLIPModel) -> None:
         self.towers = copy.deepcopy(model).bfloat16()
         self.towers.set_attn_implementation("whole_matrix")
-        self.mix_classes = False
-        self.towers.vision_model.encoder.layers[-1].register_forward_pre_hook(self._mix_classes)
+        for block in self.towers.vision_model.encoder.layers:
+            block.register_forward_pre_hook(self._exchange)
         self.pairs = list(zip(model.parameters(), self.towers.parameters(), strict=True))
 
     @torch.no_grad()
@@ -245,21 +296,28 @@ class HalfTowers:
             if half.grad is not None:
                 full.grad, half.grad = half.grad.float(), None
 
-    def _mix_classes(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # Half of the images enter the last block with another image's class token. What is in an
-        # image
-        # must then still be in its patches there, and not have moved into the class token before.
-        if not self.mix_classes:
+    def _exchange(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if block is not self.exchange_at:
             return inputs
         states, *rest = inputs
-        half = len(states) // 2
-        classes = torch.cat([states[:half, :1].detach().roll(2, 0), states[half:, :1]])
-        return torch.cat([classes, states[:, 1:]], 1), *rest
+        classes, patches = states[:, :1], states[:, 1:]
+        foreign = self.foreign[..., None]
+        patches = torch.where(foreign, patches.roll(PARTNER, 0), patches)
+        classes = torch.where(foreign.any(1, keepdim=True), classes.roll(2 * PARTNER, 0), classes)
+        return torch.cat([classes, patches], 1), *rest
 
-    def __call__(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (B, K) of images and texts, in single precision."""
-        images = self.towers.get_image_features(pixel_values=pixels.bfloat16()).pooler_output
-        texts = self.towers.get_text_features(input_ids=tokens).pooler_output
+    def __call__(self, batch: Batch, exchange_at: int) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (B, K) of images and texts, in single precision.
+
+        What an image shows must be found in the patches that show it, before every block: where
+        ``batch.foreign`` says so, the states that enter block ``exchange_at`` are another image's,
+        and the class token is a third one's.
+        """
+        self.exchange_at = self.towers.vision_model.encoder.layers[exchange_at]
+        self.foreign = batch.foreign
+        pixels = batch.pixels.bfloat16()
+        images = self.towers.get_image_features(pixel_values=pixels).pooler_output
+        texts = self.towers.get_text_features(input_ids=batch.tokens).pooler_output
         return normalize(images.float(), dim=-1), normalize(texts.float(), dim=-1)
 
 
@@ -293,7 +351,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor, unknown: 
 
 
 def train(
-    output: Path, recipe: Recipe, *, stop_at: int | None = None, checkpoint_seconds: float = 60.0
+    output: Path,
+    recipe: Recipe,
+    *,
+    stop_at: int | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> None:
     """Train a model, or go on training it, and save it with its processor.
 
@@ -308,6 +370,10 @@ def train(
     """
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
+    checkpoint = work / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+    if state is not None and state["recipe"] != dataclasses.asdict(recipe):
+        raise ValueError(f"{checkpoint} was made with {state['recipe']}, expected {recipe}")
     checkpoint = work / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     if state is not None and state["recipe"] != dataclasses.asdict(recipe):
@@ -350,8 +416,7 @@ def train(
         batch = draw_batch(data, recipe, step)
         model.zero_grad()
         half.pull()
-        half.mix_classes = step >= recipe.mix_classes_from * recipe.steps
-        images, texts = half(batch.pixels, batch.tokens)
+        images, texts = half(batch, exchange_at=step % recipe.vision_layers)
         loss = contrastive_loss(images, texts, model.logit_scale, batch.unknown)
         loss.backward()
         half.push()
@@ -383,18 +448,15 @@ def _optimizers(model: CLIPModel, recipe: Recipe) -> list[torch.optim.Optimizer]
             blocks.values(), lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": decay},
+                {"params": free, "weight_decay": 0.0},
+            ],
             lr=rate,
             betas=(0.9, 0.98),
             fused=True,
         ),
     ]
-
-
-def _strength(step: int, recipe: Recipe) -> float:
-    """Strength of the augmentations: up to full half-way, then down to less than a half."""
-    done = step / recipe.steps
-    return min(1.0, 2 * done, max(0.4, (1 - done) / 0.43))
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -422,7 +484,10 @@ def main() -> None:
     for entry in dataclasses.fields(Recipe):
         flag = "--" + entry.name.replace("_", "-")
         parser.add_argument(
-            flag, type=type(entry.default), default=entry.default, help="default: %(default)s"
+            flag,
+            type=type(entry.default),
+            default=entry.default,
+            help="default: %(default)s",
         )
     options = vars(parser.parse_args())
     train(options.pop("output"), Recipe(**options))

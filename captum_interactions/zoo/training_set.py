@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from captum_interactions.datasets.scenes import (
+    CLEARANCE,
     DOMAINS,
     IMAGE_SIZE,
     MAX_OBJECTS,
@@ -67,6 +68,7 @@ class TrainingSet:
         tokens: (N, C, MAX_TOKENS) token ids, padded.
         objects: (N, MAX_OBJECTS, 4) shape, colour, size and fill of every object; ABSENT where
             there is none.
+        boxes: (N, MAX_OBJECTS, 4) x0, y0, x1, y1 in pixels, with a little to spare.
         mentions: (N, C, MAX_MENTIONS, 4) the same of every phrase; UNSTATED where the caption does
             not say.
         places: (N, C, MAX_MENTIONS, 4) the token that states it; 0, where the start token is, for
@@ -76,21 +78,22 @@ class TrainingSet:
     images: npt.NDArray[np.uint8]
     tokens: npt.NDArray[np.int16]
     objects: npt.NDArray[np.int8]
+    boxes: npt.NDArray[np.int16]
     mentions: npt.NDArray[np.int8]
     places: npt.NDArray[np.int8]
 
 
 def is_true(mentions: npt.NDArray[np.int8], objects: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
-    """Which captions hold of which images, relations left aside.
+    """Which captions hold of which sets of objects, relations left aside.
 
     Args:
-        mentions: (captions, MAX_MENTIONS, 4).
-        objects: (images, MAX_OBJECTS, 4).
+        mentions: (..., MAX_MENTIONS, 4).
+        objects: (..., any, 4); the leading dimensions of both are broadcast.
 
     Returns:
-        (images, captions); true where every phrase fits some object of the image.
+        (...); true where every phrase fits some object.
     """
-    said, seen = mentions[None, :, :, None, :], objects[:, None, None, :, :]
+    said, seen = mentions[..., :, None, :], objects[..., None, :, :]
     fits: Any = ((said == UNSTATED) | (said == seen)).all(-1)
     result: npt.NDArray[np.bool_] = fits.any(-1).all(-1)
     return result
@@ -159,6 +162,7 @@ def _draw_group(index: int, tokenizer: CLIPTokenizer) -> Arrays:
         ),
         "tokens": np.full((SIBLINGS, CAPTIONS, MAX_TOKENS), tokenizer.pad_token_id, np.int16),
         "objects": np.full((SIBLINGS, MAX_OBJECTS, len(_ATTRIBUTES)), ABSENT, np.int8),
+        "boxes": np.zeros((SIBLINGS, MAX_OBJECTS, 4), np.int16),
         "mentions": np.full(
             (SIBLINGS, CAPTIONS, MAX_MENTIONS, len(_ATTRIBUTES)), UNSTATED, np.int8
         ),
@@ -169,6 +173,9 @@ def _draw_group(index: int, tokenizer: CLIPTokenizer) -> Arrays:
             arrays["objects"][s, k] = [
                 values.index(getattr(thing, name)) for name, values in _ATTRIBUTES
             ]
+            reach = CLEARANCE * thing.radius
+            low, high = np.subtract(thing.centre, reach), np.add(thing.centre, reach)
+            arrays["boxes"][s, k] = [*np.floor(low), *np.ceil(high)]
         for c in range(CAPTIONS):
             caption, mentions = describe(rng, things)
             encoded = tokenizer(caption, return_offsets_mapping=True)
