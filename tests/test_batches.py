@@ -90,6 +90,24 @@ def test_chunks_change_nothing(wrapper, batch, internal_batch_size):
         assert relative_error(chunked, whole) < 1e-5
 
 
+def test_padding_anywhere(wrapper):
+    """In front of the caption and within it, whatever way is taken to the map."""
+    ids = torch.nn.functional.pad(models.caption(8), (3, 2), value=models.PAD)
+    mask = torch.tensor([[0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 0, 0]])
+    soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
+    options = {"inputs": (models.images(), ids), "additional_forward_args": mask, **OPTIONS}
+    tokens = soig.attribute(**options)
+    assert tokens[0].abs().sum(0).nonzero().flatten().tolist() == mask[0].nonzero()[:, 0].tolist()
+    for other in (
+        soig.attribute(**options, groups_b=torch.eye(13)),
+        soig.attribute(**options, full_resolution="a").sum(2),
+        soig.attribute(**options, full_resolution="b").sum(3),
+        soig.decompose(**options).interactions,
+        soig.factors_a(models.images(), **OPTIONS) @ soig.factors_b(ids, None, mask, **OPTIONS),
+    ):
+        assert relative_error(other.reshape(tokens.shape), tokens) < 1e-5
+
+
 def test_ids_padded_by_the_token_that_ends_the_text(batch):
     """Tokenizers of CLIP pad with the end-of-text token; the first one is pooled."""
     (pixels, ids), mask = batch

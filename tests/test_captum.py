@@ -9,7 +9,7 @@ import torch
 from captum.attr import Attribution, GradientAttribution, IntegratedGradients, NoiseTunnel
 from captum.metrics import infidelity, sensitivity_max
 
-from captum_interactions import SecondOrderIntegratedGradients, wrap
+from captum_interactions import CallableTower, SecondOrderIntegratedGradients, wrap
 from tests import models
 from tests.expected import relative_error
 
@@ -149,6 +149,17 @@ def test_gradient_modes_outside(wrapper, context):
     assert relative_error(parts.interactions, plain.interactions) < 1e-5
     assert not parts.interactions.requires_grad
     assert pixels.isfinite().all()
+
+
+def test_inference_tensors_reach_functions_as_ordinary_ones():
+    encoder = models.mlp(6)
+    tower = CallableTower(lambda x, scale: encoder(x * scale), extra_names=["scale"])
+    with torch.inference_mode():
+        inputs, scale = (torch.rand(2, 6), torch.rand(2, 9)), torch.rand(2, 6)
+        soig = SecondOrderIntegratedGradients(wrap((tower, models.mlp(9))))
+        maps = soig.attribute(inputs, additional_forward_args=scale, n_steps=3)
+    ordinary = tuple(x.clone() for x in inputs), None, None, scale.clone()
+    assert torch.equal(maps, soig.attribute(*ordinary, n_steps=3))
 
 
 def test_nothing_returned_requires_a_gradient(of_callables):

@@ -91,6 +91,16 @@ def test_full_resolution_averages_references(explain):
     assert relative_error(actual, torch.stack(single).mean(0)) < 1e-5
 
 
+def test_references_of_their_own_for_each_pair(soig, explain):
+    together = explain((OTHER_PIXELS, [OTHER_IDS, None]))
+    for row in range(2):
+        one = slice(row, row + 1)
+        alone = soig.attribute(
+            (PIXELS[one], IDS[one]), (OTHER_PIXELS[one], [OTHER_IDS[one], None]), n_steps=3
+        )
+        assert relative_error(together[one], alone) < 1e-5
+
+
 def test_a_reference_is_pooled_where_the_caption_is(soig, explain):
     """So it needs no end-of-text token, and one at another place does not count."""
     nothing = torch.zeros_like(IDS)
