@@ -97,7 +97,9 @@ def test_padding_anywhere(wrapper):
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
     options = {"inputs": (models.images(), ids), "additional_forward_args": mask, **OPTIONS}
     tokens = soig.attribute(**options)
-    assert tokens[0].abs().sum(0).nonzero().flatten().tolist() == mask[0].nonzero()[:, 0].tolist()
+    seen = mask[0].clone()
+    seen[3] = 0  # the first token is the same in the reference
+    assert torch.equal(tokens[0].abs().sum(0) > 0, seen > 0)
     for other in (
         soig.attribute(**options, groups_b=torch.eye(13)),
         soig.attribute(**options, full_resolution="a").sum(2),

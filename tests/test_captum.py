@@ -154,9 +154,9 @@ def test_gradient_modes_outside(wrapper, context):
 def test_inference_tensors_reach_functions_as_ordinary_ones():
     encoder = models.mlp(6)
     tower = CallableTower(lambda x, scale: encoder(x * scale), extra_names=["scale"])
+    soig = SecondOrderIntegratedGradients(wrap((tower, models.mlp(9))))
     with torch.inference_mode():
         inputs, scale = (torch.rand(2, 6), torch.rand(2, 9)), torch.rand(2, 6)
-        soig = SecondOrderIntegratedGradients(wrap((tower, models.mlp(9))))
         maps = soig.attribute(inputs, additional_forward_args=scale, n_steps=3)
     ordinary = tuple(x.clone() for x in inputs), None, None, scale.clone()
     assert torch.equal(maps, soig.attribute(*ordinary, n_steps=3))
