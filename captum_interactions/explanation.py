@@ -91,10 +91,8 @@ def explain(
     if explainer.normalization != "none":
         _check_score(wrapper, batch, float(parts.score[0]))
     _check_delta(parts)
-    axis_a, axis_b = (
-        axis.at_input() if layer == "input" else axis
-        for axis, layer in zip((batch.axes_a[0], batch.axes_b[0]), explainer.layers, strict=True)
-    )
+    layer_a, layer_b = explainer.layers
+    n_a, n_b = parts.interactions.shape[1:]
     used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
     return InteractionMap(
         interactions=parts.interactions[0].float().cpu(),
@@ -103,8 +101,8 @@ def explain(
         constant=float(parts.constant[0]),
         score=float(parts.score[0]),
         convergence_delta=float(parts.convergence_delta[0]),
-        axis_a=axis_a,
-        axis_b=axis_b,
+        axis_a=wrapper.tower_a.axis_at(layer_a, batch.axes_a[0], n_a),
+        axis_b=wrapper.tower_b.axis_at(layer_b, batch.axes_b[0], n_b),
         settings={"attribution": attribution, **used, "layers": list(explainer.layers)},
     )
 

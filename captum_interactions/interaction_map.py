@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from captum_interactions.encoders.axes import Frame, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.encoders.axes import AudioAxis, Frame, ImageAxis, TextAxis, TokenAxis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,20 +88,20 @@ class InteractionMap:
         return float(torch.from_numpy(self.axis_a.select(a)) @ self.marginal_a(b))
 
     def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
-        """Where the image matched (positive) or clashed with (negative) a selection of the text.
+        """Where the image or sound matched (positive) or clashed with (negative) a selection.
 
         Args:
-            selection: A selection of the input that is not the image (of b, if both are images).
+            selection: A selection of the other input: of the text, or of b if both are images.
                 Default: None, all of it
 
         Returns:
             ndarray: one value a patch, shape (rows, columns). Special tokens of the image are left
-            out.
+            out. For a sound, one value a cell of its spectrogram, shape (bands, columns).
 
         Raises:
-            TypeError: If neither input is an image.
+            TypeError: If neither input is an image or a sound.
         """
-        side, axis = self._side(ImageAxis)
+        side, axis = self._side(ImageAxis, AudioAxis)
         values = self.marginal_a(selection) if side == "a" else self.marginal_b(selection)
         heat: NDArray[np.float32] = axis.to_grid(values.numpy())
         return heat
@@ -234,14 +234,15 @@ class InteractionMap:
             lines.append(f"  strongest {title}: {story or 'none'}")
         return "\n".join(lines)
 
-    def _side(self, kind: type[Any]) -> tuple[str, Any]:
-        """The side that is an image (a first) or a text (b first)."""
+    def _side(self, *kinds: type[Any]) -> tuple[str, Any]:
+        """The side that is an image or a sound (a first) or a text (b first)."""
         sides = [("a", self.axis_a), ("b", self.axis_b)]
-        for side, axis in sides if kind is ImageAxis else reversed(sides):
-            if isinstance(axis, kind):
+        for side, axis in reversed(sides) if TextAxis in kinds else sides:
+            if isinstance(axis, kinds):
                 return side, axis
+        names = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(
-            f"neither input has a {kind.__name__}: the axes are {type(self.axis_a).__name__} and "
+            f"neither input has a {names}: the axes are {type(self.axis_a).__name__} and "
             f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
         )
 
@@ -256,13 +257,16 @@ def _incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
 def _name(axis: TokenAxis) -> str:
     if isinstance(axis, ImageAxis):
         return f"an image of {axis.grid[0]} × {axis.grid[1]} patches"
+    if isinstance(axis, AudioAxis):
+        return f"a sound of {axis.duration:.2f} seconds"
     if isinstance(axis, TextAxis) and axis.text:
         return repr(axis.text)
     return f"{len(axis)} tokens"
 
 
 def _axis(fields: dict[str, Any], image: Tensor | None) -> TokenAxis:
-    kind = {cls.__name__: cls for cls in (TokenAxis, TextAxis, ImageAxis)}[fields.pop("kind")]
+    kinds = {cls.__name__: cls for cls in (TokenAxis, TextAxis, ImageAxis, AudioAxis)}
+    kind = kinds[fields.pop("kind")]
     frame = fields.pop("frame", None)
     values = {key: _tuples(value) for key, value in fields.items()}
     if kind is ImageAxis:

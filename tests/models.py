@@ -8,6 +8,8 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -84,6 +86,19 @@ def family(
     config = clip_config(model_class.config_class, **options)
     config._attn_implementation = attention
     return randomise(model_class(config), seed)
+
+
+def classifier() -> PreTrainedModel:
+    """A model that is no encoder."""
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=12,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+    )
 
 
 def images(count: int = 1, size: tuple[int, int] = (12, 12), seed: int = 1) -> Tensor:

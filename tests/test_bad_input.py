@@ -82,7 +82,7 @@ def at(tensor, index, value):
         (
             (PIXELS, models.caption(17).repeat(2, 1)),
             ValueError,
-            "the caption has 17 tokens, but the model's context holds 16",
+            "the text has 17 tokens, but the model's context holds 16",
         ),
         ((PIXELS.to("meta"), IDS), TypeError, "input a is on meta, but its encoder is on cpu"),
         ((PIXELS, IDS.to("meta")), TypeError, "input b is on meta, but its encoder is on cpu"),
@@ -167,8 +167,8 @@ def test_target_of_the_delta(soig):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((3, 0), "layer must be an int from -3 to 2, or 'input' for ClipImageTower, but got 3"),
-        ((0, -4), "layer must be an int from -3 to 2, or 'input' for ClipTextTower, but got -4"),
+        ((3, 0), "layer must be an int from -3 to 2, or 'input' for ImageTower, but got 3"),
+        ((0, -4), "layer must be an int from -3 to 2, or 'input' for TextTower, but got -4"),
         ((0, "last"), "layer must be .* but got 'last'"),
         ((0.0, 0), "layer must be .* but got 0.0"),
         ((True, 0), "layer must be .* but got True"),
@@ -189,9 +189,7 @@ def test_layers_of_callables_are_their_inputs():
 
 def test_ids_cannot_be_integrated(wrapper):
     soig = SecondOrderIntegratedGradients(wrapper, (0, "input"))
-    message = (
-        "layer 'input' needs real-valued inputs, but ClipTextTower got torch.int64: use layer 0"
-    )
+    message = "layer 'input' needs real-valued inputs, but TextTower got torch.int64: use layer 0"
     with pytest.raises(ValueError, match=message):
         soig.attribute((PIXELS, IDS))
 
@@ -272,8 +270,11 @@ def test_an_encoder_that_detaches(has_parameters):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Linear(2, 2), "Linear is not a dual encoder of a known layout.*as a pair of callables"),
-        (models.clip().text_model, "CLIPTextModel is not a dual encoder of a known layout"),
+        (nn.Linear(2, 2), "Linear is not a dual encoder of a known kind.*as a pair of callables"),
+        (
+            models.classifier(),
+            "BertForSequenceClassification is not a dual encoder of a known kind",
+        ),
         (None, "NoneType is not a dual encoder"),
         ((nn.Linear(2, 2),), "tuple is not a dual encoder"),
         ((nn.Linear(2, 2), 3), "tuple is not a dual encoder"),
@@ -293,7 +294,9 @@ def test_a_directory_without_a_model(tmp_path):
 
 def test_a_directory_of_another_model(tmp_path):
     models.clip().text_model.save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="CLIPTextModel is not a dual encoder of a known layout"):
+    with pytest.raises(
+        OSError, match="no processor could be loaded from .*wrap\\(model, processor"
+    ):
         from_pretrained(tmp_path)
 
 

@@ -16,7 +16,7 @@ TEXT = "a red circle"
 def imap() -> InteractionMap:
     """A 2 × 3 grid of 4-pixel patches and seven caption tokens, with values to add by eye."""
     image = Image.fromarray(np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3))
-    axis_a = ImageAxis.of_grid((2, 3), (4, 4), Frame.identity((8, 12)), ("[class]",), image)
+    axis_a = ImageAxis.of_grid((2, 3), (4, 4), Frame.identity((8, 12)), image, before=("[class]",))
     axis_b = TextAxis(
         labels=("<s>", "a", "red", "cir", "cle", "<e>", "<pad>"),
         special=(True, False, False, False, False, True, False),

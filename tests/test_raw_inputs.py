@@ -53,7 +53,7 @@ def test_axes_of_a_pair(wrapper):
     batch = wrapper.prepare(PICTURE, ["a red circle"])
     (image,), (text,) = batch.axes_a, batch.axes_b
     assert isinstance(image, ImageAxis)
-    assert (image.grid, image.cell, len(image), image.n_special) == ((3, 3), (4, 4), 10, 1)
+    assert (image.grid, image.cell, len(image), sum(image.special)) == ((3, 3), (4, 4), 10, 1)
     assert image.labels[:3] == ("[class]", "patch 0,0", "patch 0,1")
     assert image.image.size == PICTURE.size
     assert len(image.at_input()) == 9

@@ -1,11 +1,21 @@
 """Dual encoders: towers, their similarity, and one adapter a model family."""
 
 from captum_interactions.encoders.auto import from_pretrained, wrap
-from captum_interactions.encoders.axes import Frame, ImageAxis, TextAxis, TokenAxis, Word
-from captum_interactions.encoders.tower import CallableTower, Layer, Tower, TowerInputs
+from captum_interactions.encoders.axes import (
+    AudioAxis,
+    Frame,
+    ImageAxis,
+    TextAxis,
+    TokenAxis,
+    Unit,
+    Word,
+)
+from captum_interactions.encoders.callable_tower import CallableTower
+from captum_interactions.encoders.tower import Layer, Tower, TowerInputs
 from captum_interactions.encoders.wrapper import Batch, DualEncoderWrapper
 
 __all__ = [
+    "AudioAxis",
     "Batch",
     "CallableTower",
     "DualEncoderWrapper",
@@ -16,6 +26,7 @@ __all__ = [
     "TokenAxis",
     "Tower",
     "TowerInputs",
+    "Unit",
     "Word",
     "from_pretrained",
     "wrap",

@@ -8,37 +8,81 @@ from typing import Any
 
 from torch import nn
 
-from captum_interactions.encoders.clip import clip_towers, has_clip_layout
-from captum_interactions.encoders.tower import CallableTower, Tower
+from captum_interactions.encoders.callable_tower import CallableTower
+from captum_interactions.encoders.dual_models import (
+    blip_retrieval_towers,
+    dual_towers,
+    is_blip_retrieval,
+    is_dual_model,
+)
+from captum_interactions.encoders.open_clip import is_open_clip, open_clip_towers
+from captum_interactions.encoders.pooling import Pooling
+from captum_interactions.encoders.sentence_models import is_sentence_model, sentence_tower
+from captum_interactions.encoders.single_models import is_single_model, single_tower
+from captum_interactions.encoders.tower import Tower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
 
-_FAMILIES: list[tuple[Callable[[Any], bool], Callable[[nn.Module, Any], tuple[Tower, Tower]]]] = [
-    (has_clip_layout, clip_towers)
+_DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower]]]] = [
+    (is_dual_model, dual_towers),
+    (is_blip_retrieval, blip_retrieval_towers),
+    (is_open_clip, open_clip_towers),
 ]
-"""(whether a model is of this family, how its towers are made), tried in order."""
+"""(whether a model is of this kind, how its towers are made), tried in order."""
 
 _SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
 """Options that say where files come from, for the model and the processor alike."""
 
+_NOT_DUAL = {
+    "CrossEncoder": "it reads both inputs as one text",
+    "ViltModel": "its layers mix both inputs",
+    "ViltForImageAndTextRetrieval": "its layers mix both inputs",
+    "VisualBertModel": "its layers mix both inputs",
+    "LxmertModel": "it mixes both inputs by cross-attention",
+    "BlipForQuestionAnswering": "its text encoder attends to the image",
+    "Blip2ForImageTextRetrieval": "its score is the largest of many, one a query token",
+    "Blip2Model": "its language model reads the image",
+}
+"""Models that score pairs otherwise than by the product of two embeddings."""
 
-def wrap(model: Any, processor: Any = None) -> DualEncoderWrapper:
+
+def wrap(
+    model: Any,
+    processor: Any = None,
+    *,
+    pooling: Pooling | None = None,
+    prompts: tuple[str | None, str | None] | None = None,
+) -> DualEncoderWrapper:
     """Wrap a dual encoder for explanation. The model is used as it is and never changed.
 
     Args:
-        model: A model of a known family (the CLIP layout of ``transformers``), or a pair of towers,
-            callables or modules, each mapping a batch of real-valued tensors to embeddings (B, K).
-            Callables are explained at their inputs, with zeros as references; see
-            :class:`~captum_interactions.encoders.Tower` for token ids, raw inputs and hidden
-            states.
-        processor (optional): The model's processor, for raw inputs. Default: None, which asks for
-            ready tensors
+        model: One of
+
+            - a dual encoder of ``transformers`` (CLIP, SigLIP, ALIGN, CLAP, BLIP's retrieval head,
+              ... see :doc:`/models`), of ``open_clip`` or of OpenAI's ``clip``;
+            - a single encoder, for pairs of the same kind: a ``SentenceTransformer``, or a text or
+              vision model of ``transformers``;
+            - a pair of encoders: single ones, :class:`~captum_interactions.encoders.Tower`, or
+              callables and modules that map a batch of real-valued tensors to embeddings (B, K).
+              The latter are explained at their inputs, with zeros as references.
+
+            Models that are compiled, in PEFT or in ``DataParallel`` are taken out of their shell.
+        processor (optional): The model's processor, for raw inputs: a processor, tokenizer, image
+            processor or feature extractor of ``transformers``; for ``open_clip`` a tuple of
+            transforms and tokenizer; for a pair of encoders a tuple, one for each. Default: None,
+            which asks for ready tensors
+        pooling (str, optional): How single models of ``transformers`` make one embedding:
+            ``"cls"``, ``"last"``, ``"mean"`` or ``"pooler"``. Default: their projected embedding if
+            they have one, else ``"mean"`` for texts and ``"cls"`` for images
+        prompts (tuple, optional): Names of the prompts that a ``SentenceTransformer`` puts before
+            texts a and b, such as ``("query", "document")``. Default: the model's own default
 
     Returns:
         DualEncoderWrapper: the wrapper. If the model's config has a ``captum_interactions`` entry
         with ``default_layers`` or ``default_n_steps``, these become the wrapper's.
 
     Raises:
-        TypeError: If the model is of no known family.
+        TypeError: If the model is of no known kind, or takes no such option.
+        ValueError: If there is no such pooling or prompt.
 
     Examples::
 
@@ -49,31 +93,47 @@ def wrap(model: Any, processor: Any = None) -> DualEncoderWrapper:
     """
     if isinstance(model, DualEncoderWrapper):
         return model
-    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
-        tower_a, tower_b = (
-            part if isinstance(part, Tower) else CallableTower(part) for part in model
-        )
-        return DualEncoderWrapper(tower_a, tower_b)
-    for matches, make_towers in _FAMILIES:
+    model = _bare(model)
+    for matches, make_towers in _DUAL:
         if matches(model):
-            settings = dict(getattr(model.config, "captum_interactions", {}))
+            _refuse(type(model).__name__, pooling=pooling, prompts=prompts)
+            settings = dict(getattr(getattr(model, "config", None), "captum_interactions", {}))
             if "default_layers" in settings:
                 settings["default_layers"] = tuple(settings["default_layers"])
             return DualEncoderWrapper(*make_towers(model, processor), **settings)
+    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
+        processors = processor if isinstance(processor, tuple) else (processor, processor)
+        names = prompts or (None, None)
+        return DualEncoderWrapper(
+            _tower(_bare(model[0]), processors[0], pooling, names[0]),
+            _tower(_bare(model[1]), processors[1], pooling, names[1]),
+        )
+    if is_sentence_model(model) or is_single_model(model):
+        return wrap((model, model), processor, pooling=pooling, prompts=prompts)
+    reason = _NOT_DUAL.get(type(model).__name__)
+    if reason is not None:
+        raise TypeError(
+            f"{type(model).__name__} is not a dual encoder: {reason}, so there are no two "
+            "embeddings whose similarity could be explained"
+        )
     raise TypeError(
-        f"{type(model).__name__} is not a dual encoder of a known layout (expected CLIP's, with "
-        "text_model, vision_model and their projections). Wrap any other dual encoder as a pair of "
-        "callables on real-valued tensors, wrap((encode_a, encode_b)), or write a Tower for each "
-        "side"
+        f"{type(model).__name__} is not a dual encoder of a known kind (of transformers, open_clip "
+        "or clip), a SentenceTransformer, or a text or vision model of transformers. Wrap any "
+        "other dual encoder as a pair of callables on real-valued tensors, "
+        "wrap((encode_a, encode_b)), or write a Tower for each side"
     )
 
 
 def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapper:
-    """Load a model and its processor with ``transformers``, and wrap them.
+    """Load a model and its processor, and wrap them.
+
+    A directory or repository with a ``modules.json`` is loaded with ``sentence-transformers``, all
+    others with ``transformers``.
 
     Args:
         name_or_path (str or Path): A name on the model hub, or a local directory.
-        kwargs: Passed to ``AutoModel.from_pretrained``, such as ``dtype`` or ``revision``.
+        kwargs: ``pooling`` and ``prompts`` go to :func:`wrap`, everything else, such as ``dtype``
+            or ``revision``, to the loader of the model.
 
     Returns:
         DualEncoderWrapper: the wrapped model, in eval mode.
@@ -81,15 +141,90 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     Raises:
         OSError: If nothing is found under that name.
         TypeError: If what is found is not a dual encoder.
+        ImportError: If a package is missing that the model needs.
     """
+    options = {key: kwargs.pop(key) for key in ("pooling", "prompts") if key in kwargs}
+    if _is_sentence_source(name_or_path, kwargs):
+        return wrap(_load_sentence_model(name_or_path, kwargs), **options)
+
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoProcessor
+    from transformers import AutoConfig, AutoModel, AutoProcessor, BlipForImageTextRetrieval
 
     source = {key: value for key, value in kwargs.items() if key in _SOURCE_OPTIONS}
     try:
-        model = AutoModel.from_pretrained(name_or_path, **kwargs)
+        config = AutoConfig.from_pretrained(name_or_path, **source)
+        architectures = getattr(config, "architectures", None) or [""]
+        # The class that the auto classes know for BLIP has no retrieval head.
+        is_retrieval = architectures[0] == "BlipForImageTextRetrieval"
+        loader = BlipForImageTextRetrieval if is_retrieval else AutoModel
+        model = loader.from_pretrained(name_or_path, **kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
-    if not any(matches(model) for matches, _ in _FAMILIES):
-        wrap(model)  # raises, with the reason, before the processor is looked for
-    return wrap(model.eval(), AutoProcessor.from_pretrained(name_or_path, **source))
+    wrap(model, **options)  # raises, with the reason, before the processor is looked for
+    try:
+        processor = AutoProcessor.from_pretrained(name_or_path, **source)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"no processor could be loaded from {str(name_or_path)!r} (with one of your own, take "
+            f"wrap(model, processor)): {error}"
+        ) from error
+    return wrap(model.eval(), processor, **options)
+
+
+def _tower(part: Any, processor: Any, pooling: Pooling | None, prompt: str | None) -> Tower:
+    """The tower of one encoder."""
+    if is_sentence_model(part):
+        _refuse("a SentenceTransformer, which has its own", pooling=pooling)
+        return sentence_tower(part, prompt)
+    _refuse(type(part).__name__, prompts=prompt)
+    if isinstance(part, nn.Module) and not isinstance(part, Tower) and is_single_model(part):
+        return single_tower(part, processor, pooling)
+    _refuse(type(part).__name__, pooling=pooling)
+    return part if isinstance(part, Tower) else CallableTower(part)
+
+
+def _refuse(what: str, **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise TypeError(f"{name}={value!r} is not for {what}")
+
+
+def _bare(model: Any) -> Any:
+    """A model without what torch.compile, PEFT or data parallelism have put around it."""
+    if hasattr(model, "_orig_mod"):
+        return _bare(model._orig_mod)
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return _bare(model.module)
+    if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
+        return _bare(model.get_base_model())
+    return model
+
+
+def _is_sentence_source(name_or_path: str | Path, options: dict[str, Any]) -> bool:
+    from transformers.utils.hub import cached_file
+
+    source = {key: value for key, value in options.items() if key in _SOURCE_OPTIONS}
+    source.pop("trust_remote_code", None)
+    try:
+        found = cached_file(
+            str(name_or_path),
+            "modules.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_connection_errors=False,
+            **source,
+        )
+    except OSError:
+        return False
+    return found is not None
+
+
+def _load_sentence_model(name_or_path: str | Path, options: dict[str, Any]) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ImportError(
+            f"{str(name_or_path)!r} is a model of sentence-transformers: install it with "
+            "pip install 'captum-interactions[sentence-transformers]'"
+        ) from error
+    return SentenceTransformer(str(name_or_path), **options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -68,15 +69,20 @@ def process_images(processor: Any, images: Sequence[Image.Image]) -> tuple[Tenso
 
     Args:
         processor: An image processor that resizes and crops as its ``size``, ``crop_size``,
-            ``do_resize`` and ``do_center_crop`` say.
+            ``do_resize`` and ``do_center_crop`` say; or any function from an image to pixel values
+            (3, H, W), such as torchvision's transforms, which is asked where it puts pixels.
         images: RGB images.
 
     Returns:
         tuple: pixel values (B, 3, H, W), and one frame an image.
     """
+    sizes = [(image.height, image.width) for image in images]
+    if not hasattr(processor, "do_resize"):
+        frames = {size: _probed_frame(processor, size) for size in set(sizes)}
+        return torch.stack([processor(image) for image in images]), [frames[size] for size in sizes]
     pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
     size = (pixels.shape[-2], pixels.shape[-1])
-    return pixels, [_frame(processor, (image.height, image.width), size) for image in images]
+    return pixels, [_frame(processor, original, size) for original in sizes]
 
 
 def _frame(processor: Any, original: tuple[int, int], size: tuple[int, int]) -> Frame:
@@ -88,6 +94,34 @@ def _frame(processor: Any, original: tuple[int, int], size: tuple[int, int]) -> 
     scale = (resized[1] / original[1], resized[0] / original[0])
     offset = ((resized[1] - size[1]) // 2, (resized[0] - size[0]) // 2)
     return Frame(original, size, scale, (float(offset[0]), float(offset[1])))
+
+
+def _probed_frame(preprocess: Callable[[Image.Image], Tensor], size: tuple[int, int]) -> Frame:
+    """Where a function puts the pixels of an image of this size, read off images of ramps."""
+    height, width = size
+    scales, offsets, shape = [], [], (0, 0)
+    for axis, length in enumerate((width, height)):
+        ramp = (np.arange(length) + 0.5) / length
+        picture = np.broadcast_to(ramp if axis == 0 else ramp[:, None], size)
+        seen = [
+            preprocess(Image.fromarray((255 * levels).round().astype(np.uint8)).convert("RGB"))[0]
+            for levels in (picture, np.zeros(size), np.ones(size))
+        ]
+        shape = (seen[0].shape[0], seen[0].shape[1])
+        if shape[1 - axis] < 2 or length < 2:
+            raise ValueError(f"images of {width} × {height} pixels are too small for {preprocess}")
+        # Where black and white look alike, the function has put something of its own.
+        shown = (seen[2] - seen[1]).abs() > 1e-6
+        level = ((seen[0] - seen[1]) / (seen[2] - seen[1]).where(shown, torch.ones(()))).numpy()
+        inside = shown.numpy() & (level > 0.02) & (level < 0.98)
+        position = np.broadcast_to(
+            np.arange(shape[1 - axis]) + 0.5, level.T.shape if axis else shape
+        )
+        position = position.T if axis else position
+        slope, start = np.polyfit(position[inside], level[inside] * length, 1)
+        scales.append(1 / float(slope))
+        offsets.append(float(start) / float(slope))
+    return Frame(size, shape, (scales[0], scales[1]), (offsets[0], offsets[1]))
 
 
 def _resized(size: dict[str, Any], original: tuple[int, int]) -> tuple[int, int] | None:

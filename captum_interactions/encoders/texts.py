@@ -1,4 +1,4 @@
-"""From captions to token ids, with the characters behind every token."""
+"""From texts to token ids, with the characters behind every token."""
 
 from __future__ import annotations
 
@@ -11,15 +11,27 @@ from captum_interactions.encoders.axes import TextAxis
 
 
 def tokenize(
-    tokenizer: Any, raw: Any, context_length: int, *, truncation: bool = False
+    tokenizer: Any,
+    raw: Any,
+    context_length: int | None = None,
+    *,
+    truncation: bool = False,
+    padding: bool | str = True,
+    prompt: str = "",
 ) -> tuple[Tensor, Tensor, list[TextAxis]]:
-    """Tokenise one text or a sequence of texts, padded to the longest of them.
+    """Tokenise one text or a sequence of texts.
 
     Args:
-        tokenizer: A fast tokenizer of ``transformers``, which knows character offsets.
+        tokenizer: A tokenizer of ``transformers``. If it knows no character offsets (it is not a
+            fast one), tokens are labelled, but there are no words.
         raw: A string or a sequence of strings.
-        context_length (int): The longest sequence that the model takes, special tokens included.
+        context_length (int, optional): The longest sequence that the model takes, special tokens
+            included. Default: None, any
         truncation (bool): Cut longer texts instead of raising an error. Default: False
+        padding (bool or str): True pads to the longest text, ``"max_length"`` to
+            ``context_length``. Default: True
+        prompt (str): What the model wants before each text. Its tokens count as special. Default:
+            none
 
     Returns:
         tuple: token ids (B, T), attention mask (B, T), and one axis a text.
@@ -36,45 +48,53 @@ def tokenize(
     for index, text in enumerate(texts):
         if not text.strip():
             raise ValueError(f"text {index} is empty: {text!r}")
-    options = {"max_length": context_length} if truncation else {}
+    knows_offsets = bool(tokenizer.is_fast)
+    cut = truncation and context_length is not None
+    options = {"max_length": context_length} if cut or padding == "max_length" else {}
     encoding = tokenizer(
-        list(texts),
-        padding=True,
-        truncation=truncation,
+        [prompt + text for text in texts],
+        padding=padding,
+        truncation=cut,
         return_tensors="pt",
-        return_offsets_mapping=True,
+        return_offsets_mapping=knows_offsets,
         return_special_tokens_mask=True,
         return_attention_mask=True,
         verbose=False,
         **options,
     )
-    mask = encoding["attention_mask"]
+    ids, mask = encoding["input_ids"], encoding["attention_mask"]
     for index, (text, length) in enumerate(zip(texts, mask.sum(1).tolist(), strict=True)):
-        if length > context_length:
+        if context_length is not None and length > context_length:
             raise ValueError(
                 f"text {index} has {length} tokens with its special tokens, but the model's "
                 f"context holds {context_length}; shorten it or pass truncation=True: {text!r}"
             )
     axes = []
     for index, text in enumerate(texts):
-        padding = tuple(not attended for attended in mask[index].tolist())
+        padded = [not attended for attended in mask[index].tolist()]
+        marked = encoding["special_tokens_mask"][index].tolist()
+        offsets = encoding["offset_mapping"][index].tolist() if knows_offsets else None
         # A tokenizer marks padding as special too; here the two are told apart.
-        special = tuple(
-            bool(is_special) and not is_padding
-            for is_special, is_padding in zip(
-                encoding["special_tokens_mask"][index].tolist(), padding, strict=True
-            )
-        )
-        spans = tuple(
-            (start, stop) if start < stop and not (is_special or is_padding) else None
-            for (start, stop), is_special, is_padding in zip(
-                encoding["offset_mapping"][index].tolist(), special, padding, strict=True
-            )
-        )
-        pieces = tokenizer.convert_ids_to_tokens(encoding["input_ids"][index].tolist())
-        labels = tuple(
-            text[span[0] : span[1]] if span else piece
-            for span, piece in zip(spans, pieces, strict=True)
-        )
-        axes.append(TextAxis(labels, special, padding, text, spans))
-    return encoding["input_ids"], mask, axes
+        special = [bool(mark) and not pad for mark, pad in zip(marked, padded, strict=True)]
+        spans: list[tuple[int, int] | None] = [None] * len(padded)
+        for token, (start, stop) in enumerate(offsets or ()):
+            if padded[token] or special[token]:
+                continue
+            special[token] = 0 < stop <= len(prompt)
+            spans[token] = _trimmed(text, start - len(prompt), stop - len(prompt))
+        pieces = tokenizer.convert_ids_to_tokens(ids[index].tolist())
+        labels = [
+            text[slice(*span)] if span else piece for span, piece in zip(spans, pieces, strict=True)
+        ]
+        known = text if knows_offsets else ""
+        axes.append(TextAxis(tuple(labels), tuple(special), tuple(padded), known, tuple(spans)))
+    return ids, mask, axes
+
+
+def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
+    """A span without the spaces that some tokenizers count to a word; None if nothing is left."""
+    start = max(start, 0)
+    covered = text[start : max(stop, 0)]
+    start += len(covered) - len(covered.lstrip())
+    stop = start + len(covered.strip())
+    return (start, stop) if start < stop else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -32,8 +32,8 @@ class Tower(nn.Module):
     A family of models implements :meth:`encode`, :meth:`reference` and :meth:`prepare`; to open its
     blocks it sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and :meth:`token_mask`.
     Hidden states are always (B, T, D): a convolutional tower flattens its feature map into cells.
-    The tail sees hidden states and a context only, never a hook, so an encoder that serves both
-    sides is no special case.
+    A call of a tower is complete in itself: nothing of it outlives the call, so an encoder that
+    serves both sides is no special case.
     """
 
     n_blocks: int = 0
@@ -77,6 +77,12 @@ class Tower(nn.Module):
     def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
         """A baseline of one constant value, of the shape of ``inputs``."""
         return torch.full_like(inputs, value)
+
+    def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
+        """What the tokens of a layer stand for, from the axis that :meth:`prepare` gave."""
+        if layer == "input":
+            axis = axis.at_input()
+        return axis if len(axis) == n_tokens else TokenAxis.numbered(n_tokens)
 
     # What the mathematics calls.
 
@@ -136,61 +142,3 @@ class Tower(nn.Module):
         if len(shape) == 3:
             return weights.unsqueeze(-1)
         return weights.reshape(*weights.shape[:-1], 1, *shape[2:])
-
-
-class CallableTower(Tower):
-    """A tower made of any callable ``(inputs, *extras) -> (B, K)``, explained at its input.
-
-    Args:
-        function (Callable): A function or module that maps a batch to embeddings.
-        reference (float, Tensor or Callable, optional): The default baseline: a constant, a tensor
-            that broadcasts to the inputs, or a function of the inputs. Default: 0.0
-        extra_names (sequence of str, optional): Names of its further arguments. Default: none
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Tensor],
-        reference: float | Tensor | Callable[..., Tensor] = 0.0,
-        extra_names: Sequence[str] = (),
-    ) -> None:
-        super().__init__()
-        self.function = function
-        # The module of a bound method, so that it is explained in eval mode.
-        self.owner = getattr(function, "__self__", None)
-        self.extra_names = tuple(extra_names)
-        self._reference = reference
-
-    def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
-        output = self.function(inputs, *extras)
-        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(inputs):
-            came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"an encoder must map inputs of shape {tuple(inputs.shape)} to embeddings of shape "
-                f"({len(inputs)}, K), but returned {came}"
-            )
-        return output
-
-    def check(self, inputs: Tensor, *extras: Any) -> None:
-        types = {parameter.dtype for parameter in self.parameters()}
-        if types and inputs.is_floating_point() and inputs.dtype not in types:
-            known = ", ".join(sorted(str(dtype) for dtype in types))
-            raise TypeError(f"inputs are {inputs.dtype}, but the encoder's parameters are {known}")
-
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
-        reference = self._reference
-        if isinstance(reference, (int, float)):
-            return self.set_constant(inputs, reference)
-        if isinstance(reference, Tensor):
-            return reference.to(inputs).expand_as(inputs)
-        return reference(inputs, *extras)
-
-    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
-        inputs, *extras = raw if isinstance(raw, tuple) else (raw,)
-        if not isinstance(inputs, Tensor):
-            raise TypeError(
-                "a tower made of a callable takes ready tensors with the batch first, but got "
-                f"{type(inputs).__name__} (raw inputs and token ids need a Tower of your own)"
-            )
-        n_tokens = self.fold("input", torch.empty((1, *inputs.shape[1:]), device="meta")).shape[1]
-        return TowerInputs(inputs, tuple(extras), (TokenAxis.numbered(n_tokens),) * len(inputs))

@@ -1,0 +1,170 @@
+"""Towers of sounds: spectrograms in, embeddings out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.encoders.axes import AudioAxis, TokenAxis
+from captum_interactions.encoders.block_tower import BlockTower, Run
+from captum_interactions.encoders.tower import Layer, TowerInputs
+
+
+class AudioTower(BlockTower):
+    """An encoder of spectrograms that reads them as CLAP does. Inputs are (B, C, frames, mel bins).
+
+    CLAP folds a spectrogram into a square: it cuts time into stretches and puts these one above the
+    other. Hidden states are cells of that square, larger ones at later blocks. At the input, tokens
+    are frames. The reference is zero: sound of the mean loudness, if features are normalised.
+
+    Args:
+        model, run, blocks, skipped, answer: See :class:`~.block_tower.BlockTower`.
+        n_stretches (int): Number of stretches that are put one above the other.
+        n_mel_bins (int): Number of mel bins of a frame.
+        feature_extractor (optional): A feature extractor of ``transformers``, for raw sounds.
+            Default: None
+    """
+
+    extra_names: tuple[str, ...] = ("is_longer",)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Run,
+        blocks: Sequence[str],
+        skipped: Sequence[str] = (),
+        *,
+        n_stretches: int,
+        n_mel_bins: int,
+        feature_extractor: Any = None,
+        answer: Callable[[Tensor], Any] | None = None,
+    ) -> None:
+        super().__init__(model, run, blocks, skipped, answer)
+        self.n_stretches = n_stretches
+        self.n_mel_bins = n_mel_bins
+        self.feature_extractor = feature_extractor
+
+    def check(self, inputs: Tensor, *extras: Any) -> None:
+        if inputs.dim() != 4 or inputs.shape[-1] != self.n_mel_bins:
+            raise ValueError(
+                f"audio features must have shape (B, channels, frames, {self.n_mel_bins}), but got "
+                f"{tuple(inputs.shape)}"
+            )
+
+    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+        return torch.zeros_like(inputs)
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        """Turn sounds into :class:`TowerInputs`.
+
+        Args:
+            raw: A sound or a list of sounds: float samples of shape (n,) at the sampling rate of
+                the feature extractor. A ready tensor of features (B, C, frames, mel bins), or a
+                tuple of it and ``is_longer``, is taken as one that fills the model's window.
+            truncation (bool): Keep the start of sounds that are longer than the model's window
+                instead of raising an error. Default: False
+        """
+        ready = raw if isinstance(raw, tuple) else (raw,)
+        if isinstance(ready[0], Tensor) and ready[0].dim() > 1:
+            features, *rest = ready
+            self.check(features)
+            is_longer = rest[0] if rest else torch.zeros(len(features), 1, dtype=torch.bool)
+            axes = (self._axis(features.shape[2], float(features.shape[2]), 1),) * len(features)
+        else:
+            features, is_longer, axes = self._extract(raw, truncation)
+        features = features.to(self.device, self.dtype)
+        return TowerInputs(features, (is_longer.to(self.device),), axes)
+
+    def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
+        side = math.isqrt(n_tokens)
+        n_bands = side // self.n_stretches
+        is_square = side * side == n_tokens and n_bands * self.n_stretches == side
+        if layer == "input" or not (isinstance(axis, AudioAxis) and is_square):
+            return super().axis_at(layer, axis, n_tokens)
+        row, column = np.divmod(np.arange(n_tokens), side)
+        stretch, band = np.divmod(row, n_bands)
+        start = (stretch + column / side) / self.n_stretches
+        window = axis.times[-1][1]
+        times = window * np.stack([start, start + 1 / (side * self.n_stretches)], axis=1)
+        return AudioAxis.of_cells(times, band, axis.duration, axis.copies)
+
+    def context(self, inputs: Tensor, *extras: Any) -> tuple[Any, ...]:
+        return (tuple(inputs.shape[1:]), *extras)
+
+    def recall(
+        self, states: Tensor, shape: tuple[int, ...], *extras: Any
+    ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
+        # The model asks the features for their shape alone.
+        return states, states.new_zeros(()).expand(len(states), *shape), extras, None
+
+    def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
+        if layer != "input":
+            return super().fold(layer, attribution)
+        return attribution.sum((1, 3))
+
+    def spread(self, layer: Layer, weights: Tensor, shape: Any) -> Tensor:
+        if layer != "input":
+            return super().spread(layer, weights, shape)
+        return weights[..., None, :, None]
+
+    def _extract(self, raw: Any, truncation: bool) -> tuple[Tensor, Tensor, tuple[AudioAxis, ...]]:
+        extractor = self.feature_extractor
+        if extractor is None:
+            raise ValueError(
+                f"raw sounds ({type(raw).__name__}) need a processor: pass it to wrap(), or pass "
+                "audio features as a tensor"
+            )
+        sounds = [_samples(sound) for sound in (raw if isinstance(raw, (list, tuple)) else [raw])]
+        if not sounds:
+            raise ValueError("expected at least one sound, but got an empty list")
+        rate, longest = extractor.sampling_rate, extractor.nb_max_samples
+        for index, sound in enumerate(sounds):
+            if len(sound) > longest and not truncation:
+                raise ValueError(
+                    f"sound {index} has {len(sound) / rate:.2f} seconds at {rate} Hz, but the "
+                    f"model's window holds {longest / rate:.2f}; cut it or pass truncation=True"
+                )
+        # The extractor would cut longer sounds at random.
+        sounds = [sound[:longest] for sound in sounds]
+        encoding = extractor(sounds, sampling_rate=rate, return_tensors="pt")
+        features = encoding["input_features"]
+        repeats = {"repeat": math.ceil, "repeatpad": math.floor}.get(extractor.padding)
+        axes = tuple(
+            self._axis(
+                features.shape[2],
+                longest / rate,
+                repeats(longest / len(sound)) if repeats else 1,
+                len(sound) / rate,
+            )
+            for sound in sounds
+        )
+        return features, torch.as_tensor(encoding["is_longer"]), axes
+
+    def _axis(
+        self, n_frames: int, window: float, copies: int, duration: float | None = None
+    ) -> AudioAxis:
+        edges = np.linspace(0, window, n_frames + 1)
+        times = np.stack([edges[:-1], edges[1:]], axis=1)
+        bands = np.zeros(n_frames, np.int64)
+        return AudioAxis.of_cells(times, bands, duration or window, copies)
+
+
+def _samples(sound: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if isinstance(sound, Tensor):
+        sound = sound.detach().cpu().numpy()
+    if not isinstance(sound, np.ndarray) or sound.ndim != 1 or sound.dtype.kind != "f":
+        came = getattr(sound, "shape", None), getattr(sound, "dtype", type(sound).__name__)
+        raise TypeError(
+            "a sound is an array of float samples of shape (n,), but got "
+            f"{came[1]} of shape {came[0]}"
+            if came[0] is not None
+            else f"a sound is an array of float samples of shape (n,), but got {came[1]}"
+        )
+    if not len(sound):
+        raise ValueError("a sound must have at least one sample, but got none")
+    return sound.astype(np.float32)

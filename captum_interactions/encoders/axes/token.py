@@ -1,0 +1,85 @@
+"""The tokens of an input: the rows or columns of an interaction map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = NDArray[np.float32]
+
+
+class Unit(NamedTuple):
+    """A part of an input that a person would name, and the tokens it is made of."""
+
+    label: str
+    tokens: tuple[int, ...]
+    """Indices on the token axis."""
+
+
+@dataclass(frozen=True)
+class TokenAxis:
+    """Tokens without further meaning: labels, and which of them are special or padding."""
+
+    labels: tuple[str, ...]
+    special: tuple[bool, ...]
+    padding: tuple[bool, ...]
+
+    @classmethod
+    def numbered(cls, n_tokens: int) -> TokenAxis:
+        """An axis whose labels are ``"0"`` to ``str(n_tokens - 1)``."""
+        none = (False,) * n_tokens
+        return cls(tuple(str(index) for index in range(n_tokens)), none, none)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at_input(self) -> TokenAxis:
+        """The axis of the raw input: tokens that the model adds by itself are gone."""
+        return self
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Tokens that are neither special nor padding, which is what a person would name."""
+        return tuple(
+            Unit(label, (index,))
+            for index, label in enumerate(self.labels)
+            if not (self.special[index] or self.padding[index])
+        )
+
+    def select(self, selection: Any = None) -> Weights:
+        """Turn a selection into one weight a token.
+
+        Args:
+            selection: None for every token, or a slice, range, set or list of token indices.
+
+        Returns:
+            ndarray: float32 weights in [0, 1], shape (T,).
+
+        Raises:
+            TypeError: If the kind of selection is not one that this axis understands.
+            ValueError: If nothing is selected.
+        """
+        weights = np.zeros(len(self), np.float32)
+        if selection is None:
+            weights[:] = 1.0
+            return weights
+        if isinstance(selection, slice):
+            selection = range(*selection.indices(len(self)))
+        if not isinstance(selection, (list, range, set, frozenset, np.ndarray)):
+            raise TypeError(f"{self._expects()}, but got {selection!r}")
+        indices = np.asarray(
+            sorted(selection) if isinstance(selection, (set, frozenset)) else selection
+        )
+        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
+            raise ValueError(f"{self._expects()}, but got {selection!r}")
+        outside = indices[(indices < -len(self)) | (indices >= len(self))]
+        if len(outside):
+            raise ValueError(f"token {outside[0]} does not exist: there are {len(self)} tokens")
+        weights[indices] = 1.0
+        return weights
+
+    def _expects(self) -> str:
+        return "select tokens by a slice, a range, a set or a list of indices"

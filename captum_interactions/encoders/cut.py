@@ -1,0 +1,129 @@
+"""Cut a model at one of its blocks, from outside: read what enters it, or start from there.
+
+A model keeps its own forward pass, with its masks, its pooling and its projections. For the time of
+one call, a hook reads or replaces the hidden states that enter a block, and what comes before the
+block is skipped. Everything is put back when the call ends, also by an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: it ends a run that has given all we want
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+def find_blocks(module: nn.Module, within: str = "") -> list[str]:
+    """Names of an encoder's blocks: those of its list of modules that holds the most parameters.
+
+    Args:
+        module (nn.Module): A model.
+        within (str): Name of the part of it to look at. Default: all of it
+
+    Raises:
+        ValueError: If the encoder has no list of modules.
+    """
+    lists = [
+        (name, part)
+        for name, part in module.get_submodule(within).named_modules(prefix=within)
+        if isinstance(part, (nn.ModuleList, nn.Sequential)) and name
+    ]
+    if not lists:
+        raise ValueError(f"{type(module).__name__} has no list of blocks")
+    # Of two lists with the same parameters, one inside of the other, the outer comes first.
+    name, part = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    return [f"{name}.{child}" for child, _ in part.named_children()]
+
+
+def find_embeddings(module: nn.Module, within: str = "") -> list[str]:
+    """Name of what makes the first hidden states, if the encoder has a part called so."""
+    names = (name for name, _ in module.get_submodule(within).named_modules(prefix=within))
+    return [name for name in names if name.rpartition(".")[2] == "embeddings"][:1]
+
+
+def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
+    """The hidden states that enter a block. What follows the block is not run.
+
+    Raises:
+        RuntimeError: If the run does not reach the block.
+    """
+
+    def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
+        raise _Reached(_entering(args, kwargs))
+
+    handle = block.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.states
+    finally:
+        handle.remove()
+    raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+
+
+@contextmanager
+def starting_at(
+    block: nn.Module, states: Tensor, skipped: Sequence[nn.Module], answer: Any = None
+) -> Iterator[None]:
+    """While this holds, a model runs from a block on, with these hidden states.
+
+    Args:
+        block (nn.Module): Where to start. If it is run several times, the first time counts.
+        states (Tensor): What enters it.
+        skipped (sequence of nn.Module): What comes before. These give ``answer`` without running.
+        answer (optional): What the model accepts in their place; its values never reach the block.
+            Default: the states, detached
+    """
+    answer = states.detach() if answer is None else answer
+    pending = [states]
+
+    def replace(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        if not pending:
+            return None
+        given = pending.pop()
+        if args:
+            return (given, *args[1:]), kwargs
+        return args, {**kwargs, _name_of_states(kwargs): given}
+
+    with ExitStack() as stack:
+        handle = block.register_forward_pre_hook(replace, with_kwargs=True)
+        stack.callback(handle.remove)
+        for module in skipped:
+            stack.enter_context(replaced_forward(module, lambda *_, **__: answer))
+        yield
+        if pending:
+            raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While this holds, a module runs another function."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _entering(args: Any, kwargs: Any) -> Tensor:
+    states = args[0] if args else kwargs[_name_of_states(kwargs)]
+    assert isinstance(states, Tensor)
+    return states
+
+
+def _name_of_states(kwargs: dict[str, Any]) -> str:
+    """Which keyword argument of a block holds its hidden states."""
+    if "hidden_states" in kwargs:
+        return "hidden_states"
+    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))

@@ -1,0 +1,94 @@
+"""Towers of images of any shape: SigLIP 2 with NaFlex inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor
+
+from captum_interactions.encoders.axes import Frame, ImageAxis
+from captum_interactions.encoders.image_tower import ImageTower
+from captum_interactions.encoders.images import load_images
+from captum_interactions.encoders.tower import Layer, Tower, TowerInputs
+
+
+class NaflexTower(ImageTower):
+    """An image encoder of patches. Inputs are patches of pixels (B, N, pixels · channels).
+
+    Every image keeps its aspect ratio: ``spatial_shapes`` (B, 2) says how many rows and columns of
+    patches it has, and padding follows them, which ``pixel_attention_mask`` (B, N) hides. The
+    reference is zero in normalised pixel space.
+    """
+
+    extra_names: tuple[str, ...] = ("pixel_attention_mask", "spatial_shapes")
+
+    def check(self, inputs: Tensor, *extras: Any) -> None:
+        width = self.patch[0] * self.patch[1] * self.channels
+        if inputs.dim() != 3 or inputs.shape[2] != width or not inputs.is_floating_point():
+            raise ValueError(
+                f"patches must be floats of shape (B, N, {width}), but got {inputs.dtype} of shape "
+                f"{tuple(inputs.shape)}"
+            )
+        if len(extras) != 2 or any(extra is None for extra in extras):
+            raise ValueError(
+                "patches need their pixel_attention_mask (B, N) and spatial_shapes (B, 2) as "
+                f"additional arguments, but got {len(extras)}"
+            )
+        mask, shapes = extras
+        if mask.shape != inputs.shape[:2] or shapes.shape != (len(inputs), 2):
+            raise ValueError(
+                f"patches of shape {tuple(inputs.shape)} need a pixel_attention_mask of shape "
+                f"{tuple(inputs.shape[:2])} and spatial_shapes of shape ({len(inputs)}, 2), but "
+                f"got {tuple(mask.shape)} and {tuple(shapes.shape)}"
+            )
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        images = None
+        if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
+            patches, *extras = raw
+            self.check(patches, *extras)
+            mask, shapes = extras
+        elif isinstance(raw, Tensor):
+            self.check(raw)
+        elif self.image_processor is None:
+            raise ValueError(
+                f"raw images ({type(raw).__name__}) need a processor: pass it to wrap(), or pass "
+                "patches, their mask and their spatial shapes as a tuple of tensors"
+            )
+        else:
+            images = load_images(raw)
+            encoding = self.image_processor(images=images, return_tensors="pt")
+            patches, shapes = encoding["pixel_values"], encoding["spatial_shapes"]
+            mask = encoding["pixel_attention_mask"]
+        axes = []
+        for index, (rows, columns) in enumerate(shapes.tolist()):
+            size = (rows * self.patch[0], columns * self.patch[1])
+            frame = Frame.identity(size)
+            if images is not None:
+                width, height = images[index].size
+                frame = Frame(
+                    (height, width), size, (size[1] / width, size[0] / height), (0.0, 0.0)
+                )
+            axes.append(
+                ImageAxis.of_grid(
+                    (rows, columns),
+                    self.patch,
+                    frame,
+                    None if images is None else images[index],
+                    padding=patches.shape[1] - rows * columns,
+                )
+            )
+        own = (mask.to(self.device), shapes.to(self.device))
+        return TowerInputs(patches.to(self.device, self.dtype), own, tuple(axes))
+
+    def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        return cast(Tensor, extras[0].bool())
+
+    # Patches are tokens already: there are no pixels to fold.
+
+    def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
+        return Tower.fold(self, layer, attribution)
+
+    def spread(self, layer: Layer, weights: Tensor, shape: Sequence[int]) -> Tensor:
+        return Tower.spread(self, layer, weights, shape)
