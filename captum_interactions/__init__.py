@@ -1,6 +1,7 @@
 """Second-order attributions for dual encoders: which part of a met which part of b?"""
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
+from captum_interactions.check import check_wrapper
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, from_pretrained, wrap
 from captum_interactions.explanation import explain
 from captum_interactions.interaction_map import InteractionMap
@@ -13,6 +14,7 @@ __all__ = [
     "DualEncoderWrapper",
     "InteractionMap",
     "SecondOrderIntegratedGradients",
+    "check_wrapper",
     "explain",
     "from_pretrained",
     "load_demo",

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"captum-interactions: {error}", file=sys.stderr)
         return 2
     return 0
@@ -34,21 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captum-interactions",
-        description="Which words of a caption matched or clashed with which regions of an image?",
+        description="Which part of one input matched or clashed with which part of another?",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     explain = commands.add_parser(
         "explain",
-        help="explain an image-caption pair",
-        description="Explain an image-caption pair and draw it. Without arguments, a sample scene "
-        "is explained on the bundled model.",
+        help="explain a pair",
+        description="Explain an image and its caption, or two texts, and draw it. Without "
+        "arguments, a sample scene is explained on the bundled model.",
     )
     explain.set_defaults(run=_explain)
-    explain.add_argument("--image", metavar="FILE", help="the image (default: a sample scene)")
-    explain.add_argument("--caption", metavar="TEXT", help="the caption (default: the scene's)")
+    first = explain.add_mutually_exclusive_group()
+    first.add_argument("--image", metavar="FILE", help="the image (default: a sample scene)")
+    first.add_argument("--text", metavar="TEXT", help="the first text, for a model of texts")
+    explain.add_argument("--caption", metavar="TEXT", help="the caption, or the second text")
     explain.add_argument(
-        "--model", metavar="NAME_OR_DIR", help="a model for transformers (default: the bundled one)"
-    )
+        "--model", metavar="NAME_OR_DIR",
+        help="a model for transformers or sentence-transformers (default: the bundled one)",
+    )  # fmt: skip
     selection = explain.add_mutually_exclusive_group()
     selection.add_argument("--phrase", metavar="TEXT", help="words of the caption to look for")
     selection.add_argument(
@@ -83,20 +86,24 @@ def _explain(options: argparse.Namespace) -> None:
         )
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"the folder of --output does not exist: {str(output.parent)!r}")
-    if (options.image is None) != (options.caption is None) or (
-        options.model is not None and options.image is None
-    ):
+    is_given = options.image is not None or options.text is not None
+    if is_given != (options.caption is not None) or (options.model is not None and not is_given):
         raise ValueError(
-            "--image and --caption go together, and --model needs them: the sample scene is for "
-            "the bundled model"
+            "--image (or --text) and --caption go together, and --model needs them: the sample "
+            "scene is for the bundled model"
+        )
+    if options.text is not None and (options.model is None or options.phrase or options.box):
+        raise ValueError(
+            "--text needs --model, a model of texts, and goes without --phrase and --box: the "
+            "picture is a matrix of words"
         )
 
     from captum_interactions.encoders import TextAxis
     from captum_interactions.encoders.images import load_image
     from captum_interactions.explanation import explain
 
-    image = None if options.image is None else load_image(options.image)
-    wrapper, image, caption, phrase = _pair(options, image)
+    first = options.text if options.image is None else load_image(options.image)
+    wrapper, first, caption, phrase = _pair(options, first)
     box = None if options.box is None else tuple(options.box)
     phrase = None if box else options.phrase or phrase
     if phrase is not None:
@@ -104,7 +111,7 @@ def _explain(options: argparse.Namespace) -> None:
     choice: dict[str, Any] = {"layers": tuple(options.layer)} if options.layer else {}
     if options.steps is not None:
         choice["n_steps"] = options.steps
-    imap = explain(wrapper, image, caption, truncation=options.truncate, **choice)
+    imap = explain(wrapper, first, caption, truncation=options.truncate, **choice)
     if output.suffix.lower() == ".safetensors":
         imap.save(output)
     else:
@@ -123,16 +130,19 @@ def _explain(options: argparse.Namespace) -> None:
     print(f"written to {output}")
 
 
-def _pair(options: argparse.Namespace, image: Any) -> tuple[Any, Any, str, str | None]:
-    """The wrapper, image and caption to explain, and a phrase to show by default."""
+def _pair(options: argparse.Namespace, first: Any) -> tuple[Any, Any, str, str | None]:
+    """The wrapper and the pair to explain, and a phrase to show by default."""
+    from transformers.utils import logging
+
     from captum_interactions.encoders import from_pretrained
     from captum_interactions.zoo import load_demo
 
+    logging.disable_progress_bar()  # files are read in a moment; downloads still show theirs
     if options.model is not None:
-        return from_pretrained(options.model), image, options.caption, None
+        return from_pretrained(options.model), first, options.caption, None
     wrapper, scenes = load_demo()
-    if image is not None:
-        return wrapper, image, options.caption, None
+    if first is not None:
+        return wrapper, first, options.caption, None
     scene = scenes[0]
     named = next((thing for thing in scene.objects if thing.phrase), None)
     return wrapper, scene.image, scene.caption, named.phrase if named else None

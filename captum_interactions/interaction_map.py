@@ -123,14 +123,23 @@ class InteractionMap:
         values = self.marginal_b(selection) if side == "b" else self.marginal_a(selection)
         return [(unit.label, float(values[list(unit.tokens)].sum())) for unit in axis.units]
 
+    def by_unit(self) -> Tensor:
+        """Interactions of words, patches or other parts, as ``axis_a.units`` and ``axis_b.units``.
+
+        Words of several tokens are taken as one; special and padding tokens are left out.
+
+        Returns:
+            Tensor: shape (units of a, units of b).
+        """
+        rows = _incidence(self.axis_a.units, len(self.axis_a)) @ self.interactions
+        return rows @ _incidence(self.axis_b.units, len(self.axis_b)).T
+
     def top_pairs(self, k: int = 10) -> list[Pair]:
         """The k strongest interactions of words and patches, positive or negative.
 
         Words of several tokens are taken as one; special and padding tokens are left out.
         """
-        units_a, units_b = self.axis_a.units, self.axis_b.units
-        by_unit = _incidence(units_a, len(self.axis_a)) @ self.interactions
-        by_unit = by_unit @ _incidence(units_b, len(self.axis_b)).T
+        units_a, units_b, by_unit = self.axis_a.units, self.axis_b.units, self.by_unit()
         order = by_unit.flatten().abs().argsort(descending=True)[:k].tolist()
         pairs = (divmod(index, len(units_b)) for index in order)
         return [Pair(units_a[i].label, units_b[j].label, float(by_unit[i, j])) for i, j in pairs]
@@ -138,7 +147,7 @@ class InteractionMap:
     # Views and files.
 
     def plot(self, b: Any = None, a: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw the image with the attribution of its patches, and the caption's words.
+        """Draw an image with its heat map and the caption's words; any other pair as a matrix.
 
         Args:
             b: A selection of the text: the heat map shows where it matched and clashed.
@@ -147,9 +156,15 @@ class InteractionMap:
 
         Returns:
             tuple: figure and axes; nothing is shown.
-        """
-        from captum_interactions.visualization import plot_interactions
 
+        Raises:
+            TypeError: If there is a selection, but the pair is no image and its caption.
+        """
+        from captum_interactions.visualization import plot_interactions, plot_matrix
+
+        is_image_text = isinstance(self.axis_a, ImageAxis) and isinstance(self.axis_b, TextAxis)
+        if not is_image_text and a is None and b is None:
+            return plot_matrix(self, ax=ax)
         return plot_interactions(self, b=b, a=a, ax=ax)
 
     def to_numpy(self) -> NDArray[np.float32]:

@@ -48,9 +48,22 @@ html_math_renderer = "mathml"
 
 def setup(app: Any) -> None:
     """Connect what is defined below."""
+    _write_table_of_models()
     app.connect("autodoc-process-docstring", _clean)
     # Formulas become MathML, which browsers draw by themselves.
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+
+
+def _write_table_of_models() -> None:
+    """The table of supported models, from the list that the tests go through."""
+    from tests.families import FAMILIES
+
+    rows = ["| model | pair | int layers are | |", "|---|---|---|---|"]
+    rows += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
+    table = Path(__file__).parent / "tables" / "models.md"
+    text = "\n".join(rows) + "\n"
+    if not table.exists() or table.read_text() != text:  # a newer file would be read again
+        table.write_text(text)
 
 
 def _clean(*args: Any) -> None:

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from captum_interactions.encoders import TextAxis, Tower, TowerInputs
+
 BOS, EOS, PAD, VOCABULARY = 62, 63, 0, 64
 
 
@@ -118,6 +120,48 @@ def captions(*lengths: int) -> tuple[Tensor, Tensor]:
         ids[row, :length] = caption(length, seed=10 + row)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return ids, mask.long()
+
+
+class Sentences(Tower):
+    """Ids to vectors, two residual blocks, and the mean over tokens that the mask lets through."""
+
+    n_blocks = 2
+    extra_names = ("mask",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.head = nn.Linear(4, 5)
+        randomise(self)
+
+    def prefix(self, layer: int, inputs: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        states = self.embedding(inputs)
+        for block in self.blocks[:layer]:
+            states = states + block(states).tanh()
+        return states, (mask,)
+
+    def tail(self, layer: int, states: Tensor, mask: Tensor) -> Tensor:
+        for block in self.blocks[layer:]:
+            states = states + block(states).tanh()
+        states = states * mask.unsqueeze(-1)
+        return self.head(states.sum(1) / mask.sum(1, keepdim=True))
+
+    def encode(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        return self.tail(0, self.prefix(0, inputs, mask)[0], mask)
+
+    def reference(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        return torch.zeros_like(inputs)
+
+    def token_mask(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        return mask > 0
+
+    def prepare(self, raw: tuple[Tensor, Tensor], *, truncation: bool = False) -> TowerInputs:
+        inputs, mask = raw
+        none = (False,) * inputs.shape[1]
+        labels = tuple(map(str, range(inputs.shape[1])))
+        axis = TextAxis(labels, none, none, "", (None,) * inputs.shape[1])
+        return TowerInputs(inputs, (mask,), (axis,) * len(inputs))
 
 
 class Attention(nn.Module):

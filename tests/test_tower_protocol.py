@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,42 +13,6 @@ from tests import models
 from tests.expected import relative_error
 from tests.oracle import token_map
 
-WIDTH, DIMENSION = 4, 6
-
-
-class Sentences(Tower):
-    """Ids to vectors, two residual blocks, and the mean over tokens that the mask lets through."""
-
-    n_blocks = 2
-    extra_names = ("mask",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, WIDTH)
-        self.blocks = nn.ModuleList(models.mlp(WIDTH, WIDTH, seed=k) for k in range(2))
-        self.head = nn.Linear(WIDTH, DIMENSION)
-
-    def prefix(self, layer: int, inputs: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-        states = self.embedding(inputs)
-        for block in self.blocks[:layer]:
-            states = states + block(states)
-        return states, (mask,)
-
-    def tail(self, layer: int, states: Tensor, mask: Tensor) -> Tensor:
-        for block in self.blocks[layer:]:
-            states = states + block(states)
-        states = states * mask.unsqueeze(-1)
-        return self.head(states.sum(1) / mask.sum(1, keepdim=True))
-
-    def encode(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        return self.tail(0, *self.prefix(0, inputs, mask)[:1], mask)
-
-    def reference(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        return torch.zeros_like(inputs)
-
-    def token_mask(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        return mask > 0
-
 
 def unit(embedding: Tensor) -> Tensor:
     return nn.functional.normalize(embedding, dim=-1)
@@ -59,9 +21,9 @@ def unit(embedding: Tensor) -> Tensor:
 @pytest.mark.parametrize("layer", [0, 1, -1])
 def test_a_family_with_open_blocks(layer):
     torch.manual_seed(0)
-    tower, other = Sentences(), models.Recurrent(dimension=DIMENSION)
+    tower, other = models.Sentences(), models.Recurrent(dimension=5)
     ids, mask = torch.tensor([[3, 1, 4, 1], [5, 9, 0, 0]]), torch.tensor([[1.0] * 4, [1, 1, 0, 0]])
-    states = torch.randn(2, 3, WIDTH)
+    states = torch.randn(2, 3, 4)
     soig = SecondOrderIntegratedGradients(wrap((tower, other)), (layer, "input"))
     actual = soig.attribute((ids, states), additional_forward_args=mask, n_steps=5)
     assert actual[1, 2:].count_nonzero() == 0

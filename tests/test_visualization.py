@@ -100,8 +100,50 @@ def test_long_captions_stay_inside_the_figure():
     assert max(box.y1 for box in boxes) <= height
 
 
-def test_axes_that_are_not_image_and_text_are_refused():
+def texts(words_a, words_b) -> InteractionMap:
+    """A map of two texts whose token (i, j) is worth i - j, first and last tokens special."""
+    axes = []
+    for words in (words_a, words_b):
+        n_tokens = len(words) + 2
+        text = " ".join(words)
+        spans = [(text.index(word), text.index(word) + len(word)) for word in words]
+        special = (True, *(False,) * len(words), True)
+        labels = ("[", *words, "]")
+        axes.append(TextAxis(labels, special, (False,) * n_tokens, text, (None, *spans, None)))
+    sizes = [len(axis) for axis in axes]
+    values = torch.arange(sizes[0])[:, None] - torch.arange(sizes[1]).float()
+    zeros = [torch.zeros(size) for size in sizes]
+    return InteractionMap(values, *zeros, 0.0, 1.0, 0.0, *axes)
+
+
+def test_two_texts_are_a_matrix_of_words():
+    figure, ax = texts(["one", "dog"], ["a", "black", "cat"]).plot()
+    figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "dog"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "black", "cat"]
+    (image,) = ax.images
+    assert image.get_array().tolist() == [[0.0, -1.0, -2.0], [1.0, 0.0, -1.0]]
+    assert image.get_clim() == (-2.0, 2.0)
+
+
+@pytest.mark.parametrize("n_words", [1, 20, 100])
+def test_matrices_of_any_size_stay_inside_the_figure(n_words):
+    words = [f"word{index:03}" for index in range(n_words)]
+    figure, ax = texts(words, words[: n_words // 2 + 1]).plot()
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    assert width < 6_000
+    assert height < 6_000
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        box = label.get_window_extent()
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    assert bool(ax.get_yticklabels()) == (n_words < 100)
+
+
+def test_selections_need_an_image_and_its_caption():
     axis = TokenAxis.numbered(2)
     imap = InteractionMap(torch.eye(2), torch.zeros(2), torch.zeros(2), 0.0, 2.0, 0.0, axis, axis)
     with pytest.raises(TypeError, match="TokenAxis and TokenAxis"):
-        imap.plot()
+        imap.plot([0])

@@ -80,6 +80,7 @@ def _image_tower(
     blocks, skipped = find_blocks(model, part_name), find_embeddings(model, part_name)
     image_processor = part_of(processor, "image_processor", "image_mean")
     channels = getattr(part.config, "num_channels", 3)
+    size = image_size(part.config)
     family = part.config.model_type
     if family == "siglip2_vision_model":
         return NaflexTower(
@@ -100,6 +101,7 @@ def _image_tower(
             skipped,
             patch=(32, 32),
             channels=channels,
+            image_size=size,
             image_processor=image_processor,
             convolutional=True,
         )
@@ -117,6 +119,7 @@ def _image_tower(
         skipped,
         patch=_pair(part.config.patch_size),
         channels=channels,
+        image_size=size,
         image_processor=image_processor,
         pools_first=hasattr(getattr(part, "embeddings", None), "class_embedding"),
         answer=answer,
@@ -146,12 +149,17 @@ def _group_tokens(states: Tensor) -> tuple[Tensor, None]:
     return states, None
 
 
+def image_size(config: Any) -> tuple[int, int] | None:
+    """(height, width) of the images that a model was trained on, if its config says so."""
+    size = getattr(config, "image_size", None)
+    return None if size is None else _pair(size)
+
+
 def resizing(model: Any, pixels: Tensor) -> dict[str, bool]:
     """The option by which a model takes images of another size than it was trained on."""
     config = getattr(model.config, "vision_config", model.config)
     runs = getattr(model, "get_image_features", model.forward)
-    trained = getattr(config, "image_size", None)
-    is_trained = trained is None or tuple(pixels.shape[-2:]) == _pair(trained)
+    is_trained = image_size(config) in (None, tuple(pixels.shape[-2:]))
     takes_it = "interpolate_pos_encoding" in inspect.signature(runs).parameters
     return {} if is_trained or not takes_it else {"interpolate_pos_encoding": True}
 

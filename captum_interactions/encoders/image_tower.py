@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ class ImageTower(BlockTower):
         model, run, blocks, skipped, answer, tokens_first: See :class:`~.block_tower.BlockTower`.
         patch (tuple): (height, width) of the cells that tokens stand for, in pixels.
         channels (int): Number of channels of an image. Default: 3
+        image_size (tuple, optional): (height, width) of the images that the model was trained on.
+            Default: None, not known
         image_processor (optional): An image processor of ``transformers``, for raw images. Default:
             None
         pools_first (bool): The last block serves its first token alone. Default: False
@@ -41,6 +44,7 @@ class ImageTower(BlockTower):
         *,
         patch: tuple[int, int],
         channels: int = 3,
+        image_size: tuple[int, int] | None = None,
         image_processor: Any = None,
         pools_first: bool = False,
         convolutional: bool = False,
@@ -50,6 +54,7 @@ class ImageTower(BlockTower):
         super().__init__(model, run, blocks, skipped, answer, tokens_first)
         self.patch = patch
         self.channels = channels
+        self.image_size = image_size
         self.image_processor = image_processor
         self.pools_first = pools_first
         self.convolutional = convolutional
@@ -97,6 +102,16 @@ class ImageTower(BlockTower):
             for index, frame in enumerate(frames)
         )
         return TowerInputs(pixels, (), axes)
+
+    def sample(self) -> Any:
+        rng = np.random.default_rng(0)
+        if self.image_processor is not None:
+            sizes = ((40, 60), (60, 40))
+            return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
+        if self.image_size is None:
+            return super().sample()
+        pixels = rng.standard_normal((2, self.channels, *self.image_size))
+        return torch.from_numpy(pixels).to(self.dtype)
 
     def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
         if layer == "input":

@@ -144,6 +144,22 @@ class TextTower(BlockTower):
         own = () if self.fixed_length else (mask.to(device),)
         return TowerInputs(ids.to(device), own, tuple(axes_))
 
+    def sample(self) -> Any:
+        if self.tokenizer is not None:
+            return ["a dog", "two small birds sit on the roof"]
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.tensor([4, 7])
+        width = (self.context_length or 7) if self.fixed_length else 7
+        ids = torch.randint(1, self.config.vocab_size, (2, width), generator=generator)
+        if self.end_of_text is not None:
+            ids[ids == self.end_of_text] = 1
+            end = self.end_of_text
+            end_id = self.config.vocab_size - 1 if end == "largest" else end
+            ids[torch.arange(2), lengths - 1] = end_id
+        if self.fixed_length:
+            return (ids,)
+        return ids, (torch.arange(width) < lengths[:, None]).long()
+
     def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
         position = self._pool_position(self._ids(inputs))
         if position is None:

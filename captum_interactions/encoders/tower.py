@@ -84,6 +84,12 @@ class Tower(nn.Module):
             axis = axis.at_input()
         return axis if len(axis) == n_tokens else TokenAxis.numbered(n_tokens)
 
+    def sample(self) -> Any:
+        """Two inputs to try the tower on, as :meth:`prepare` takes them."""
+        raise NotImplementedError(
+            f"no inputs are known for {type(self).__name__}: pass two or more of your own"
+        )
+
     # What the mathematics calls.
 
     def resolve_layer(self, layer: Layer) -> Layer:

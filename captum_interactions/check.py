@@ -1,0 +1,240 @@
+"""Find out what is wrong with a wrapper, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_interactions.attr import SecondOrderIntegratedGradients
+from captum_interactions.encoders import Batch, DualEncoderWrapper, Tower
+from captum_interactions.encoders.modes import explaining
+
+
+def check_wrapper(
+    wrapper: DualEncoderWrapper,
+    a: Any = None,
+    b: Any = None,
+    *,
+    n_steps: int = 50,
+    tolerance: float = 1e-4,
+) -> list[str]:
+    """Check a wrapper on a few inputs: for adapters of one's own, and for models not seen before.
+
+    For each tower: embeddings are finite, the same each time and for each example by itself as in a
+    batch; the reference is valid and is not the input; at every layer, what is before and what is
+    after make the model's own embedding, from the hidden states alone; tokens that are said not to
+    count do not; axes have a token for each token; folding and spreading agree. For the pair: both
+    plans (from a to b and from b to a) give the same map, padding is zero, a pair by itself has the
+    map that it has in a batch, and the map is complete. The model is left as it was.
+
+    Args:
+        wrapper (DualEncoderWrapper): What to check.
+        a (optional): Two first inputs or more, raw or ready, as :meth:`DualEncoderWrapper.prepare`
+            takes them; best of different lengths. Default: None, the tower's own samples
+        b (optional): As many second inputs. Default: None, likewise
+        n_steps (int): Quadrature nodes of the maps. Default: 50
+        tolerance (float): Largest difference between what should be equal, relative to the largest
+            value. Default: 1e-4, for float32
+
+    Returns:
+        list of str: what is wrong, a sentence each; empty if all is well.
+
+    Raises:
+        NotImplementedError: If inputs are needed, because a tower has no samples.
+        ValueError: If there is only one input, or the numbers of inputs differ.
+
+    Examples::
+
+        >>> import torch
+        >>> from captum_interactions import wrap
+        >>> wrapper = wrap((torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)))
+        >>> check_wrapper(wrapper, torch.rand(2, 4), torch.rand(2, 5))
+        []
+    """
+    a = wrapper.tower_a.sample() if a is None else a
+    b = wrapper.tower_b.sample() if b is None else b
+    before = _state(wrapper)
+    problems = list(_problems(wrapper, wrapper.prepare(a, b), n_steps, tolerance))
+    if _state(wrapper) != before:
+        problems.append("the model is not as it was: a hook, a mode or a gradient is left behind")
+    return problems
+
+
+def _problems(
+    wrapper: DualEncoderWrapper, batch: Batch, n_steps: int, tolerance: float
+) -> Iterator[str]:
+    if len(batch.inputs[0]) < 2:
+        raise ValueError("check_wrapper needs two inputs or more on each side, but got one")
+    extras = wrapper.split_additional(batch.additional_forward_args)
+    sides = zip("ab", (wrapper.tower_a, wrapper.tower_b), batch.inputs, extras, strict=True)
+    found = []
+    with explaining(wrapper), torch.no_grad():
+        for (name, tower, inputs, own), axes in zip(
+            sides, (batch.axes_a, batch.axes_b), strict=True
+        ):
+            problems = _tower_problems(tower, inputs, own, axes, tolerance)
+            found += [f"encoder {name}: {problem}" for problem in problems]
+    yield from found
+    if found:
+        return  # maps say nothing about towers that are wrong
+    try:
+        yield from _map_problems(wrapper, batch, n_steps, tolerance)
+    except Exception as error:  # noqa: BLE001 - whatever the model raises is what is wrong
+        yield f"no map can be made: {type(error).__name__}: {error}"
+
+
+def _tower_problems(
+    tower: Tower, inputs: Tensor, extras: tuple[Any, ...], axes: Any, tolerance: float
+) -> Iterator[str]:
+    try:
+        tower.check(inputs, *extras)
+        full = tower.encode(inputs, *extras)
+        reference = tower.reference(inputs, *extras)
+        at_reference = tower.encode(reference, *extras)
+    except Exception as error:  # noqa: BLE001
+        yield f"it cannot encode: {type(error).__name__}: {error}"
+        return
+    if full.dim() != 2 or len(full) != len(inputs):
+        yield f"embeddings must have shape ({len(inputs)}, K), but have {tuple(full.shape)}"
+        return
+    if not torch.isfinite(full).all():
+        yield "an embedding is not finite"
+        return
+    if not _same(tower.encode(inputs, *extras), full, tolerance):
+        yield "the same input has another embedding the second time: something in it is random"
+        return
+    if reference.shape != inputs.shape:
+        yield (f"the reference has shape {tuple(reference.shape)}, the input {tuple(inputs.shape)}")
+    elif torch.equal(reference, inputs):
+        yield "the reference is the input itself, so nothing is left to explain"
+    elif not torch.equal(tower.reference(reference, *extras), reference):
+        yield "the reference of the reference is another one"
+    if not torch.isfinite(at_reference).all() or not at_reference.norm(dim=-1).all():
+        yield "the embedding of the reference is zero or not finite, so it has no cosine"
+    for row in range(len(inputs)):
+        alone = tower.encode(inputs[row : row + 1], *_row(extras, row))
+        if not _same(alone, full[row : row + 1], tolerance):
+            yield f"input {row} has another embedding by itself than in the batch"
+    for layer in range(tower.n_blocks):
+        try:
+            yield from _layer_problems(tower, layer, inputs, extras, axes, full, tolerance)
+        except Exception as error:  # noqa: BLE001, PERF203
+            yield f"layer {layer} cannot be entered: {type(error).__name__}: {error}"
+
+
+def _layer_problems(
+    tower: Tower,
+    layer: int,
+    inputs: Tensor,
+    extras: tuple[Any, ...],
+    axes: Any,
+    full: Tensor,
+    tolerance: float,
+) -> Iterator[str]:
+    states, context = tower.prefix(layer, inputs, *extras)
+    where = f"at layer {layer}"
+    if states.dim() != 3 or len(states) != len(inputs):
+        yield (
+            f"{where}, hidden states must have shape ({len(inputs)}, T, D), but have "
+            f"{tuple(states.shape)}"
+        )
+        return
+    if not _same(tower.tail(layer, states, *context), full, tolerance):
+        yield f"{where}, the rest of the encoder does not make the model's own embedding"
+        return
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(states.shape, generator=generator).to(states) * states.std()
+    if _same(tower.tail(layer, states + noise, *context), full, tolerance):
+        yield f"{where}, the embedding does not depend on the hidden states"
+    mask = tower.token_mask(inputs, *extras)
+    if mask is not None:
+        if mask.shape != states.shape[:2]:
+            yield (
+                f"{where}, the token mask has shape {tuple(mask.shape)} for hidden states of shape "
+                f"{tuple(states.shape)}"
+            )
+        else:
+            hidden = noise * ~mask.bool().unsqueeze(-1)
+            if not _same(tower.tail(layer, states + hidden, *context), full, tolerance):
+                yield f"{where}, tokens that the token mask leaves out reach the embedding"
+    for axis in axes:
+        known = len(tower.axis_at(layer, axis, states.shape[1]))
+        if known != states.shape[1]:
+            yield f"{where}, the axis has {known} tokens, but there are {states.shape[1]}"
+    # Any features will do; those behind a layer norm would sum to zero.
+    tokens = tower.fold(layer, noise)
+    weights = torch.rand(tokens.shape[1], generator=generator).to(tokens)
+    spread = tower.spread(layer, weights, noise.shape)
+    if not _same((noise * spread).flatten(1).sum(1), (tokens * weights).sum(1), 1e-3):
+        yield f"{where}, fold and spread put features into different tokens"
+
+
+def _map_problems(
+    wrapper: DualEncoderWrapper, batch: Batch, n_steps: int, tolerance: float
+) -> Iterator[str]:
+    soig = SecondOrderIntegratedGradients(wrapper)
+    additional = batch.additional_forward_args
+    maps, delta = soig.attribute(
+        batch.inputs,
+        additional_forward_args=additional,
+        n_steps=n_steps,
+        return_convergence_delta=True,
+    )
+    extras_a, extras_b = wrapper.split_additional(additional)
+    factors = (
+        soig.factors_a(batch.inputs[0], None, extras_a, n_steps),
+        soig.factors_b(batch.inputs[1], None, extras_b, n_steps),
+    )
+    pairs = torch.arange(len(maps))
+    if not _same((factors[0] @ factors[1])[pairs, pairs], maps, 10 * tolerance):
+        yield "the map from factors of both encoders is another one than the map of the pair"
+    for side, tower, layer, inputs, own, dim in (
+        ("a", wrapper.tower_a, soig.layers[0], batch.inputs[0], extras_a, 1),
+        ("b", wrapper.tower_b, soig.layers[1], batch.inputs[1], extras_b, 2),
+    ):
+        mask = None if layer == "input" else tower.token_mask(inputs, *own)
+        if mask is not None:
+            padding = ~mask.bool().unsqueeze(3 - dim)
+            if (maps * padding).any():
+                yield f"tokens of {side} that do not count have attributions"
+    for row in range(len(maps)):
+        alone = soig.attribute(
+            (batch.inputs[0][row : row + 1], batch.inputs[1][row : row + 1]),
+            additional_forward_args=_row(additional, row),
+            n_steps=n_steps,
+        )
+        if not _same(alone[0], maps[row], 10 * tolerance):
+            yield f"pair {row} has another map by itself than in the batch"
+    scale = maps.sum((1, 2)).abs().max() + 1e-6
+    if delta.abs().max() > 0.05 * scale:
+        yield (
+            f"the map misses what it should sum to by {float(delta.abs().max()):.1e} of "
+            f"{float(scale):.1e} with {n_steps} nodes: a step on the path (a hard choice, a "
+            "rounding), or a layer that needs more nodes"
+        )
+
+
+def _same(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
+    if actual.shape != expected.shape:
+        return False
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max() + 1e-12)
+
+
+def _row(extras: Any, row: int) -> tuple[Any, ...]:
+    """The extras of one example."""
+    return tuple(
+        extra[row : row + 1] if isinstance(extra, Tensor) and extra.dim() else extra
+        for extra in extras
+    )
+
+
+def _state(wrapper: DualEncoderWrapper) -> list[Any]:
+    """What an explanation must not change."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [
+        (module.training, "forward" in vars(module), *(len(getattr(module, h)) for h in hooks))
+        for module in wrapper.modules()
+    ] + [parameter.grad is None for parameter in wrapper.parameters()]

@@ -1,0 +1,187 @@
+"""The checker on wrappers that are wrong in one way each: it says which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from captum_interactions import CallableTower, check_wrapper, wrap
+from tests import models
+from tests.models import Sentences
+
+IDS, MASK = torch.tensor([[3, 1, 4, 1], [5, 9, 0, 0]]), torch.tensor([[1.0] * 4, [1, 1, 0, 0]])
+
+
+class Random(Sentences):
+    def encode(self, inputs, mask):
+        return super().encode(inputs, mask) + torch.randn(5)
+
+
+class DependsOnTheBatch(Sentences):
+    def encode(self, inputs, mask):
+        embedding = super().encode(inputs, mask)
+        return embedding - 0.5 * embedding.mean(0)
+
+
+class NotFinite(Sentences):
+    def encode(self, inputs, mask):
+        return super().encode(inputs, mask) / 0
+
+
+class WrongShape(Sentences):
+    def encode(self, inputs, mask):
+        return super().encode(inputs, mask).unsqueeze(1)
+
+
+class Fails(Sentences):
+    def encode(self, inputs, mask):
+        raise RuntimeError("out of paper")
+
+
+class OwnReference(Sentences):
+    def reference(self, inputs, mask):
+        return inputs
+
+
+class ShortReference(Sentences):
+    def reference(self, inputs, mask):
+        return inputs[:, :1]
+
+
+class RestlessReference(Sentences):
+    def reference(self, inputs, mask):
+        return (inputs + 1) % 10
+
+
+class ZeroAtReference(Sentences):
+    def encode(self, inputs, mask):
+        return super().encode(inputs, mask) * inputs.any(1, keepdim=True)
+
+
+class OtherTail(Sentences):
+    def tail(self, layer, states, mask):
+        return super().tail(layer, states, mask) + layer
+
+
+class DeafTail(Sentences):
+    def prefix(self, layer, inputs, mask):
+        states, _ = super().prefix(layer, inputs, mask)
+        return states, (mask, inputs)
+
+    def tail(self, layer, states, mask, inputs=None):
+        return super().tail(layer, states if inputs is None else self.embedding(inputs), mask)
+
+    def encode(self, inputs, mask):
+        return Sentences.tail(self, 0, self.embedding(inputs), mask)
+
+
+class FlatStates(Sentences):
+    def prefix(self, layer, inputs, mask):
+        states, context = super().prefix(layer, inputs, mask)
+        return states.flatten(1), context
+
+    def encode(self, inputs, mask):
+        return self.tail(0, self.embedding(inputs), mask)
+
+
+class NoEntry(Sentences):
+    def prefix(self, layer, inputs, mask):
+        if layer == 1:
+            raise KeyError("block")
+        return super().prefix(layer, inputs, mask)
+
+
+class HidesTokens(Sentences):
+    def token_mask(self, inputs, mask):
+        return (mask > 0) & (torch.arange(inputs.shape[1]) != 1)
+
+
+class MaskOfAnotherSize(Sentences):
+    def token_mask(self, inputs, mask):
+        return torch.ones(len(inputs), 2)
+
+
+class FoldsBackwards(Sentences):
+    def fold(self, layer, attribution):
+        return attribution.sum(-1).flip(1)
+
+
+class RoundedTail(Sentences):
+    def tail(self, layer, states, mask):
+        embedding = super().tail(layer, states, mask)
+        return (4 * embedding).round() / 4 + 0.01 * embedding
+
+
+class LeavesAHook(Sentences):
+    def prefix(self, layer, inputs, mask):
+        self.head.register_forward_hook(lambda *_: None)
+        return super().prefix(layer, inputs, mask)
+
+
+@pytest.mark.parametrize(
+    ("tower", "complaint"),
+    [
+        (Random, "encoder a: the same input has another embedding the second time"),
+        (DependsOnTheBatch, "encoder a: input 0 has another embedding by itself"),
+        (NotFinite, "encoder a: an embedding is not finite"),
+        (WrongShape, r"encoder a: embeddings must have shape (2, K), but have (2, 1, 5)"),
+        (Fails, "encoder a: it cannot encode: RuntimeError: out of paper"),
+        (OwnReference, "encoder a: the reference is the input itself"),
+        (ShortReference, "encoder a: the reference has shape (2, 1), the input (2, 4)"),
+        (RestlessReference, "encoder a: the reference of the reference is another one"),
+        (ZeroAtReference, "encoder a: the embedding of the reference is zero"),
+        (OtherTail, "at layer 1, the rest of the encoder does not make the model's own embedding"),
+        (DeafTail, "at layer 0, the embedding does not depend on the hidden states"),
+        (FlatStates, "at layer 0, hidden states must have shape (2, T, D), but have (2, 16)"),
+        (NoEntry, "encoder a: layer 1 cannot be entered: KeyError: 'block'"),
+        (HidesTokens, "at layer 0, tokens that the token mask leaves out reach the embedding"),
+        (MaskOfAnotherSize, "at layer 0, the token mask has shape (2, 2) for hidden states"),
+        (FoldsBackwards, "at layer 0, fold and spread put features into different tokens"),
+        (RoundedTail, "the map misses what it should sum to by"),
+        (LeavesAHook, "the model is not as it was"),
+    ],
+)
+def test_what_is_wrong_is_said(tower, complaint):
+    problems = check_wrapper(wrap((tower(), Sentences())), (IDS, MASK), (IDS.flip(0), MASK.flip(0)))
+    assert any(complaint in problem for problem in problems), problems
+
+
+def test_the_second_encoder_is_checked_too():
+    problems = check_wrapper(wrap((Sentences(), OtherTail())), (IDS, MASK), (IDS, MASK))
+    assert problems == [
+        "encoder b: at layer 1, the rest of the encoder does not make the model's own embedding"
+    ]
+
+
+def test_nothing_is_wrong():
+    assert (
+        check_wrapper(wrap((Sentences(), Sentences())), (IDS, MASK), (IDS.flip(0), MASK.flip(0)))
+        == []
+    )
+
+
+def test_models_without_second_derivatives_and_callables():
+    class Fused(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * x.cos()
+
+    linear = models.randomise(nn.Linear(4, 3))
+    wrapper = wrap((CallableTower(lambda x: Fused.apply(linear(x))), linear))
+    assert check_wrapper(wrapper, torch.rand(2, 4), torch.rand(2, 4)) == []
+
+
+def test_it_needs_inputs():
+    wrapper = wrap((nn.Linear(4, 3), nn.Linear(4, 3)))
+    with pytest.raises(NotImplementedError, match="no inputs are known for CallableTower"):
+        check_wrapper(wrapper)
+    with pytest.raises(ValueError, match="two inputs or more on each side, but got one"):
+        check_wrapper(wrapper, torch.rand(1, 4), torch.rand(1, 4))
