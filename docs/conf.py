@@ -58,7 +58,7 @@ def _write_table_of_models() -> None:
     """The table of supported models, from the list that the tests go through."""
     from tests.families import FAMILIES
 
-    rows = ["| model | pair | int layers are | |", "|---|---|---|---|"]
+    rows = ["| model | pair | int layers | note |", "|---|---|---|---|"]
     rows += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
     table = Path(__file__).parent / "tables" / "models.md"
     text = "\n".join(rows) + "\n"
