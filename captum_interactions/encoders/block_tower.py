@@ -54,6 +54,11 @@ class BlockTower(Tower):
         self._tokens_first = tokens_first
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, in the order of running."""
+        return [self.model.get_submodule(name) for name in self._blocks]
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -84,7 +89,7 @@ class BlockTower(Tower):
             states = states.transpose(1, 2).unflatten(2, cells)
         elif self._tokens_first:
             states = states.transpose(0, 1)
-        blocks = [self.model.get_submodule(name) for name in self._blocks]
+        blocks = self.blocks
         before = [self.model.get_submodule(name) for name in self._skipped] + blocks[:layer]
         answer = None if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
@@ -94,7 +99,34 @@ class BlockTower(Tower):
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             return self.encode(inputs, *extras)
 
+    def project(self, states: Tensor, *context: Any) -> Tensor:
+        """Embeddings of single tokens, as if each were all that the last block gives.
+
+        The model's own pooling, of one token, and its own projection are what they pass through.
+
+        Args:
+            states (Tensor): What leaves the last block, shape (N, D).
+            context: What :meth:`prefix` gave, for any inputs.
+
+        Returns:
+            Tensor: shape (N, K).
+        """
+        inputs, extras = self.single(len(states), *context[1:])
+        tokens = states.unsqueeze(0 if self._tokens_first else 1)
+        answer = tokens.detach() if self._answer is None else self._answer(tokens.detach())
+        with ExitStack() as stack:
+            for name in self._skipped:
+                part = self.model.get_submodule(name)
+                stack.enter_context(replaced_forward(part, lambda *_, **__: answer))
+            for block in self.blocks:
+                stack.enter_context(replaced_forward(block, lambda *_, **__: tokens))
+            return self.encode(inputs, *extras)
+
     # What a modality says of its inputs.
+
+    def single(self, count: int, *context: Any) -> tuple[Tensor, Sequence[Any]]:
+        """What the model runs on if each of its examples is a single token: inputs and extras."""
+        raise NotImplementedError
 
     def context(self, inputs: Tensor, *extras: Any) -> tuple[Any, ...]:
         """What :meth:`recall` needs, tensors with B rows."""

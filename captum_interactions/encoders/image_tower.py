@@ -138,6 +138,20 @@ class ImageTower(BlockTower):
         first = torch.zeros(len(states), dtype=torch.long, device=states.device)
         return states, pixels, extras, (first, None) if self.pools_first else None
 
+    def single(
+        self, count: int, shape: tuple[int, ...], *extras: Any
+    ) -> tuple[Tensor, Sequence[Any]]:
+        pixels = torch.zeros((), dtype=self.dtype, device=self.device)
+        return pixels.expand(count, *shape), ()
+
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        count = len(self._special_tokens(inputs))
+        if not count:
+            return None
+        rows, columns = self._grid(inputs.shape)
+        places = torch.arange(count + rows * columns, device=inputs.device)
+        return (places < count).expand(len(inputs), -1)
+
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
         if layer != "input":
             return super().fold(layer, attribution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from captum_interactions.encoders.axes import Frame, ImageAxis
@@ -81,6 +82,16 @@ class NaflexTower(ImageTower):
             )
         own = (mask.to(self.device), shapes.to(self.device))
         return TowerInputs(patches.to(self.device, self.dtype), own, tuple(axes))
+
+    def single(
+        self, count: int, shape: tuple[int, ...], *extras: Any
+    ) -> tuple[Tensor, Sequence[Any]]:
+        patches, _ = super().single(count, (1, *shape[1:]))
+        sizes = torch.ones((count, 2), dtype=torch.long, device=self.device)
+        return patches, (sizes[:, :1], sizes)
+
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        return None
 
     def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
         return cast(Tensor, extras[0].bool())

@@ -185,6 +185,14 @@ class TextTower(BlockTower):
         pooled = None if position is None else (position, self.token_mask(ids, mask))
         return states[:, :length], ids, () if self.fixed_length else (mask,), pooled
 
+    def single(self, count: int, ids: Tensor, *_: Any) -> tuple[Tensor, Sequence[Any]]:
+        end = self.end_of_text if isinstance(self.end_of_text, int) else 0
+        alone = ids.new_full((count, 1), end)
+        return alone, () if self.fixed_length else (torch.ones_like(alone),)
+
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        return self._is_special(self._ids(inputs))
+
     def _ids(self, inputs: Tensor) -> Tensor:
         """Token ids, checked; ids that a noise of zero has turned into floats are turned back."""
         if inputs.dim() != 2 or not inputs.numel() or inputs.dtype is torch.bool:

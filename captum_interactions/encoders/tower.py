@@ -71,6 +71,13 @@ class Tower(nn.Module):
         """True for tokens that can reach the embedding, (B, T); None if all of them can."""
         return None
 
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        """True for tokens that stand for no part of the input, (B, T); None if there are none.
+
+        These are tokens at blocks: the class token and registers, start and end of a text.
+        """
+        return None
+
     def check(self, inputs: Tensor, *extras: Any) -> None:
         """Raise an error that says what came and what was expected, if the tower cannot take it."""
 

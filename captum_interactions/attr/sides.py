@@ -1,0 +1,221 @@
+"""First-order attributions: the score as a function of one input, with the other held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+
+from captum_interactions.attr.paths import (
+    Baseline,
+    _check_embedding,
+    _check_extras,
+    _check_tensor,
+    _features,
+    _ordinary,
+    _references,
+)
+from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
+from captum_interactions.encoders.wrapper import unit, widen
+
+Attributions = tuple[Tensor | None, Tensor | None]
+Baselines = Baseline | tuple[Baseline, Baseline]
+
+
+@dataclass(frozen=True)
+class Side:
+    """B inputs of one tower, carried to a layer."""
+
+    name: str
+    """``"a"`` or ``"b"``, for messages."""
+    tower: Tower
+    layer: Layer
+    features: Tensor
+    """Features (B, *F) at the layer, in the model's own type."""
+    starts: tuple[Tensor, ...]
+    """Features of each reference, (B, *F) or (1, *F); none if no reference is asked for."""
+    context: tuple[Any, ...]
+    token_mask: Tensor
+    """1 for tokens that can reach the embedding, else 0, (B, T)."""
+    special: Tensor
+    """True for tokens that stand for no part of the input, (B, T)."""
+    embedding: Tensor
+    """Unit embeddings of the inputs, (B, K)."""
+
+    @property
+    def parts(self) -> Tensor:
+        """1 for tokens that stand for a part of the input and can reach the embedding, (B, T)."""
+        return self.token_mask * ~self.special
+
+    @property
+    def wide(self) -> Tensor:
+        """Features in float32 or wider, so that attributions are accumulated there."""
+        return widen(self.features).requires_grad_()
+
+    @property
+    def score(self) -> Callable[..., Tensor]:
+        """``(features, other embedding, *context) -> (B,)``: the cosine, as Captum calls it."""
+
+        def score(features: Tensor, other: Tensor, *context: Any) -> Tensor:
+            states = features.to(self.features.dtype)
+            return (unit(self.tower.embed(self.layer, states, *context)) * other).sum(-1)
+
+        return score
+
+    def fold(self, attribution: Tensor) -> Tensor:
+        """Sum an attribution of features over tokens, (B, T); padding has none."""
+        return self.tower.fold(self.layer, widen(attribution.detach())) * self.token_mask
+
+
+class FirstOrderAttribution(Attribution):
+    """Base class of attributions of the tokens of either input, with the other input held fixed.
+
+    Args:
+        wrapper (DualEncoderWrapper): The dual encoder.
+        layers (tuple, optional): ``(layer_a, layer_b)``, where tokens live. Default: None,
+            ``wrapper.default_layers``
+
+    Raises:
+        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
+        ValueError: If a layer does not exist.
+    """
+
+    order: ClassVar[Literal[1, 2]] = 1
+    """1 if attributions are of tokens, 2 if of pairs of tokens."""
+    needs: ClassVar[str] = "two encoders"
+    """What a wrapper must have."""
+    cost: ClassVar[str]
+    """What a pair costs, in encoder passes."""
+
+    def __init__(
+        self, wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer] | None = None
+    ) -> None:
+        if not isinstance(wrapper, DualEncoderWrapper):
+            raise TypeError(
+                f"{type(self).__name__} needs both encoders, so it takes a DualEncoderWrapper "
+                f"(see wrap), but got {type(wrapper).__name__}"
+            )
+        layers = wrapper.default_layers if layers is None else layers
+        if not isinstance(layers, tuple) or len(layers) != 2:
+            raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
+        Attribution.__init__(self, wrapper)
+        self.wrapper = wrapper
+        self.layers: tuple[Layer, Layer] = (
+            wrapper.tower_a.resolve_layer(layers[0]),
+            wrapper.tower_b.resolve_layer(layers[1]),
+        )
+
+    def _open(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        target: Any,
+        additional_forward_args: Any,
+        baselines: Baselines = None,
+        *,
+        references: bool = False,
+    ) -> tuple[Side, Side]:
+        """Check a batch of pairs and carry both sides to their layers; no gradient is taken."""
+        if target is not None:
+            raise ValueError(
+                f"target must be None, because a similarity has a single output, but got {target!r}"
+            )
+        _check_pair(inputs)
+        all_baselines = _split_baselines(baselines)
+        extras = self.wrapper.split_additional(additional_forward_args)
+        towers = (self.wrapper.tower_a, self.wrapper.tower_b)
+        side_a, side_b = (
+            open_side("ab"[i], towers[i], self.layers[i], inputs[i], extras[i], all_baselines[i],
+                      references=references)
+            for i in range(2)
+        )  # fmt: skip
+        if side_a.embedding.shape != side_b.embedding.shape:
+            raise ValueError(
+                "both towers must embed into the same space, but gave embeddings of shape "
+                f"{tuple(side_a.embedding.shape)} and {tuple(side_b.embedding.shape)}"
+            )
+        return side_a, side_b
+
+
+def first_layers(wrapper: DualEncoderWrapper) -> tuple[Layer, Layer] | None:
+    """Where tokens hold nothing of each other yet: layer 0, or the input if there are no blocks."""
+    if not isinstance(wrapper, DualEncoderWrapper):
+        return None
+    a, b = (0 if t.n_blocks else "input" for t in (wrapper.tower_a, wrapper.tower_b))
+    return cast(Layer, a), cast(Layer, b)
+
+
+def open_side(
+    name: str,
+    tower: Tower,
+    layer: Layer,
+    inputs: Tensor,
+    extras: tuple[Any, ...],
+    baseline: Baseline = None,
+    *,
+    references: bool = False,
+) -> Side:
+    """Check one side's inputs and carry them, and if wanted their references, to the layer.
+
+    Raises:
+        TypeError: If inputs are on another device than the tower.
+        ValueError: If inputs or baselines are not what the tower takes.
+    """
+    extras = tuple(_ordinary(extra) for extra in extras)
+    inputs = _ordinary(inputs)
+    _check_tensor(f"input {name}", tower, inputs)
+    _check_extras(name, tower, inputs, extras)
+    tower.check(inputs, *extras)
+    baselines = _references(name, tower, inputs, baseline, extras) if references else []
+    with torch.no_grad():
+        features, starts, context = _features(tower, layer, inputs, baselines, extras)
+        embedding = tower.embed(layer, features, *context)
+        _check_embedding(f"input {name}", embedding, may_vanish=False)
+        shape = tower.fold(layer, torch.empty_like(features, device="meta")).shape
+        reached = special = None
+        if layer != "input":
+            reached = tower.token_mask(inputs, *extras)
+            special = tower.special_tokens(inputs, *extras)
+        if reached is None:
+            reached = torch.ones(shape, device=features.device)
+        if special is None or special.shape != shape:
+            special = torch.zeros(shape, dtype=torch.bool, device=features.device)
+    return Side(
+        name=name,
+        tower=tower,
+        layer=layer,
+        features=features,
+        starts=starts,
+        context=context,
+        token_mask=widen(reached.to(features.dtype)),
+        special=special,
+        embedding=unit(embedding),
+    )
+
+
+def _check_pair(inputs: tuple[Tensor, Tensor]) -> None:
+    if not isinstance(inputs, tuple) or len(inputs) != 2:
+        came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
+        raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
+    for name, tensor in zip("ab", inputs, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
+    if inputs[0].shape[:1] != inputs[1].shape[:1]:
+        raise ValueError(
+            "aligned pairs need as many rows in a as in b, but got shapes "
+            f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
+        )
+
+
+def _split_baselines(baselines: Baselines) -> tuple[Baseline, Baseline]:
+    if not isinstance(baselines, tuple):
+        scalar = isinstance(baselines, (int, float))
+        baselines = (baselines, baselines if scalar else None)
+    if len(baselines) != 2:
+        raise ValueError(
+            f"baselines must be one for each of the two inputs, but got {len(baselines)}"
+        )
+    return baselines
