@@ -54,11 +54,11 @@ class CLIPSurgery(AttentionAttribution):
     Special tokens are zero. Not defined for causal towers, and only for blocks that normalise
     before their parts: elsewhere a second path without MLP has no meaning.
 
-    Source: Li, Wang, Duan, Zhang and Li, "A Closer Look at the Explainability of Contrastive
-    Language-Image Pre-training" (arXiv 2304.05653). The authors subtract the embedding of an empty string from a
-    single text; here it is the wrapper's reference (special tokens with padding between), or
-    any baseline. They average each text over 85 prompts and take 59 class names as the redundant
-    set: pass such embeddings as ``redundant``.
+    Source: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image
+    Pre-training" (arXiv 2304.05653). The authors subtract the embedding of an empty string from a
+    single text; here it is the wrapper's reference (special tokens with padding between), or any
+    baseline. They average each text over 85 prompts and take 59 class names as the redundant set:
+    pass such embeddings as ``redundant``.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.

@@ -32,8 +32,8 @@ class GAME(AttentionAttribution):
 
     Source: Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal
     and Encoder-Decoder Transformers", ICCV 2021 (arXiv 2103.15679). Heads are averaged after
-    product and ReLU, as there. The authors' program for CLIP divides a text's map by its sum; here it keeps
-    its scale.
+    product and ReLU, as there. The authors' program for CLIP divides a text's map by its sum; here
+    it keeps its scale.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.

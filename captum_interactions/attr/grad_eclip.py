@@ -33,12 +33,13 @@ class GradECLIP(AttentionAttribution):
     minmax stretches the cosines of the tokens that are shown (no special tokens, no padding) to
     [0, 1]; if they are all alike, it is 1. Blocks l are summed before the ReLU.
 
-    Source: Zhao, Wang, Kwan and Chan, "Gradient-based Visual Explanation for Transformer-based
-    CLIP", ICML 2024. This is their formula for the attention that the model really has. The published program explains another model: it computes the last block's attention
-    anew with one head of the full width in the place of the model's own heads, so score and
-    gradient are not the model's, and it passes queries and keys through the *output* projection
-    before their cosine (see "Debunking Grad-ECLIP", arXiv 2605.12952). It also divides a text's map
-    by its sum; here it keeps its scale. With one head, the formula above is the paper's.
+    Source: Zhao et al., "Gradient-based Visual Explanation for Transformer-based CLIP", ICML 2024.
+    This is their formula for the attention that the model really has. The published program
+    explains another model: it computes the last block's attention anew with one head of the full
+    width in the place of the model's own heads, so score and gradient are not the model's, and it
+    passes queries and keys through the *output* projection before their cosine (see "Debunking
+    Grad-ECLIP", arXiv 2605.12952). It also divides a text's map by its sum; here it keeps its
+    scale. With one head, the formula above is the paper's.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.

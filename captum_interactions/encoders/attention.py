@@ -48,6 +48,8 @@ class Attention(NamedTuple):
     """Probabilities (B, H, T, T): rows are queries and sum to one."""
     mixed: Tensor
     """Weighted values before the output projection, (B, T, H, d)."""
+    mask: Tensor | None
+    """What is added to logits, or False where weights are zero; broadcasts to ``weights``."""
 
 
 @dataclass
@@ -79,8 +81,12 @@ class Recording:
     @property
     def is_causal(self) -> bool:
         """Whether no token attends to a later one."""
-        weights = self.blocks[-1].attention.weights
-        return weights.shape[-1] > 1 and not weights.detach().triu(1).any()
+        mask = self.blocks[-1].attention.mask
+        if mask is None or mask.shape[-1] == 1:
+            return False
+        hidden = ~mask if mask.dtype is torch.bool else mask < -1e4
+        later = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
+        return bool((hidden | ~later).all())
 
 
 def record(
@@ -177,7 +183,6 @@ def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) 
     """Ordinary attention weights: a :data:`Weigh`."""
     logits = query @ key.transpose(-1, -2)
     if mask is not None:
-        mask = mask[..., : key.shape[-2]]
         if mask.dtype is torch.bool:
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         else:
@@ -207,9 +212,10 @@ class _Recorder:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
     ) -> Attention:
+        mask = None if mask is None else mask[..., : key.shape[-2]]
         weights = self.weigh(query * scaling**0.5, key * scaling**0.5, value * scaling**0.5, mask)
         mixed = (weights @ value).transpose(1, 2).contiguous()
-        self.calls.append(Attention(query, key, value, weights, mixed))
+        self.calls.append(Attention(query, key, value, weights, mixed, mask))
         return self.calls[-1]
 
     def watch(self, stack: ExitStack) -> None:
