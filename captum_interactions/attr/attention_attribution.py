@@ -69,7 +69,7 @@ class AttentionAttribution(FirstOrderAttribution, GradientAttribution):
         FirstOrderAttribution.__init__(self, wrapper, (first[0], first[1]) if first else None)
         self.undefined = {}
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],

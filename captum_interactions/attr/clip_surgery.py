@@ -78,7 +78,7 @@ class CLIPSurgery(AttentionAttribution):
         ...     batch.inputs, additional_forward_args=batch.additional_forward_args
         ... )
         >>> a.shape, b is None
-        (torch.Size([1, 65]), True)
+        (torch.Size([1, 145]), True)
     """
 
     needs = (
@@ -94,7 +94,7 @@ class CLIPSurgery(AttentionAttribution):
     ) -> None:
         super().__init__(wrapper, n_blocks)
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
@@ -128,6 +128,12 @@ class CLIPSurgery(AttentionAttribution):
         """
         if not isinstance(redundant, tuple) or len(redundant) != 2:
             raise ValueError("redundant must be a pair of embeddings (N, K) or None, for a and b")
+        for name, embeddings in zip("ab", redundant, strict=True):
+            if embeddings is not None and (embeddings.dim() != 2 or not len(embeddings)):
+                raise ValueError(
+                    f"redundant embeddings {name} must have shape (N, K), but have shape "
+                    f"{tuple(embeddings.shape)}"
+                )
         sets = {"a": redundant[0], "b": redundant[1]}
         return self._attribute(inputs, target, additional_forward_args, baselines, redundant=sets)
 

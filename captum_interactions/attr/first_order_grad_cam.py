@@ -65,7 +65,7 @@ class FirstOrderGradCam(FirstOrderAttribution, GradientAttribution):
         super().__init__(wrapper, layers)
         self.relu_attributions = relu_attributions
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
@@ -107,7 +107,7 @@ class FirstOrderGradCam(FirstOrderAttribution, GradientAttribution):
             return side.score(layer(channels).transpose(1, 2), *rest)
 
         cam = LayerGradCam(score, layer).attribute(
-            side.wide.detach().transpose(1, 2).contiguous().requires_grad_(),
+            side.wide.transpose(1, 2).contiguous().requires_grad_(),
             additional_forward_args=(other.embedding, *side.context),
             relu_attributions=self.relu_attributions,
         )

@@ -43,7 +43,7 @@ class FirstOrderInputXGradient(FirstOrderAttribution, GradientAttribution):
 
     cost = "2 forward passes and a backward pass of each input"
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
@@ -70,7 +70,7 @@ class FirstOrderInputXGradient(FirstOrderAttribution, GradientAttribution):
         def multiply(side: Side, other: Side) -> Tensor:
             return side.fold(
                 InputXGradient(side.score).attribute(
-                    side.wide, additional_forward_args=(other.embedding, *side.context)
+                    side.wide.requires_grad_(), additional_forward_args=(other.embedding, *side.context)
                 )
             )
 

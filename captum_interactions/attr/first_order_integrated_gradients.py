@@ -51,7 +51,7 @@ class FirstOrderIntegratedGradients(FirstOrderAttribution, GradientAttribution):
 
     cost = "a forward pass of each input and its reference; per node, a pass and a backward pass"
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],

@@ -50,7 +50,7 @@ class FirstOrderOcclusion(FirstOrderAttribution, PerturbationAttribution):
     ) -> None:
         super().__init__(wrapper, first_layers(wrapper) if layers is None else layers)
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
@@ -83,7 +83,7 @@ class FirstOrderOcclusion(FirstOrderAttribution, PerturbationAttribution):
         """
 
         def occlude(side: Side, other: Side) -> Tensor:
-            features = side.wide.detach()
+            features = side.wide
             window = _window(side)
             parts = [
                 Occlusion(side.score).attribute(

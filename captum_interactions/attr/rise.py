@@ -67,7 +67,7 @@ class RISE(FirstOrderAttribution, PerturbationAttribution):
         super().__init__(wrapper, first_layers(wrapper) if layers is None else layers)
         self.centered = centered
 
-    @log_usage()
+    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
@@ -156,7 +156,7 @@ def _masked(side: Side, start: Tensor, masks: Tensor) -> Tensor:
     kept = masks.unsqueeze(1).expand(-1, len(side.features), -1)
     kept = torch.where(side.special, 1.0, kept)
     spread = side.tower.spread(side.layer, kept, side.features.shape)
-    features = side.wide.detach()
+    features = side.wide
     base = start.to(features.dtype)
     return (base + spread * (features - base)).flatten(0, 1)
 

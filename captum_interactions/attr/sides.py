@@ -54,7 +54,7 @@ class Side:
     @property
     def wide(self) -> Tensor:
         """Features in float32 or wider, so that attributions are accumulated there."""
-        return widen(self.features).requires_grad_()
+        return widen(self.features).detach()
 
     @property
     def score(self) -> Callable[..., Tensor]:

@@ -4,7 +4,8 @@ Models run whatever attention is fastest, and most kinds give no weights away. T
 ``transformers`` look their attention function up when they run, so for one run we hand them ours:
 plain matrix products, whose weights gradients flow through. Meanwhile the model makes the masks
 that its own plain ("eager") attention takes; its config and the table of functions are put back
-when the run ends, also by an error.
+when the run ends, also by an error. The table serves all models: one that runs plain attention in
+another thread meanwhile gets the same products, without dropout.
 """
 
 from __future__ import annotations
