@@ -59,6 +59,7 @@ class CLIPSurgery(AttentionAttribution):
     single text; here it is the wrapper's reference (special tokens with padding between), or any
     baseline. They average each text over 85 prompts and take 59 class names as the redundant set:
     pass such embeddings as ``redundant``.
+    They stretch each map to [0, 1]; here it keeps its zero, below which most tokens may lie.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.

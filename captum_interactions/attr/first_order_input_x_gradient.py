@@ -70,7 +70,8 @@ class FirstOrderInputXGradient(FirstOrderAttribution, GradientAttribution):
         def multiply(side: Side, other: Side) -> Tensor:
             return side.fold(
                 InputXGradient(side.score).attribute(
-                    side.wide.requires_grad_(), additional_forward_args=(other.embedding, *side.context)
+                    side.wide.requires_grad_(),
+                    additional_forward_args=(other.embedding, *side.context),
                 )
             )
 
