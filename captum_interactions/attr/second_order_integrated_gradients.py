@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from captum.attr import GradientAttribution
@@ -95,6 +95,13 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         >>> attributions.shape, delta.shape
         (torch.Size([2, 4, 5]), torch.Size([2]))
     """
+
+    order: ClassVar[Literal[1, 2]] = 2
+    needs: ClassVar[str] = "two differentiable encoders"
+    cost: ClassVar[str] = (
+        "n_steps forward passes from the layer on; n_steps Jacobian products on each side for each "
+        "token of the shorter one"
+    )
 
     def __init__(
         self,
