@@ -35,7 +35,7 @@ class FirstOrderMap:
     settings: dict[str, Any] = field(default_factory=dict)
     """The method and its options."""
 
-    def marginal_a(self, b: Any = None) -> Tensor:  # noqa: ARG002
+    def marginal_a(self, b: Any = None) -> Tensor:
         """Attributions of the tokens of a, shape (Ta,), the same for every selection of b.
 
         Raises:
@@ -43,11 +43,11 @@ class FirstOrderMap:
         """
         return self._values("a")
 
-    def marginal_b(self, a: Any = None) -> Tensor:  # noqa: ARG002
+    def marginal_b(self, a: Any = None) -> Tensor:
         """Attributions of the tokens of b, shape (Tb,), the same for every selection of a."""
         return self._values("b")
 
-    def heatmap(self, selection: Any = None) -> NDArray[np.float32]:  # noqa: ARG002
+    def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
         """Attributions of the patches of an image (rows, columns) or the cells of a sound.
 
         Raises:
@@ -62,7 +62,7 @@ class FirstOrderMap:
             f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
         )
 
-    def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:  # noqa: ARG002
+    def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
         """(word, weight) of a text, in reading order; of b, if both are texts.
 
         Raises:

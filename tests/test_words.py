@@ -36,7 +36,7 @@ SPACED = {
         "👨\u200d👩\u200d👧\u200d👦 🏴\U000e0067\U000e0062\U000e007f"
     ),
     "\n  two\n\tlines   and  more\n": "two lines and more",
-    "x²+½=3.14 C++ #tag": "x² + ½ = 3 . 14 C + + # tag",
+    "x²+½=3.14 C++ #tag": "x² + ½ = 3.14 C + + # tag",
 }
 UNSPACED = [
     "東京都の東京タワーはTokyoにある。ﾃﾚﾋﾞ",
