@@ -37,7 +37,8 @@ def explain(
             an error. Default: False
         options: Options of the method: of its constructor (``layers``, ``normalization``) and of
             its ``decompose`` (``n_steps``, ``method``, ``baselines``, ``internal_batch_size``,
-            ``show_progress``). ``n_steps`` is ``wrapper.default_n_steps`` by default.
+            ``show_progress``). ``n_steps``, where there is one, is ``wrapper.default_n_steps`` by
+            default.
 
     Returns:
         InteractionMap: score, constant, main effects and interactions, with tokens and words.
@@ -48,7 +49,8 @@ def explain(
         FileNotFoundError: If an image path does not exist.
 
     Warns:
-        UserWarning: If the convergence delta exceeds a tenth of the score or of the interactions.
+        UserWarning: If the convergence delta of a method that converges exceeds a tenth of the
+            score or of the interactions.
 
     Examples::
 
@@ -82,7 +84,8 @@ def explain(
     batch = wrapper.prepare(a, b, truncation=truncation)
     if len(batch.axes_a) != 1:
         raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
-    options.setdefault("n_steps", wrapper.default_n_steps)
+    if "n_steps" in to_call:
+        options.setdefault("n_steps", wrapper.default_n_steps)
     parts = explainer.decompose(
         batch.inputs,
         additional_forward_args=batch.additional_forward_args,
@@ -90,7 +93,8 @@ def explain(
     )
     if explainer.normalization != "none":
         _check_score(wrapper, batch, float(parts.score[0]))
-    _check_delta(parts)
+    if explainer.has_convergence_delta():
+        _check_delta(parts)
     axis_a, axis_b = (
         axis.at_input() if layer == "input" else axis
         for axis, layer in zip((batch.axes_a[0], batch.axes_b[0]), explainer.layers, strict=True)
