@@ -25,8 +25,10 @@ from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.functional import Decomposition, Quadrature, quadrature
 
-_SAMPLED_NODES = 5
-"""Nodes of the Shapley integral over sampled coalitions; the error of sampling is larger by far."""
+_SAMPLED_NODES = 8
+"""Nodes of the Shapley integral over drawn coalitions. For 144 patches and 12 words of the bundled
+model, the values of all players missed ``score − baseline`` by 9 % of it with five nodes, and by
+1 % with eight."""
 
 _T = TypeVar("_T")
 
@@ -359,8 +361,9 @@ class ShapleyInteractions(InteractionIndex):
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.
         layers (tuple, optional): As of :class:`BanzhafInteractions`.
-        n_nodes (int, optional): Nodes of the integral over p. Default: None, as many as make it
-            exact, but five at most where coalitions are drawn
+        n_nodes (int, optional): Nodes of the integral over p. Standard errors do not know what too
+            few of them miss; the ``convergence_delta`` does. Default: None, as many as make it
+            exact, but eight at most where coalitions are drawn
         normalization (str, optional): As of :class:`BanzhafInteractions`. Default: ``"cosine"``
 
     Raises:
