@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from captum_interactions.attr.coalition_games import Game, Terms
+from captum_interactions.attr.interaction_index import BanzhafInteractions, ShapleyInteractions
 from captum_interactions.attr.second_order_integrated_gradients import (
     SecondOrderIntegratedGradients,
 )
 
 ATTRIBUTIONS: dict[str, Any] = {
     "second_order_integrated_gradients": SecondOrderIntegratedGradients,
+    "banzhaf_interactions": BanzhafInteractions,
+    "shapley_interactions": ShapleyInteractions,
 }
 """Names by which ``explain`` and the command line know attribution methods."""
 
@@ -42,4 +46,13 @@ def attributions() -> list[AttributionInfo]:
     ]
 
 
-__all__ = ["ATTRIBUTIONS", "AttributionInfo", "SecondOrderIntegratedGradients", "attributions"]
+__all__ = [
+    "ATTRIBUTIONS",
+    "AttributionInfo",
+    "BanzhafInteractions",
+    "Game",
+    "SecondOrderIntegratedGradients",
+    "ShapleyInteractions",
+    "Terms",
+    "attributions",
+]

@@ -12,6 +12,13 @@ from captum.log import log_usage
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_interactions.attr.pairs import (
+    Baselines,
+    check_explainer,
+    check_target,
+    open_pair,
+    resolve_layers,
+)
 from captum_interactions.attr.paths import (
     Baseline,
     Groups,
@@ -35,7 +42,6 @@ _NOT_COMPLETE = (
     "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not complete, "
     "so they have no convergence delta and no decomposition"
 )
-Baselines = Baseline | tuple[Baseline, Baseline]
 Side = Literal["a", "b"]
 
 
@@ -111,24 +117,11 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         *,
         normalization: Normalization = "cosine",
     ) -> None:
-        if not isinstance(wrapper, DualEncoderWrapper):
-            raise TypeError(
-                "SecondOrderIntegratedGradients needs both encoders, so it takes a "
-                f"DualEncoderWrapper (see wrap), but got {type(wrapper).__name__}"
-            )
-        if normalization not in ("cosine", "frozen", "none"):
-            raise ValueError(
-                f"normalization must be 'cosine', 'frozen' or 'none', but got {normalization!r}"
-            )
+        check_explainer("SecondOrderIntegratedGradients", wrapper, normalization)
         layers = wrapper.default_layers if layers is None else layers
-        if not isinstance(layers, tuple) or len(layers) != 2:
-            raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
+        self.layers = resolve_layers(wrapper, layers)
         GradientAttribution.__init__(self, wrapper)
         self.wrapper = wrapper
-        self.layers: tuple[Layer, Layer] = (
-            wrapper.tower_a.resolve_layer(layers[0]),
-            wrapper.tower_b.resolve_layer(layers[1]),
-        )
         self.normalization: Normalization = normalization
         self._multiply_by_inputs = multiply_by_inputs
 
@@ -233,7 +226,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             TypeError: If inputs are not a pair of tensors, or are on another device.
             ValueError: If shapes, values or options are not as described.
         """
-        self._check_target(target)
+        check_target(target)
         if full_resolution not in (None, "a", "b"):
             raise ValueError(
                 f"full_resolution must be None, 'a' or 'b', but got {full_resolution!r}"
@@ -352,7 +345,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             Tensor: the sum of each map minus ``s(a, b) - s(a, r_b) - s(r_a, b) + s(r_a, r_b)``,
             shape (B,).
         """
-        self._check_target(target)
+        check_target(target)
         if not self._multiply_by_inputs:
             raise ValueError(_NOT_COMPLETE)
         if isinstance(attributions, tuple):
@@ -439,33 +432,17 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
     ) -> tuple[Path, Path]:
-        if not isinstance(inputs, tuple) or len(inputs) != 2:
-            came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
-            raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
-        for name, tensor in zip("ab", inputs, strict=True):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
-        if inputs[0].shape[:1] != inputs[1].shape[:1]:
-            raise ValueError(
-                "aligned pairs need as many rows in a as in b, but got shapes "
-                f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
-            )
-        if not isinstance(baselines, tuple):
-            scalar = isinstance(baselines, (int, float))
-            baselines = (baselines, baselines if scalar else None)
-        if len(baselines) != 2:
-            raise ValueError(
-                f"baselines must be one for each of the two inputs, but got {len(baselines)}"
-            )
-        extras_a, extras_b = self.wrapper.split_additional(additional_forward_args)
-        path_a = self._open_side("a", inputs[0], baselines[0], extras_a, groups_a)
-        path_b = self._open_side("b", inputs[1], baselines[1], extras_b, groups_b)
-        if path_a.embedding.shape != path_b.embedding.shape:
-            raise ValueError(
-                "both towers must embed into the same space, but gave embeddings of shape "
-                f"{tuple(path_a.embedding.shape)} and {tuple(path_b.embedding.shape)}"
-            )
-        return path_a, path_b
+        return open_pair(
+            self.wrapper,
+            self.layers,
+            inputs,
+            baselines,
+            additional_forward_args,
+            groups_a,
+            groups_b,
+            normalization=self.normalization,
+            multiply_by_inputs=self._multiply_by_inputs,
+        )
 
     def _open_side(
         self, side: Side, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...], groups: Any
@@ -482,12 +459,6 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             normalization=self.normalization,
             multiply_by_inputs=self._multiply_by_inputs,
         )
-
-    def _check_target(self, target: Any) -> None:
-        if target is not None:
-            raise ValueError(
-                f"target must be None, because a similarity has a single output, but got {target!r}"
-            )
 
     def _check_complete(self, paths: Sequence[Path]) -> None:
         if not self._multiply_by_inputs:
