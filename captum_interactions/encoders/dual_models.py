@@ -227,7 +227,7 @@ def _audio_tower(model: Any, processor: Any) -> AudioTower:
         find_blocks(model, encoder),
         [f"{encoder}.patch_embed"],
         n_stretches=config.spec_size // config.num_mel_bins,
-        n_mel_bins=config.num_mel_bins,
+        mean_level=f"{encoder}.batch_norm.running_mean",
         feature_extractor=part_of(processor, "feature_extractor", "nb_max_samples"),
         answer=_swin_stage,
     )
