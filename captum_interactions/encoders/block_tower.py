@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -9,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.cut import replaced_forward, starting_at, states_entering
+from captum_interactions.encoders.cut import (
+    as_written,
+    replaced_forward,
+    starting_at,
+    states_entering,
+)
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
-from captum_interactions.encoders.tower import Tower
+from captum_interactions.encoders.tower import Layer, Tower
 
 Run = Callable[..., Tensor]
 """``(model, inputs, *extras) -> (B, K)``: a model's own embedding."""
+
+_QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\.")
+"""Where PyTorch keeps modules that are quantised for inference."""
 
 
 class BlockTower(Tower):
@@ -66,9 +75,15 @@ class BlockTower(Tower):
     def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
         return self._run(self.model, inputs, *extras)
 
+    def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
+        _check_differentiable(self.model)
+        with as_written(self.model):
+            return super().embed(layer, features, *context)
+
     def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        block = self.model.get_submodule(self._blocks[layer])
-        states = states_entering(block, lambda: self.encode(inputs, *extras))
+        block = self._block(self._blocks[layer])
+        with as_written(self.model):
+            states = states_entering(block, lambda: self.encode(inputs, *extras))
         cells = None
         if states.dim() == 4:
             # A feature map (B, C, h, w): the tail must know its size.
@@ -84,15 +99,22 @@ class BlockTower(Tower):
             states = states.transpose(1, 2).unflatten(2, cells)
         elif self._tokens_first:
             states = states.transpose(0, 1)
-        blocks = [self.model.get_submodule(name) for name in self._blocks]
-        before = [self.model.get_submodule(name) for name in self._skipped] + blocks[:layer]
+        blocks = [self._block(name) for name in self._blocks]
+        before = [self._block(name) for name in self._skipped] + blocks[:layer]
         answer = None if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
             if pooled is not None and is_poolable(blocks[-1]):
                 last = blocks[-1]
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             return self.encode(inputs, *extras)
+
+    def _block(self, name: str) -> nn.Module:
+        module = self.model.get_submodule(name)
+        original = module._modules.get("_orig_mod")
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        return module if original is None or hooked else original
 
     # What a modality says of its inputs.
 
@@ -121,3 +143,13 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
         return row.unsqueeze(1).expand_as(states)
 
     return forward
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    """Autograd passes over quantised parts in silence, as if they were constants."""
+    for name, module in model.named_modules():
+        if _QUANTISED.match(type(module).__module__ + "."):
+            raise TypeError(
+                f"{name} is a {type(module).__name__} quantised for inference, which has no "
+                "derivative: explain the model as it was before"
+            )
