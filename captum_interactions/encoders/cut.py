@@ -56,13 +56,36 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
     """
 
     def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
-        raise _Reached(_entering(args, kwargs))
+        raise _Reached(entering_states(args, kwargs))
 
     handle = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         run()
     except _Reached as reached:
         return reached.states
+    finally:
+        handle.remove()
+    raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+
+
+def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
+    """The hidden states that enter a block, and its output. What follows the block is not run.
+
+    Raises:
+        RuntimeError: If the run does not reach the block.
+    """
+    seen: list[tuple[Tensor, Any]] = []
+
+    def stop(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        entering = entering_states(args, kwargs)
+        seen.append((entering, output))
+        raise _Reached(entering)
+
+    handle = block.register_forward_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _Reached:
+        return seen[0]
     finally:
         handle.remove()
     raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
@@ -116,7 +139,8 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-def _entering(args: Any, kwargs: Any) -> Tensor:
+def entering_states(args: Any, kwargs: Any) -> Tensor:
+    """Which of a block's arguments holds its hidden states."""
     states = args[0] if args else kwargs[_name_of_states(kwargs)]
     assert isinstance(states, Tensor)
     return states

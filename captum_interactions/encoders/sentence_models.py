@@ -51,6 +51,9 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
         context_length=model.max_seq_length,
         prompt=prompt,
     )
+    tower.unit_modules = tuple(
+        name for name, part in model.named_children() if type(part).__name__ == "Normalize"
+    )
     if prompt and any(not getattr(module, "include_prompt", True) for module in model):
         tower._run = partial(_sentence, prompt_length=tower._prompt_length())
     return tower
