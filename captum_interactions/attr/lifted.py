@@ -15,6 +15,7 @@ from captum.attr import (
     InputXGradient,
     LayerAttribution,
     LayerFeatureAblation,
+    LayerGradCam,
     NeuronAttribution,
     PerturbationAttribution,
     Saliency,
@@ -64,7 +65,8 @@ class LiftedAttribution(PairAttribution):
       another ``feature_mask`` or window: a token's attribution is the mean over its features. One
       evaluation of the encoder serves all tokens j.
     - ``Layer...`` methods, such as ``LayerGradCam``, are given the features as the output of their
-      layer, channels first: (B, D, T). ``LayerGradCam`` takes no ReLU unless ``options`` say so.
+      layer, channels first: (B, D, T). ``LayerGradCam`` takes no ReLU unless ``options`` say so,
+      and its means are over tokens that are not padding.
     - ``DeepLift`` hooks modules. Its attributions sum up if all that is not linear, from the layer
       on, is a module that runs once (``nn.ReLU``, not ``F.relu``; attention and layer norm are
       not), and ``normalization`` is ``"frozen"`` or ``"none"``: a cosine is no module either.
@@ -394,6 +396,10 @@ class _Call:
             attributions = _channels_last(attributions)
         attributions = attributions.detach().unflatten(0, (n_copies, n_examples))
         folded = torch.stack([self.path.fold(copy, rows) for copy in attributions])
+        if isinstance(self.inner, LayerGradCam):
+            # Captum averages gradients over padding too, where there are none.
+            mask = self.path.token_mask[rows]
+            folded = folded * (mask.shape[1] / mask.sum(1, keepdim=True))
         if not isinstance(self.inner, PerturbationAttribution):
             return folded
         # Each feature of a token has the whole token's attribution.
