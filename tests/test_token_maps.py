@@ -16,6 +16,7 @@ from captum_interactions import (
     wrap,
 )
 from captum_interactions.attr import TokenDecomposition, TokenSimilarity
+from captum_interactions.encoders import ImageTower
 from tests import models
 from tests.expected import relative_error
 from tests.families import FAMILIES, text_config
@@ -186,3 +187,36 @@ def test_bad_input(wrapper):
         TokenSimilarity(wrapper).attribute((PIXELS, IDS), internal_batch_size=0)
     with pytest.raises(ValueError, match="floats of shape"):
         TokenSimilarity(wrapper).attribute((PIXELS[:, :2], IDS))
+
+
+class TokensFirst(nn.Module):
+    """Patches as (T, B, D) through two blocks, then layer norm and the mean, as older models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0) for _ in range(2)
+        )
+        self.norm = nn.LayerNorm(8)
+        models.randomise(self)
+
+    def forward(self, pixels):
+        states = self.stem(pixels).flatten(2).permute(2, 0, 1)
+        for block in self.blocks:
+            states = block(states)
+        return self.norm(states).mean(0)
+
+
+def test_blocks_with_tokens_first():
+    model = TokensFirst()
+    tower = ImageTower(
+        model, lambda m, x: m(x), ["blocks.0", "blocks.1"], patch=(4, 4), tokens_first=True
+    )
+    with torch.no_grad():
+        actual = tower.embed_tokens(PIXELS)
+        assert actual.shape == (2, 9, 8)
+        torch.testing.assert_close(actual.mean(1), tower.encode(PIXELS))
+        assert actual.std(1).min() > 1e-3
+    parts = TokenDecomposition(DualEncoderWrapper(tower, tower)).decompose((PIXELS, PIXELS.flip(0)))
+    assert parts.convergence_delta.abs().max() < 1e-5

@@ -21,6 +21,7 @@ from captum_interactions.attr.pairs import (
 from captum_interactions.attr.paths import Baseline, Normalization, Path
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.modes import explaining
+from captum_interactions.encoders.tower import take_rows
 from captum_interactions.encoders.wrapper import widen
 from captum_interactions.functional import Decomposition, Quadrature, integrated_vjp, quadrature
 
@@ -280,7 +281,7 @@ class IntegratedHessians(PairAttribution, GradientAttribution):
                     _points(path_b, examples, betas),
                 )
                 points_short, points_long = path_a_b if a_is_short else path_a_b[::-1]
-                output = sides.score(points_a, points_b, *sides.args_of(examples))
+                output = sides.score(points_a, points_b, *take_rows(sides.args, examples))
                 gradient = _gradient(output.sum(), points_short, create_graph=True)
                 tangent = differences[0][examples].to(gradient.dtype)
                 for total, mask in zip(totals, masks, strict=True):
@@ -345,12 +346,6 @@ class _Sides(NamedTuple):
                 value[rows // n_examples].to(widen(end).dtype).to(end.device) for value in nodes
             )
             yield (rows % n_examples).to(end.device), alphas, betas, weights
-
-    def args_of(self, examples: Tensor) -> tuple[Any, ...]:
-        return tuple(
-            value[examples] if isinstance(value, Tensor) and value.dim() else value
-            for value in self.args
-        )
 
     def corners(self) -> tuple[Tensor, ...]:
         """Scores (B,) of both inputs, of a alone, of b alone, and of the references."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr.paths import Path
+from captum_interactions.encoders.tower import take_rows
 from captum_interactions.encoders.wrapper import widen
 
 
@@ -63,10 +64,7 @@ def masked_embeddings(
         for first in range(0, n_rows, size):
             rows = torch.arange(first, min(first + size, n_rows), device=end.device)
             examples = rows % n_examples
-            context = tuple(
-                value[examples] if isinstance(value, Tensor) and value.dim() else value
-                for value in path.context
-            )
+            context = take_rows(path.context, examples)
             weights = path.tower.spread(path.layer, absent[rows], path.end.shape)
             total = torch.zeros((), device=end.device)
             for difference in differences:

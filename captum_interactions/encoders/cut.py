@@ -69,26 +69,24 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
 
 
 def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
-    """The hidden states that enter a block, and its output. What follows the block is not run.
+    """The hidden states that enter a block, and its output, the last time that it is run.
 
     Raises:
         RuntimeError: If the run does not reach the block.
     """
     seen: list[tuple[Tensor, Any]] = []
 
-    def stop(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        entering = entering_states(args, kwargs)
-        seen.append((entering, output))
-        raise _Reached(entering)
+    def look(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen[:] = [(entering_states(args, kwargs), output)]
 
-    handle = block.register_forward_hook(stop, with_kwargs=True)
+    handle = block.register_forward_hook(look, with_kwargs=True)
     try:
         run()
-    except _Reached:
-        return seen[0]
     finally:
         handle.remove()
-    raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+    if not seen:
+        raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+    return seen[0]
 
 
 @contextmanager

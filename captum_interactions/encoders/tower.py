@@ -193,9 +193,12 @@ def each_token(
     parts = []
     for some in rows.split(internal_batch_size or len(rows)):
         examples = some // n_tokens
-        own = (
-            value[examples] if isinstance(value, Tensor) and value.dim() else value
-            for value in context
-        )
-        parts.append(embed(states[examples, some % n_tokens], *own))
+        parts.append(embed(states[examples, some % n_tokens], *take_rows(context, examples)))
     return torch.cat(parts).reshape(n_examples, n_tokens, -1)
+
+
+def take_rows(context: Sequence[Any], rows: Tensor | slice) -> tuple[Any, ...]:
+    """Some rows of a context: of its tensors, that is; anything else serves all rows."""
+    return tuple(
+        value[rows] if isinstance(value, Tensor) and value.dim() else value for value in context
+    )
