@@ -128,3 +128,19 @@ def test_bad_options(wrapper):
         InteractionLIME(wrapper, kernel_width=0)
     with pytest.raises(ValueError, match="share tokens"):
         InteractionLIME(wrapper).attribute(PAIR, groups_a=[[1], [1]])
+
+
+def test_number_of_encoder_rows(capsys):
+    class Counting(torch.nn.Linear):
+        rows = 0
+
+        def forward(self, x):
+            self.rows += len(x)
+            return super().forward(x)
+
+    a, b = Counting(9, 3), Counting(8, 3)
+    lime = InteractionLIME(wrap((a, b)))
+    lime.attribute((torch.rand(1, 9), torch.rand(1, 8)), n_samples=50, show_progress=True)
+    assert a.rows <= 50 + 3  # the input for its embedding and its norm, and the reference
+    assert b.rows <= 50 + 3
+    assert "Encoder a" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from captum.attr import (
 )
 from torch import nn
 
-from captum_interactions import SecondOrderIntegratedGradients, wrap
+from captum_interactions import DualEncoderWrapper, SecondOrderIntegratedGradients, wrap
 from captum_interactions.attr import InteractionCAM, LiftedAttribution
 from captum_interactions.functional import corner_difference
 from tests import models
@@ -338,3 +338,15 @@ def test_bad_options(of_callables):
         )
     with pytest.raises(ValueError, match="side must be"):
         LiftedAttribution(of_callables, side="c")
+
+
+def test_one_encoder_for_both_sides():
+    tower = models.Sentences()
+    shared = DualEncoderWrapper(tower, tower)
+    ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 9]])
+    mask = torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    pair, extras = (ids, ids.flip(0)), (mask, mask.flip(0))
+    expected = SecondOrderIntegratedGradients(shared, (0, 1)).attribute(pair, None, None, extras)
+    for explainer in (IntegratedGradients, LayerIntegratedGradients):
+        lifted = LiftedAttribution(shared, (0, 1), explainer=explainer)
+        assert relative_error(lifted.attribute(pair, None, None, extras), expected) < 1e-5

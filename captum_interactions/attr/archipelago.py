@@ -94,6 +94,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
         internal_batch_size: int | None = None,
+        show_progress: bool = False,
     ) -> Tensor:
         """Interactions of every part of a with every part of b.
 
@@ -110,6 +111,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
                 share tokens; tokens in no group are always present. Default: None, every token
             internal_batch_size (int, optional): At most this many rows go through a tower at once.
                 Default: None, all
+            show_progress (bool, optional): Show progress bars. Default: False
 
         Returns:
             Tensor: shape (B, Ta, Tb), or (B, Ga, Gb) with groups. Padding is exactly zero.
@@ -121,7 +123,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         self._check_target(target)
         with explaining(self.wrapper):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
-            a, b = _both_sides(paths, internal_batch_size)
+            a, b = _both_sides(paths, internal_batch_size, show_progress)
             return self._interactions(a, b)
 
     def decompose(
@@ -131,6 +133,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         additional_forward_args: Any = None,
         *,
         internal_batch_size: int | None = None,
+        show_progress: bool = False,
     ) -> Decomposition:
         """Interactions, with what each part does alone: ``s(i) - s()``, when all else is absent.
 
@@ -140,7 +143,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         """
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
-            a, b = _both_sides(paths, internal_batch_size)
+            a, b = _both_sides(paths, internal_batch_size, show_progress)
             return Decomposition(
                 constant=(a.empty * b.empty).sum(-1),
                 main_effects_a=(a.absent @ b.empty.unsqueeze(-1)).squeeze(-1),
@@ -163,13 +166,15 @@ class Archipelago(PairAttribution, PerturbationAttribution):
 class _Differences:
     """What each part of B inputs of one tower adds to the embedding, in both contexts."""
 
-    def __init__(self, path: Path, mine: Tensor, internal_batch_size: int | None) -> None:
+    def __init__(
+        self, path: Path, mine: Tensor, internal_batch_size: int | None, show_progress: bool
+    ) -> None:
         live = mine.any(0).nonzero().flatten()
         alone = torch.eye(mine.shape[1], device=mine.device)[live]
         none, every = torch.zeros_like(alone[:1]), torch.ones_like(alone[:1])
         masks = torch.cat([alone, none, 1 - alone, every])
         masks = masks.unsqueeze(1).expand(-1, len(mine), -1)
-        embeddings = masked_embeddings(path, masks, internal_batch_size)
+        embeddings = masked_embeddings(path, masks, internal_batch_size, show_progress)
         alone, empty, without, full = embeddings.split([len(live), 1, len(live), 1])
         self.empty = empty[0]
         """Embedding with no part, (B, K)."""
@@ -186,10 +191,10 @@ def _of_all(rows: Tensor, path: Path, live: Tensor, mine: Tensor) -> Tensor:
 
 
 def _both_sides(
-    paths: tuple[Path, Path], internal_batch_size: int | None
+    paths: tuple[Path, Path], internal_batch_size: int | None, show_progress: bool
 ) -> tuple[_Differences, _Differences]:
     mine_a, mine_b = (players(path) for path in paths)
     return (
-        _Differences(paths[0], mine_a, internal_batch_size),
-        _Differences(paths[1], mine_b, internal_batch_size),
+        _Differences(paths[0], mine_a, internal_batch_size, show_progress),
+        _Differences(paths[1], mine_b, internal_batch_size, show_progress),
     )

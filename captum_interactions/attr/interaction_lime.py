@@ -93,6 +93,7 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         groups_b: Groups | None = None,
         seed: int = 0,
         internal_batch_size: int | None = None,
+        show_progress: bool = False,
     ) -> Tensor:
         """Coefficients of every pair of tokens.
 
@@ -113,6 +114,7 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
                 alone. Default: 0
             internal_batch_size (int, optional): At most this many rows go through a tower at once.
                 Default: None, all
+            show_progress (bool, optional): Show progress bars. Default: False
 
         Returns:
             Tensor: shape (B, Ta, Tb), or (B, Ga, Gb) with groups. Padding is exactly zero.
@@ -125,7 +127,9 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         self._check_target(target)
         with explaining(self.wrapper):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
-            (_, phi), (_, psi) = self._fit(paths, n_samples, seed, internal_batch_size)
+            (_, phi), (_, psi) = self._fit(
+                paths, n_samples, seed, internal_batch_size, show_progress
+            )
             return contract(phi, psi)
 
     def decompose(
@@ -137,6 +141,7 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         *,
         seed: int = 0,
         internal_batch_size: int | None = None,
+        show_progress: bool = False,
     ) -> Decomposition:
         """The whole surrogate: c, u, v and W. What it misses of the score is the delta.
 
@@ -144,11 +149,18 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         """
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
-            (first_a, phi), (first_b, psi) = self._fit(paths, n_samples, seed, internal_batch_size)
+            (first_a, phi), (first_b, psi) = self._fit(
+                paths, n_samples, seed, internal_batch_size, show_progress
+            )
             return decompose(phi, psi, path_a.embedding, path_b.embedding, first_a, first_b)
 
     def _fit(
-        self, paths: tuple[Path, Path], n_samples: int, seed: int, internal_batch_size: int | None
+        self,
+        paths: tuple[Path, Path],
+        n_samples: int,
+        seed: int,
+        internal_batch_size: int | None,
+        show_progress: bool,
     ) -> list[tuple[Tensor, Tensor]]:
         """Constant (B, K) and coefficients (B, G, K) of the embeddings of both sides."""
         mine = [players(path) for path in paths]
@@ -160,19 +172,27 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
                     f"{path.name}, but got {n_samples!r}"
                 )
         return [
-            self._fit_side(path, own, n_samples, seed + index, internal_batch_size)
+            self._fit_side(path, own, n_samples, seed + index, internal_batch_size, show_progress)
             for index, (path, own) in enumerate(zip(paths, mine, strict=True))
         ]
 
     def _fit_side(
-        self, path: Path, mine: Tensor, n_samples: int, seed: int, internal_batch_size: int | None
+        self,
+        path: Path,
+        mine: Tensor,
+        n_samples: int,
+        seed: int,
+        internal_batch_size: int | None,
+        show_progress: bool,
     ) -> tuple[Tensor, Tensor]:
         designs = [draw_masks(int(own.sum()), n_samples, seed) for own in mine]
         n_masks = max(len(design) for design in designs)
         present = torch.ones(n_masks, *mine.shape)
         for index, (design, own) in enumerate(zip(designs, mine.cpu(), strict=True)):
             present[: len(design), index, own] = design
-        embeddings = masked_embeddings(path, present.to(mine.device), internal_batch_size)
+        embeddings = masked_embeddings(
+            path, present.to(mine.device), internal_batch_size, show_progress
+        )
         first = embeddings.new_zeros(embeddings.shape[1:])
         coefficients = embeddings.new_zeros((len(mine), path.n_outputs, embeddings.shape[2]))
         for index, (design, own) in enumerate(zip(designs, mine, strict=True)):

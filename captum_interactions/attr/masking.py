@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_interactions.attr.paths import Path
 from captum_interactions.encoders.tower import take_rows
@@ -29,7 +30,10 @@ def players(path: Path) -> Tensor:
 
 
 def masked_embeddings(
-    path: Path, present: Tensor, internal_batch_size: int | None = None
+    path: Path,
+    present: Tensor,
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
 ) -> Tensor:
     """Embeddings with tokens or groups at their reference where ``present`` is 0.
 
@@ -41,6 +45,7 @@ def masked_embeddings(
         present (Tensor): 1 for what stays, shape (M, B, G).
         internal_batch_size (int, optional): At most this many rows go through the tower at once.
             Default: all ``M * B`` of them
+        show_progress (bool): Show a progress bar of these calls. Default: False
 
     Returns:
         Tensor: scaled embeddings, shape (M, B, K).
@@ -61,7 +66,8 @@ def masked_embeddings(
     differences = [end - widen(start) for start in path.starts]
     chunks = []
     with torch.no_grad():
-        for first in range(0, n_rows, size):
+        starts = range(0, n_rows, size)
+        for first in tqdm(starts, f"Encoder {path.name}", disable=not show_progress):
             rows = torch.arange(first, min(first + size, n_rows), device=end.device)
             examples = rows % n_examples
             context = take_rows(path.context, examples)
