@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from captum_interactions.attr.archipelago import Archipelago
 from captum_interactions.attr.coalition_games import Game, Terms
+from captum_interactions.attr.integrated_hessians import IntegratedHessians
+from captum_interactions.attr.interaction_cam import InteractionCAM
 from captum_interactions.attr.interaction_index import BanzhafInteractions, ShapleyInteractions
+from captum_interactions.attr.interaction_lime import InteractionLIME
+from captum_interactions.attr.lifted import LiftedAttribution
 from captum_interactions.attr.second_order_integrated_gradients import (
     SecondOrderIntegratedGradients,
 )
+from captum_interactions.attr.token_decomposition import TokenDecomposition
+from captum_interactions.attr.token_similarity import TokenSimilarity
 
 ATTRIBUTIONS: dict[str, Any] = {
     "second_order_integrated_gradients": SecondOrderIntegratedGradients,
     "banzhaf_interactions": BanzhafInteractions,
     "shapley_interactions": ShapleyInteractions,
+    "archipelago": Archipelago,
+    "lifted": LiftedAttribution,
+    "integrated_hessians": IntegratedHessians,
+    "interaction_lime": InteractionLIME,
+    "interaction_cam": InteractionCAM,
+    "token_similarity": TokenSimilarity,
+    "token_decomposition": TokenDecomposition,
 }
 """Names by which ``explain`` and the command line know attribution methods."""
 
@@ -48,11 +62,18 @@ def attributions() -> list[AttributionInfo]:
 
 __all__ = [
     "ATTRIBUTIONS",
+    "Archipelago",
     "AttributionInfo",
     "BanzhafInteractions",
     "Game",
+    "IntegratedHessians",
+    "InteractionCAM",
+    "InteractionLIME",
+    "LiftedAttribution",
     "SecondOrderIntegratedGradients",
     "ShapleyInteractions",
     "Terms",
+    "TokenDecomposition",
+    "TokenSimilarity",
     "attributions",
 ]

@@ -1,15 +1,92 @@
-"""What every attribution of a dual encoder checks before it explains aligned pairs."""
+"""What all attributions of pairs share: a wrapper, two layers, and checked inputs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+import torch
+from captum.attr import Attribution
 from torch import Tensor
 
 from captum_interactions.attr.paths import Baseline, Groups, Normalization, Path, open_path
 from captum_interactions.encoders import DualEncoderWrapper, Layer
+from captum_interactions.functional import Decomposition
 
 Baselines = Baseline | tuple[Baseline, Baseline]
+Side = Literal["a", "b"]
+
+
+class PairAttribution(Attribution):
+    """Base class of second-order attributions of a dual encoder.
+
+    Args:
+        wrapper (DualEncoderWrapper): The dual encoder.
+        layers (tuple, optional): ``(layer_a, layer_b)``, see
+            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
+            ``wrapper.default_layers``
+        normalization (str): The score that is explained, see there. Default: ``"cosine"``
+
+    Raises:
+        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
+        ValueError: If a layer does not exist or the normalization is unknown.
+    """
+
+    order: ClassVar[Literal[1, 2]] = 2
+    """1 if attributions are of tokens, 2 if of pairs of tokens."""
+    needs: ClassVar[str] = "two encoders"
+    """What a wrapper must have."""
+    cost: ClassVar[str]
+    """What a pair costs, in encoder passes."""
+
+    def __init__(
+        self,
+        wrapper: DualEncoderWrapper,
+        layers: tuple[Layer, Layer] | None = None,
+        normalization: Normalization = "cosine",
+    ) -> None:
+        check_explainer(type(self).__name__, wrapper, normalization)
+        Attribution.__init__(self, wrapper)
+        self.wrapper = wrapper
+        self.layers = resolve_layers(wrapper, wrapper.default_layers if layers is None else layers)
+        self.normalization: Normalization = normalization
+        self._multiply_by_inputs = True
+
+    def _open(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        baselines: Baselines = None,
+        additional_forward_args: Any = None,
+        groups_a: Groups | None = None,
+        groups_b: Groups | None = None,
+    ) -> tuple[Path, Path]:
+        """Check a batch of pairs and carry both sides to their layers; no gradient is taken."""
+        return open_pair(
+            self.wrapper,
+            self.layers,
+            inputs,
+            baselines,
+            additional_forward_args,
+            groups_a,
+            groups_b,
+            normalization=self.normalization,
+            multiply_by_inputs=self._multiply_by_inputs,
+        )
+
+    def _open_side(
+        self, side: Side, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...], groups: Any
+    ) -> Path:
+        is_a = side == "a"
+        return open_path(
+            side,
+            self.wrapper.tower_a if is_a else self.wrapper.tower_b,
+            self.layers[0] if is_a else self.layers[1],
+            inputs,
+            baseline,
+            extras,
+            groups,
+            normalization=self.normalization,
+            multiply_by_inputs=self._multiply_by_inputs,
+        )
 
 
 def check_explainer(name: str, wrapper: Any, normalization: str) -> None:
@@ -49,6 +126,26 @@ def check_target(target: Any) -> None:
         )
 
 
+def check_pair(inputs: tuple[Tensor, Tensor]) -> None:
+    """See that inputs are two tensors with as many rows.
+
+    Raises:
+        TypeError: If they are not a tuple of two tensors.
+        ValueError: If their numbers of rows differ.
+    """
+    if not isinstance(inputs, tuple) or len(inputs) != 2:
+        came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
+        raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
+    for name, tensor in zip("ab", inputs, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
+    if inputs[0].shape[:1] != inputs[1].shape[:1]:
+        raise ValueError(
+            "aligned pairs need as many rows in a as in b, but got shapes "
+            f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
+        )
+
+
 def open_pair(
     wrapper: DualEncoderWrapper,
     layers: tuple[Layer, Layer],
@@ -67,17 +164,7 @@ def open_pair(
         TypeError: If inputs are not a pair of tensors, or are on another device.
         ValueError: If shapes or values do not fit the towers, or each other.
     """
-    if not isinstance(inputs, tuple) or len(inputs) != 2:
-        came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
-        raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
-    for name, tensor in zip("ab", inputs, strict=True):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
-    if inputs[0].shape[:1] != inputs[1].shape[:1]:
-        raise ValueError(
-            "aligned pairs need as many rows in a as in b, but got shapes "
-            f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
-        )
+    check_pair(inputs)
     options: Any = {"normalization": normalization, "multiply_by_inputs": multiply_by_inputs}
     baseline_a, baseline_b = each_baseline(baselines)
     extras_a, extras_b = wrapper.split_additional(additional_forward_args)
@@ -104,3 +191,19 @@ def each_baseline(baselines: Baselines) -> tuple[Baseline, Baseline]:
             f"baselines must be one for each of the two inputs, but got {len(baselines)}"
         )
     return baselines
+
+
+def interactions_alone(interactions: Tensor, score: Tensor) -> Decomposition:
+    """The decomposition of a method that defines no constant and no main effects: these are zero.
+
+    Args:
+        interactions (Tensor): shape (B, Ta, Tb).
+        score (Tensor): shape (B,).
+    """
+    return Decomposition(
+        constant=torch.zeros_like(score),
+        main_effects_a=interactions.new_zeros(interactions.shape[:2]),
+        main_effects_b=interactions.new_zeros(interactions.shape[::2]),
+        interactions=interactions,
+        score=score,
+    )

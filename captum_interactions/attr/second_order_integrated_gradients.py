@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, overload
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from captum_interactions.attr.pairs import (
-    Baselines,
-    check_explainer,
-    check_target,
-    open_pair,
-    resolve_layers,
-)
+from captum_interactions.attr.pairs import Baselines, PairAttribution, Side, check_target
 from captum_interactions.attr.paths import (
     Baseline,
     Groups,
     Normalization,
     Path,
     Products,
-    open_path,
+    taking_products,
 )
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.functional import (
     Decomposition,
     Factors,
-    Quadrature,
     contract,
     corner_difference,
     quadrature,
@@ -42,10 +33,9 @@ _NOT_COMPLETE = (
     "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not complete, "
     "so they have no convergence delta and no decomposition"
 )
-Side = Literal["a", "b"]
 
 
-class SecondOrderIntegratedGradients(GradientAttribution):
+class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
     r"""Which part of input a matched, or clashed with, which part of input b?
 
     For a dual encoder :math:`s(a, b) = \langle g(a), h(b)\rangle` with references
@@ -102,11 +92,9 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         (torch.Size([2, 4, 5]), torch.Size([2]))
     """
 
-    order: ClassVar[Literal[1, 2]] = 2
-    needs: ClassVar[str] = "two differentiable encoders"
-    cost: ClassVar[str] = (
-        "n_steps forward passes from the layer on; n_steps Jacobian products on each side for each "
-        "token of the shorter one"
+    cost = (
+        "a forward pass of each input and its reference up to the layers; per node, a pass of both "
+        "and 2 S backward passes beyond them, for S tokens on the shorter side"
     )
 
     def __init__(
@@ -117,12 +105,8 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         *,
         normalization: Normalization = "cosine",
     ) -> None:
-        check_explainer("SecondOrderIntegratedGradients", wrapper, normalization)
-        layers = wrapper.default_layers if layers is None else layers
-        self.layers = resolve_layers(wrapper, layers)
+        PairAttribution.__init__(self, wrapper, layers, normalization)
         GradientAttribution.__init__(self, wrapper)
-        self.wrapper = wrapper
-        self.normalization: Normalization = normalization
         self._multiply_by_inputs = multiply_by_inputs
 
     @overload
@@ -241,7 +225,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
             if return_convergence_delta:
                 self._check_complete(paths)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 if full_resolution is not None:
                     attributions = self._full_resolution(paths, full_resolution, products)
                 else:
@@ -273,7 +257,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
             self._check_complete(paths)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 interactions, main_a, main_b = self._interactions(paths, products, True)
             assert main_a is not None
             assert main_b is not None
@@ -419,46 +403,10 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         extras = () if extras is None else extras if isinstance(extras, tuple) else (extras,)
         with explaining(self.wrapper):
             path = self._open_side(side, inputs, baselines, extras, groups)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 n_products = min(path.n_products, path.embedding.shape[1])
                 products.progress.total = path.cost(n_products, products)
                 return Factors(path.factors(products), path.embedding, path.reference)
-
-    def _open(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        baselines: Baselines,
-        additional_forward_args: Any,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-    ) -> tuple[Path, Path]:
-        return open_pair(
-            self.wrapper,
-            self.layers,
-            inputs,
-            baselines,
-            additional_forward_args,
-            groups_a,
-            groups_b,
-            normalization=self.normalization,
-            multiply_by_inputs=self._multiply_by_inputs,
-        )
-
-    def _open_side(
-        self, side: Side, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...], groups: Any
-    ) -> Path:
-        is_a = side == "a"
-        return open_path(
-            side,
-            self.wrapper.tower_a if is_a else self.wrapper.tower_b,
-            self.layers[0] if is_a else self.layers[1],
-            inputs,
-            baseline,
-            extras,
-            groups,
-            normalization=self.normalization,
-            multiply_by_inputs=self._multiply_by_inputs,
-        )
 
     def _check_complete(self, paths: Sequence[Path]) -> None:
         if not self._multiply_by_inputs:
@@ -469,14 +417,6 @@ class SecondOrderIntegratedGradients(GradientAttribution):
                     f"the convergence delta needs groups_{path.name} in which every token occurs "
                     "exactly once; these leave some out or repeat some"
                 )
-
-
-@contextmanager
-def _products(
-    rule: Quadrature, internal_batch_size: int | None, show_progress: bool
-) -> Iterator[Products]:
-    with tqdm(desc="Jacobian products", total=0, disable=not show_progress) as progress:
-        yield Products(rule, internal_batch_size, progress)
 
 
 def _delta(attributions: Tensor, paths: tuple[Path, Path]) -> Tensor:

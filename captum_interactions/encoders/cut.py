@@ -67,7 +67,7 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
 
     def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
         if get_ident() == here:
-            raise _Reached(_entering(args, kwargs))
+            raise _Reached(entering_states(args, kwargs))
 
     handle = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
@@ -77,6 +77,29 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
     finally:
         handle.remove()
     raise _unreached(block)
+
+
+def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
+    """The hidden states that enter a block, and its output, the last time that it is run.
+
+    Raises:
+        RuntimeError: If the run does not reach the block.
+    """
+    seen: list[tuple[Tensor, Any]] = []
+    here = get_ident()
+
+    def look(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if get_ident() == here:
+            seen[:] = [(entering_states(args, kwargs), output)]
+
+    handle = block.register_forward_hook(look, with_kwargs=True)
+    try:
+        run()
+    finally:
+        handle.remove()
+    if not seen:
+        raise _unreached(block)
+    return seen[0]
 
 
 @contextmanager
@@ -184,7 +207,8 @@ def _unreached(block: nn.Module) -> RuntimeError:
     return RuntimeError(f"the model gave its output without running {type(block).__name__}")
 
 
-def _entering(args: Any, kwargs: Any) -> Tensor:
+def entering_states(args: Any, kwargs: Any) -> Tensor:
+    """Which of a block's arguments holds its hidden states."""
     states = args[0] if args else kwargs[_name_of_states(kwargs)]
     assert isinstance(states, Tensor)
     return states

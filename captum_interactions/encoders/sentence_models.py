@@ -83,6 +83,9 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
         prompt=prompt,
         answer=answer,
     )
+    tower.unit_modules = tuple(
+        name for name, part in model.named_children() if type(part).__name__ == "Normalize"
+    )
     if not is_tried(model[0].auto_model) or {type(part).__name__ for part in model} - _TRIED:
         try_out(tower)
     return tower
