@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from captum.attr import LayerIntegratedGradients
 
+from benchmarks.measure import memory_mb, reset_peak_mb, seconds
 from benchmarks.models import clip, pair
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.functional import quadrature
@@ -58,7 +56,7 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
     inputs = pair(options.tokens)
     wrapper = wrap(model)
     with torch.no_grad():
-        forward = _seconds(lambda: wrapper(*inputs), repeats=7)
+        forward = seconds(lambda: wrapper(*inputs), repeats=7)
 
     explainer = SecondOrderIntegratedGradients(wrapper, layers=(-1, -1), normalization="none")
     common = {"n_steps": options.steps, "method": METHOD}
@@ -76,13 +74,13 @@ def _measure(options: argparse.Namespace) -> dict[str, object]:
         )
     else:
         run = lambda: _oracle(model, explainer, inputs, options.steps)  # noqa: E731
-    before = _reset_peak_mb()
+    before = reset_peak_mb()
     values = run()
-    extra = _memory_mb("VmHWM") - before
+    extra = memory_mb("VmHWM") - before
     repeats = 1 if options.case == "oracle" else 7
-    seconds = _seconds(run, repeats)
+    taken = seconds(run, repeats)
     return {
-        "seconds": seconds,
+        "seconds": taken,
         "forward": forward,
         "extra_mb": extra,
         "values": values.flatten().tolist() if options.case in ("map", "oracle") else [],
@@ -111,31 +109,6 @@ def _oracle(
 
         functions.append(function)
     return token_map(*functions, *paths, *rule)
-
-
-def _seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median time of a call; a first, unmeasured one warms up unless there is only one."""
-    if repeats > 1:
-        run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def _reset_peak_mb() -> float:
-    """Let the process's peak memory begin at what it holds now (Linux), and return that."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory_mb("VmRSS")
-
-
-def _memory_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status has no {field}")
 
 
 def _in_fresh_process(

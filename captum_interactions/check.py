@@ -57,7 +57,8 @@ def check_wrapper(
     a = wrapper.tower_a.sample() if a is None else a
     b = wrapper.tower_b.sample() if b is None else b
     before = _state(wrapper)
-    problems = list(_problems(wrapper, wrapper.prepare(a, b), n_steps, tolerance))
+    found = _problems(wrapper, wrapper.prepare(a, b), n_steps, tolerance)
+    problems = list(dict.fromkeys(found))
     if _state(wrapper) != before:
         problems.append("the model is not as it was: a hook, a mode or a gradient is left behind")
     return problems
@@ -118,9 +119,12 @@ def _tower_problems(
         alone = tower.encode(inputs[row : row + 1], *_row(extras, row))
         if not _same(alone, full[row : row + 1], tolerance):
             yield f"input {row} has another embedding by itself than in the batch"
+    first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
     for layer in range(tower.n_blocks):
         try:
             yield from _layer_problems(tower, layer, inputs, extras, axes, full, tolerance)
+            # A batch of two can be taken for two outputs, and hide what one example shows.
+            yield from _layer_problems(tower, layer, *first, tolerance)
         except Exception as error:  # noqa: BLE001, PERF203
             yield f"layer {layer} cannot be entered: {type(error).__name__}: {error}"
 

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.encoders import Batch, DualEncoderWrapper
 from captum_interactions.encoders.modes import explaining
+from captum_interactions.first_order_map import FirstOrderMap
 from captum_interactions.functional import Decomposition
 from captum_interactions.interaction_map import InteractionMap
+
+
+@overload
+def explain(
+    wrapper: DualEncoderWrapper,
+    a: Any,
+    b: Any,
+    attribution: Literal["second_order_integrated_gradients"] = ...,
+    *,
+    truncation: bool = ...,
+    **options: Any,
+) -> InteractionMap: ...
+
+
+@overload
+def explain(
+    wrapper: DualEncoderWrapper,
+    a: Any,
+    b: Any,
+    attribution: str,
+    *,
+    truncation: bool = ...,
+    **options: Any,
+) -> InteractionMap | FirstOrderMap: ...
 
 
 def explain(
@@ -23,8 +49,8 @@ def explain(
     *,
     truncation: bool = False,
     **options: Any,
-) -> InteractionMap:
-    """Explain the score of one pair of raw inputs.
+) -> InteractionMap | FirstOrderMap:
+    """Explain the score of one pair of raw inputs, by any method that :func:`attributions` lists.
 
     Args:
         wrapper (DualEncoderWrapper): The model, see :func:`~captum_interactions.wrap`.
@@ -37,10 +63,12 @@ def explain(
             an error. Default: False
         options: Options of the method: of its constructor (``layers``, ``normalization``) and of
             its ``decompose`` (``n_steps``, ``method``, ``baselines``, ``internal_batch_size``,
-            ``show_progress``). ``n_steps`` is ``wrapper.default_n_steps`` by default.
+            ``show_progress``), or for first-order methods of its ``attribute``. ``n_steps`` is
+            ``wrapper.default_n_steps`` by default.
 
     Returns:
-        InteractionMap: score, constant, main effects and interactions, with tokens and words.
+        InteractionMap: score, constant, main effects and interactions, with tokens and words. For a
+        first-order method a FirstOrderMap, which has the same views.
 
     Raises:
         ValueError: If the method is unknown, or an input is empty, too long or not a single one.
@@ -68,9 +96,10 @@ def explain(
             f"attribution must be one of {', '.join(ATTRIBUTIONS)}, but got {attribution!r}"
         )
     method = ATTRIBUTIONS[attribution]
+    run = method.decompose if method.order == 2 else method.attribute
     to_constructor = set(inspect.signature(method).parameters) - {"wrapper"}
-    to_call = set(inspect.signature(method.decompose).parameters)
-    to_call -= {"self", "inputs", "additional_forward_args"}
+    to_call = set(inspect.signature(run).parameters)
+    to_call -= {"self", "inputs", "target", "additional_forward_args"}
     unknown = options.keys() - to_constructor - to_call
     if unknown:
         raise TypeError(
@@ -82,18 +111,34 @@ def explain(
     batch = wrapper.prepare(a, b, truncation=truncation)
     if len(batch.axes_a) != 1:
         raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
-    options.setdefault("n_steps", wrapper.default_n_steps)
-    parts = explainer.decompose(
+    if "n_steps" in to_call:
+        options.setdefault("n_steps", wrapper.default_n_steps)
+    result = run(
+        explainer,
         batch.inputs,
         additional_forward_args=batch.additional_forward_args,
         **{k: v for k, v in options.items() if k in to_call},
     )
-    if explainer.normalization != "none":
+    used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
+    settings = {"attribution": attribution, **used, "layers": list(explainer.layers)}
+    if method.order == 2:
+        return _interaction_map(wrapper, batch, explainer, result, settings)
+    return _first_order_map(wrapper, batch, explainer, result, settings)
+
+
+def _interaction_map(
+    wrapper: DualEncoderWrapper,
+    batch: Batch,
+    explainer: Any,
+    parts: Decomposition,
+    settings: dict[str, Any],
+) -> InteractionMap:
+    if getattr(explainer, "normalization", "cosine") != "none":
         _check_score(wrapper, batch, float(parts.score[0]))
-    _check_delta(parts)
+    if explainer.has_convergence_delta():
+        _check_delta(parts)
     layer_a, layer_b = explainer.layers
     n_a, n_b = parts.interactions.shape[1:]
-    used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
     return InteractionMap(
         interactions=parts.interactions[0].float().cpu(),
         main_effects_a=parts.main_effects_a[0].float().cpu(),
@@ -103,8 +148,28 @@ def explain(
         convergence_delta=float(parts.convergence_delta[0]),
         axis_a=wrapper.tower_a.axis_at(layer_a, batch.axes_a[0], n_a),
         axis_b=wrapper.tower_b.axis_at(layer_b, batch.axes_b[0], n_b),
-        settings={"attribution": attribution, **used, "layers": list(explainer.layers)},
+        settings=settings,
     )
+
+
+def _first_order_map(
+    wrapper: DualEncoderWrapper,
+    batch: Batch,
+    explainer: Any,
+    sides: tuple[Tensor | None, Tensor | None],
+    settings: dict[str, Any],
+) -> FirstOrderMap:
+    with explaining(wrapper), torch.no_grad():
+        score = float(wrapper(*batch.inputs, *batch.additional_forward_args))
+    values = [None if side is None else side[0].float().cpu() for side in sides]
+    towers = (wrapper.tower_a, wrapper.tower_b)
+    axes = [
+        axis if value is None else tower.axis_at(layer, axis, len(value))
+        for tower, layer, axis, value in zip(
+            towers, explainer.layers, (batch.axes_a[0], batch.axes_b[0]), values, strict=True
+        )
+    ]
+    return FirstOrderMap(values[0], values[1], score, axes[0], axes[1], settings)
 
 
 def _check_score(wrapper: DualEncoderWrapper, batch: Batch, explained: float) -> None:
@@ -127,5 +192,5 @@ def _check_delta(parts: Decomposition) -> None:
         warnings.warn(
             f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take more "
             "nodes (n_steps) or a later layer",
-            stacklevel=3,
+            stacklevel=4,
         )

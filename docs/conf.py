@@ -55,15 +55,27 @@ def setup(app: Any) -> None:
 
 
 def _write_table_of_models() -> None:
-    """The table of supported models, from the list that the tests go through."""
+    """The tables of supported models, from the lists that the tests go through."""
     from tests.families import FAMILIES
+    from tests.test_open_clip import STANDINS
+    from tests.test_sentence_encoders import BACKBONES
+    from tests.test_single_models import IMAGES, TEXTS
 
-    rows = ["| model | pair | int layers | note |", "|---|---|---|---|"]
-    rows += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
-    table = Path(__file__).parent / "tables" / "models.md"
-    text = "\n".join(rows) + "\n"
-    if not table.exists() or table.read_text() != text:  # a newer file would be read again
-        table.write_text(text)
+    dual = ["| model | pair | int layers | note |", "|---|---|---|---|"]
+    dual += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
+    lists = {
+        "`open_clip`, OpenAI's `clip`": STANDINS,
+        "`sentence-transformers`": BACKBONES,
+        "texts, `transformers`": TEXTS,
+        "images, `transformers`": IMAGES,
+    }
+    single = ["| kind | tested |", "|---|---|"]
+    single += [f"| {kind} | {'; '.join(names)} |" for kind, names in lists.items()]
+    for name, rows in (("dual_models", dual), ("other_models", single)):
+        table = Path(__file__).parent / "tables" / f"{name}.md"
+        text = "\n".join(rows) + "\n"
+        if not table.exists() or table.read_text() != text:  # a newer file would be read again
+            table.write_text(text)
 
 
 def _clean(*args: Any) -> None:

@@ -29,7 +29,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "norm" in name:
+            if "norm" in name.lower():
                 parameter.copy_(0.1 * noise + name.endswith("weight"))
             elif parameter.dim() > 1:
                 fan_in = parameter[0].numel() if "embedding.weight" not in name else 2

@@ -276,7 +276,7 @@ def test_padding_of_a_bidirectional_text(method):
         assert "normalise" in attribution.undefined["b"]
         return
     alone = attribution.attribute((pixels[:1], ids[:1, :5]))[1]
-    assert alone.count_nonzero() > 1
+    assert alone.count_nonzero() > 0
     assert relative_error(together[:1, :5], alone) < 1e-3
     assert together[0, 5:].count_nonzero() == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from captum_interactions.functional import (
@@ -65,3 +66,22 @@ def test_the_delta_of_factors_is_what_the_map_has_too_much():
     assert exact[0].convergence_delta(exact[1]).tolist() == [[0.0]]
     off = Factors(PHI, A + torch.tensor([0.0, 0.25]), REFERENCE_A)
     assert off.convergence_delta(exact[1]).tolist() == [[-1.0]]
+
+
+def test_factors_of_several_batches_are_one():
+    generator = torch.Generator().manual_seed(0)
+
+    def factors(n, tokens):
+        parts = ((n, tokens, 3), (n, 3), (n, 3))
+        return Factors(*(torch.randn(shape, generator=generator) for shape in parts))
+
+    short, long, other = factors(2, 4), factors(3, 6), factors(1, 5)
+    joined = Factors.cat([short, long])
+    maps = joined @ other
+    assert maps.shape == (5, 1, 6, 5)
+    assert torch.equal(maps[:2, :, :4], short @ other)
+    assert maps[:2, :, 4:].count_nonzero() == 0
+    assert torch.equal(maps[2:], long @ other)
+    assert torch.equal(joined.convergence_delta(other)[2:], joined[2:].convergence_delta(other))
+    with pytest.raises(ValueError, match="must have one dimension, but have"):
+        Factors.cat([short, Factors(torch.ones(1, 4, 2), torch.ones(1, 2), torch.ones(1, 2))])

@@ -46,21 +46,6 @@ REFUSED = {
 """Per family: methods that are not defined for its first and second tower, and why."""
 
 
-def inputs_of(family, wrapper):
-    generator = torch.Generator().manual_seed(0)
-    first = None
-    if family.name == "CLAP":
-        first = torch.randn((2, 1, 256, 16), generator=generator)
-    elif "NaFlex" in family.name:
-        patches = torch.randn((2, 16, 48), generator=generator)
-        shapes = torch.tensor([[3, 4], [5, 3]])
-        mask = (torch.arange(16) < shapes.prod(1, keepdim=True)).long()
-        first = patches, mask, shapes
-    else:
-        first = wrapper.tower_a.sample()
-    return wrapper.prepare(first, wrapper.tower_b.sample())
-
-
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name, scope="module")
 def family(request):
     return request.param
@@ -72,8 +57,8 @@ def wrapper(family):
 
 
 @pytest.fixture(scope="module")
-def batch(family, wrapper):
-    return inputs_of(family, wrapper)
+def batch(wrapper):
+    return wrapper.prepare(wrapper.tower_a.sample(), wrapper.tower_b.sample())
 
 
 def run(method, wrapper, batch, **options):

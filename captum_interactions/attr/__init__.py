@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, NamedTuple
+
+from captum_interactions.attr.archipelago import Archipelago
 from captum_interactions.attr.attention_rollout import AttentionRollout
 from captum_interactions.attr.clip_surgery import CLIPSurgery
+from captum_interactions.attr.coalition_games import Game, Terms
 from captum_interactions.attr.first_order_grad_cam import FirstOrderGradCam
 from captum_interactions.attr.first_order_input_x_gradient import FirstOrderInputXGradient
 from captum_interactions.attr.first_order_integrated_gradients import FirstOrderIntegratedGradients
 from captum_interactions.attr.first_order_occlusion import FirstOrderOcclusion
 from captum_interactions.attr.game import GAME
 from captum_interactions.attr.grad_eclip import GradECLIP
+from captum_interactions.attr.integrated_hessians import IntegratedHessians
+from captum_interactions.attr.interaction_cam import InteractionCAM
+from captum_interactions.attr.interaction_index import BanzhafInteractions, ShapleyInteractions
+from captum_interactions.attr.interaction_lime import InteractionLIME
 from captum_interactions.attr.legrad import LeGrad
+from captum_interactions.attr.lifted import LiftedAttribution
 from captum_interactions.attr.mask_clip import MaskCLIP
 from captum_interactions.attr.rise import RISE
 from captum_interactions.attr.second_order_integrated_gradients import (
     SecondOrderIntegratedGradients,
 )
+from captum_interactions.attr.token_decomposition import TokenDecomposition
+from captum_interactions.attr.token_similarity import TokenSimilarity
 
-ATTRIBUTIONS = {
+ATTRIBUTIONS: dict[str, Any] = {
     "second_order_integrated_gradients": SecondOrderIntegratedGradients,
+    "banzhaf_interactions": BanzhafInteractions,
+    "shapley_interactions": ShapleyInteractions,
+    "archipelago": Archipelago,
+    "lifted": LiftedAttribution,
+    "integrated_hessians": IntegratedHessians,
+    "interaction_lime": InteractionLIME,
+    "interaction_cam": InteractionCAM,
+    "token_similarity": TokenSimilarity,
+    "token_decomposition": TokenDecomposition,
     "integrated_gradients": FirstOrderIntegratedGradients,
     "input_x_gradient": FirstOrderInputXGradient,
     "grad_cam": FirstOrderGradCam,
@@ -33,18 +53,60 @@ ATTRIBUTIONS = {
 }
 """Names by which ``explain`` and the command line know attribution methods."""
 
+
+class AttributionInfo(NamedTuple):
+    """What :func:`attributions` says of a method."""
+
+    name: str
+    """What ``explain`` calls it."""
+    order: Literal[1, 2]
+    """2 for maps of pairs of tokens, 1 for one value a token."""
+    needs: str
+    """What a wrapper must have."""
+    cost: str
+    """In passes through the encoders."""
+    method: type[Any]
+
+
+def attributions() -> list[AttributionInfo]:
+    """All attribution methods that ``explain`` knows.
+
+    Examples::
+
+        >>> [info.order for info in attributions() if "second_order" in info.name]
+        [2]
+    """
+    return [
+        AttributionInfo(name, method.order, method.needs, method.cost, method)
+        for name, method in ATTRIBUTIONS.items()
+    ]
+
+
 __all__ = [
     "ATTRIBUTIONS",
     "GAME",
     "RISE",
+    "Archipelago",
     "AttentionRollout",
+    "AttributionInfo",
+    "BanzhafInteractions",
     "CLIPSurgery",
     "FirstOrderGradCam",
     "FirstOrderInputXGradient",
     "FirstOrderIntegratedGradients",
     "FirstOrderOcclusion",
+    "Game",
     "GradECLIP",
+    "IntegratedHessians",
+    "InteractionCAM",
+    "InteractionLIME",
     "LeGrad",
+    "LiftedAttribution",
     "MaskCLIP",
     "SecondOrderIntegratedGradients",
+    "ShapleyInteractions",
+    "Terms",
+    "TokenDecomposition",
+    "TokenSimilarity",
+    "attributions",
 ]

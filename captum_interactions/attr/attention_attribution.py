@@ -11,9 +11,9 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_interactions.attr.pairs import Baselines
 from captum_interactions.attr.sides import (
     Attributions,
-    Baselines,
     FirstOrderAttribution,
     Side,
 )

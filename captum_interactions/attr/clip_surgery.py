@@ -14,7 +14,8 @@ from captum_interactions.attr.attention_attribution import (
     pooled_position,
     token_embeddings,
 )
-from captum_interactions.attr.sides import Attributions, Baselines, Side
+from captum_interactions.attr.pairs import Baselines
+from captum_interactions.attr.sides import Attributions, Side
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.encoders.attention import (
     Recording,

@@ -9,7 +9,8 @@ from captum.attr import GradientAttribution, IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_interactions.attr.sides import Baselines, FirstOrderAttribution, Side
+from captum_interactions.attr.pairs import Baselines
+from captum_interactions.attr.sides import FirstOrderAttribution, Side
 from captum_interactions.encoders.modes import explaining
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from captum_interactions.encoders import Layer, Tower
 from captum_interactions.encoders.wrapper import unit, widen
@@ -38,6 +39,15 @@ class Products:
     rule: Quadrature
     internal_batch_size: int | None
     progress: tqdm[Any]
+
+
+@contextmanager
+def taking_products(
+    rule: Quadrature, internal_batch_size: int | None, show_progress: bool
+) -> Iterator[Products]:
+    """Jacobian products with a progress bar, if it is wanted."""
+    with tqdm(desc="Jacobian products", total=0, disable=not show_progress) as progress:
+        yield Products(rule, internal_batch_size, progress)
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class Path:
 
             def attribute(gradient: Tensor, rows: slice, scale: Tensor = scale) -> Tensor:
                 attribution = gradient * scale[rows]
-                return self._fold(attribution, rows) if fold else attribution
+                return self.fold(attribution, rows) if fold else attribution
 
             part = integrated_vjp(
                 self.function,
@@ -184,7 +194,8 @@ class Path:
         end = widen(self.end)
         return end - widen(start) if self.multiply_by_inputs else torch.ones_like(end)
 
-    def _fold(self, attribution: Tensor, rows: slice) -> Tensor:
+    def fold(self, attribution: Tensor, rows: slice) -> Tensor:
+        """Sum an attribution of features of some examples over tokens or groups: (rows, G)."""
         tokens = self.tower.fold(self.layer, attribution) * self.token_mask[rows]
         if self.groups is None:
             return tokens
@@ -213,11 +224,7 @@ def open_path(
         TypeError: If inputs are on another device than the tower.
         ValueError: If inputs, baselines or groups are not as described there.
     """
-    extras = tuple(_ordinary(extra) for extra in extras)
-    inputs = _ordinary(inputs)
-    _check_tensor(f"input {name}", tower, inputs)
-    _check_extras(name, tower, inputs, extras)
-    tower.check(inputs, *extras)
+    inputs, extras = check_input(name, tower, inputs, extras)
     references = _references(name, tower, inputs, baseline, extras)
     with torch.no_grad():
         end, starts, context = _features(tower, layer, inputs, references, extras)
@@ -247,6 +254,23 @@ def open_path(
         reference=torch.stack(ends).mean(0),
         multiply_by_inputs=multiply_by_inputs,
     )
+
+
+def check_input(
+    name: str, tower: Tower, inputs: Tensor, extras: tuple[Any, ...]
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """One side's inputs and extras, checked and detached.
+
+    Raises:
+        TypeError: If inputs are on another device than the tower.
+        ValueError: If they are not what the tower takes.
+    """
+    extras = tuple(_ordinary(extra) for extra in extras)
+    inputs = _ordinary(inputs)
+    _check_tensor(f"input {name}", tower, inputs)
+    _check_extras(name, tower, inputs, extras)
+    tower.check(inputs, *extras)
+    return inputs, extras
 
 
 def _features(

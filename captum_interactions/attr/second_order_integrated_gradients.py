@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
 from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_interactions.attr.pairs import Baselines, PairAttribution, Side, check_target
 from captum_interactions.attr.paths import (
     Baseline,
     Groups,
     Normalization,
     Path,
     Products,
-    open_path,
+    taking_products,
 )
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.functional import (
     Decomposition,
     Factors,
-    Quadrature,
     contract,
     corner_difference,
     quadrature,
@@ -35,11 +33,9 @@ _NOT_COMPLETE = (
     "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not complete, "
     "so they have no convergence delta and no decomposition"
 )
-Baselines = Baseline | tuple[Baseline, Baseline]
-Side = Literal["a", "b"]
 
 
-class SecondOrderIntegratedGradients(GradientAttribution):
+class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
     r"""Which part of input a matched, or clashed with, which part of input b?
 
     For a dual encoder :math:`s(a, b) = \langle g(a), h(b)\rangle` with references
@@ -96,6 +92,11 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         (torch.Size([2, 4, 5]), torch.Size([2]))
     """
 
+    cost = (
+        "a forward pass of each input and its reference up to the layers; per node, a pass of both "
+        "and 2 S backward passes beyond them, for S tokens on the shorter side"
+    )
+
     def __init__(
         self,
         wrapper: DualEncoderWrapper,
@@ -104,25 +105,8 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         *,
         normalization: Normalization = "cosine",
     ) -> None:
-        if not isinstance(wrapper, DualEncoderWrapper):
-            raise TypeError(
-                "SecondOrderIntegratedGradients needs both encoders, so it takes a "
-                f"DualEncoderWrapper (see wrap), but got {type(wrapper).__name__}"
-            )
-        if normalization not in ("cosine", "frozen", "none"):
-            raise ValueError(
-                f"normalization must be 'cosine', 'frozen' or 'none', but got {normalization!r}"
-            )
-        layers = wrapper.default_layers if layers is None else layers
-        if not isinstance(layers, tuple) or len(layers) != 2:
-            raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
+        PairAttribution.__init__(self, wrapper, layers, normalization)
         GradientAttribution.__init__(self, wrapper)
-        self.wrapper = wrapper
-        self.layers: tuple[Layer, Layer] = (
-            wrapper.tower_a.resolve_layer(layers[0]),
-            wrapper.tower_b.resolve_layer(layers[1]),
-        )
-        self.normalization: Normalization = normalization
         self._multiply_by_inputs = multiply_by_inputs
 
     @overload
@@ -226,7 +210,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             TypeError: If inputs are not a pair of tensors, or are on another device.
             ValueError: If shapes, values or options are not as described.
         """
-        self._check_target(target)
+        check_target(target)
         if full_resolution not in (None, "a", "b"):
             raise ValueError(
                 f"full_resolution must be None, 'a' or 'b', but got {full_resolution!r}"
@@ -241,7 +225,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
             if return_convergence_delta:
                 self._check_complete(paths)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 if full_resolution is not None:
                     attributions = self._full_resolution(paths, full_resolution, products)
                 else:
@@ -273,7 +257,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
             self._check_complete(paths)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 interactions, main_a, main_b = self._interactions(paths, products, True)
             assert main_a is not None
             assert main_b is not None
@@ -345,7 +329,7 @@ class SecondOrderIntegratedGradients(GradientAttribution):
             Tensor: the sum of each map minus ``s(a, b) - s(a, r_b) - s(r_a, b) + s(r_a, r_b)``,
             shape (B,).
         """
-        self._check_target(target)
+        check_target(target)
         if not self._multiply_by_inputs:
             raise ValueError(_NOT_COMPLETE)
         if isinstance(attributions, tuple):
@@ -419,68 +403,10 @@ class SecondOrderIntegratedGradients(GradientAttribution):
         extras = () if extras is None else extras if isinstance(extras, tuple) else (extras,)
         with explaining(self.wrapper):
             path = self._open_side(side, inputs, baselines, extras, groups)
-            with _products(rule, internal_batch_size, show_progress) as products:
+            with taking_products(rule, internal_batch_size, show_progress) as products:
                 n_products = min(path.n_products, path.embedding.shape[1])
                 products.progress.total = path.cost(n_products, products)
                 return Factors(path.factors(products), path.embedding, path.reference)
-
-    def _open(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        baselines: Baselines,
-        additional_forward_args: Any,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-    ) -> tuple[Path, Path]:
-        if not isinstance(inputs, tuple) or len(inputs) != 2:
-            came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
-            raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
-        for name, tensor in zip("ab", inputs, strict=True):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
-        if inputs[0].shape[:1] != inputs[1].shape[:1]:
-            raise ValueError(
-                "aligned pairs need as many rows in a as in b, but got shapes "
-                f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
-            )
-        if not isinstance(baselines, tuple):
-            scalar = isinstance(baselines, (int, float))
-            baselines = (baselines, baselines if scalar else None)
-        if len(baselines) != 2:
-            raise ValueError(
-                f"baselines must be one for each of the two inputs, but got {len(baselines)}"
-            )
-        extras_a, extras_b = self.wrapper.split_additional(additional_forward_args)
-        path_a = self._open_side("a", inputs[0], baselines[0], extras_a, groups_a)
-        path_b = self._open_side("b", inputs[1], baselines[1], extras_b, groups_b)
-        if path_a.embedding.shape != path_b.embedding.shape:
-            raise ValueError(
-                "both towers must embed into the same space, but gave embeddings of shape "
-                f"{tuple(path_a.embedding.shape)} and {tuple(path_b.embedding.shape)}"
-            )
-        return path_a, path_b
-
-    def _open_side(
-        self, side: Side, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...], groups: Any
-    ) -> Path:
-        is_a = side == "a"
-        return open_path(
-            side,
-            self.wrapper.tower_a if is_a else self.wrapper.tower_b,
-            self.layers[0] if is_a else self.layers[1],
-            inputs,
-            baseline,
-            extras,
-            groups,
-            normalization=self.normalization,
-            multiply_by_inputs=self._multiply_by_inputs,
-        )
-
-    def _check_target(self, target: Any) -> None:
-        if target is not None:
-            raise ValueError(
-                f"target must be None, because a similarity has a single output, but got {target!r}"
-            )
 
     def _check_complete(self, paths: Sequence[Path]) -> None:
         if not self._multiply_by_inputs:
@@ -491,14 +417,6 @@ class SecondOrderIntegratedGradients(GradientAttribution):
                     f"the convergence delta needs groups_{path.name} in which every token occurs "
                     "exactly once; these leave some out or repeat some"
                 )
-
-
-@contextmanager
-def _products(
-    rule: Quadrature, internal_batch_size: int | None, show_progress: bool
-) -> Iterator[Products]:
-    with tqdm(desc="Jacobian products", total=0, disable=not show_progress) as progress:
-        yield Products(rule, internal_batch_size, progress)
 
 
 def _delta(attributions: Tensor, paths: tuple[Path, Path]) -> Tensor:

@@ -10,20 +10,25 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_interactions.attr.pairs import (
+    Baselines,
+    check_explainer,
+    check_pair,
+    check_target,
+    each_baseline,
+    resolve_layers,
+)
 from captum_interactions.attr.paths import (
     Baseline,
     _check_embedding,
-    _check_extras,
-    _check_tensor,
     _features,
-    _ordinary,
     _references,
+    check_input,
 )
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.wrapper import unit, widen
 
 Attributions = tuple[Tensor | None, Tensor | None]
-Baselines = Baseline | tuple[Baseline, Baseline]
 
 
 @dataclass(frozen=True)
@@ -94,20 +99,10 @@ class FirstOrderAttribution(Attribution):
     def __init__(
         self, wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer] | None = None
     ) -> None:
-        if not isinstance(wrapper, DualEncoderWrapper):
-            raise TypeError(
-                f"{type(self).__name__} needs both encoders, so it takes a DualEncoderWrapper "
-                f"(see wrap), but got {type(wrapper).__name__}"
-            )
-        layers = wrapper.default_layers if layers is None else layers
-        if not isinstance(layers, tuple) or len(layers) != 2:
-            raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
+        check_explainer(type(self).__name__, wrapper, "cosine")
         Attribution.__init__(self, wrapper)
         self.wrapper = wrapper
-        self.layers: tuple[Layer, Layer] = (
-            wrapper.tower_a.resolve_layer(layers[0]),
-            wrapper.tower_b.resolve_layer(layers[1]),
-        )
+        self.layers = resolve_layers(wrapper, wrapper.default_layers if layers is None else layers)
 
     def _open(
         self,
@@ -119,12 +114,9 @@ class FirstOrderAttribution(Attribution):
         references: bool = False,
     ) -> tuple[Side, Side]:
         """Check a batch of pairs and carry both sides to their layers; no gradient is taken."""
-        if target is not None:
-            raise ValueError(
-                f"target must be None, because a similarity has a single output, but got {target!r}"
-            )
-        _check_pair(inputs)
-        all_baselines = _split_baselines(baselines)
+        check_target(target)
+        check_pair(inputs)
+        all_baselines = each_baseline(baselines)
         extras = self.wrapper.split_additional(additional_forward_args)
         towers = (self.wrapper.tower_a, self.wrapper.tower_b)
         side_a, side_b = (
@@ -164,11 +156,7 @@ def open_side(
         TypeError: If inputs are on another device than the tower.
         ValueError: If inputs or baselines are not what the tower takes.
     """
-    extras = tuple(_ordinary(extra) for extra in extras)
-    inputs = _ordinary(inputs)
-    _check_tensor(f"input {name}", tower, inputs)
-    _check_extras(name, tower, inputs, extras)
-    tower.check(inputs, *extras)
+    inputs, extras = check_input(name, tower, inputs, extras)
     baselines = _references(name, tower, inputs, baseline, extras) if references else []
     with torch.no_grad():
         features, starts, context = _features(tower, layer, inputs, baselines, extras)
@@ -194,28 +182,3 @@ def open_side(
         special=special,
         embedding=unit(embedding),
     )
-
-
-def _check_pair(inputs: tuple[Tensor, Tensor]) -> None:
-    if not isinstance(inputs, tuple) or len(inputs) != 2:
-        came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
-        raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
-    for name, tensor in zip("ab", inputs, strict=True):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
-    if inputs[0].shape[:1] != inputs[1].shape[:1]:
-        raise ValueError(
-            "aligned pairs need as many rows in a as in b, but got shapes "
-            f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
-        )
-
-
-def _split_baselines(baselines: Baselines) -> tuple[Baseline, Baseline]:
-    if not isinstance(baselines, tuple):
-        scalar = isinstance(baselines, (int, float))
-        baselines = (baselines, baselines if scalar else None)
-    if len(baselines) != 2:
-        raise ValueError(
-            f"baselines must be one for each of the two inputs, but got {len(baselines)}"
-        )
-    return baselines

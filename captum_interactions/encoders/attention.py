@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.block_tower import BlockTower
-from captum_interactions.encoders.cut import states_entering
+from captum_interactions.encoders.cut import as_written, states_entering
 from captum_interactions.encoders.tower import Tower
 
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -285,6 +285,7 @@ def _recording(
         return attention.mixed, attention.weights
 
     with ExitStack() as stack:
+        stack.enter_context(as_written(tower.model))
         for recorder in recorders:
             # A block with hooks is run as it is, instead of for its pooled token alone.
             recorder.watch(stack)

@@ -20,12 +20,13 @@ class AudioTower(BlockTower):
 
     CLAP folds a spectrogram into a square: it cuts time into stretches and puts these one above the
     other. Hidden states are cells of that square, larger ones at later blocks. At the input, tokens
-    are frames. The reference is zero: sound of the mean loudness, if features are normalised.
+    are frames. The reference is the mean sound of the model's training data, a level a mel bin,
+    which the model's own normalisation makes zero. (Features are decibels: zero would be loud.)
 
     Args:
         model, run, blocks, skipped, answer: See :class:`~.block_tower.BlockTower`.
         n_stretches (int): Number of stretches that are put one above the other.
-        n_mel_bins (int): Number of mel bins of a frame.
+        mean_level (str): Name of the model's tensor of mean levels, one a mel bin.
         feature_extractor (optional): A feature extractor of ``transformers``, for raw sounds.
             Default: None
     """
@@ -40,13 +41,14 @@ class AudioTower(BlockTower):
         skipped: Sequence[str] = (),
         *,
         n_stretches: int,
-        n_mel_bins: int,
+        mean_level: str,
         feature_extractor: Any = None,
         answer: Callable[[Tensor], Any] | None = None,
     ) -> None:
         super().__init__(model, run, blocks, skipped, answer)
         self.n_stretches = n_stretches
-        self.n_mel_bins = n_mel_bins
+        self._mean_level = mean_level
+        self.n_mel_bins = len(model.get_buffer(mean_level))
         self.feature_extractor = feature_extractor
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
@@ -55,9 +57,15 @@ class AudioTower(BlockTower):
                 f"audio features must have shape (B, channels, frames, {self.n_mel_bins}), but got "
                 f"{tuple(inputs.shape)}"
             )
+        is_longer = extras[0] if extras else None
+        if is_longer is not None and is_longer.shape != (len(inputs), 1):
+            raise ValueError(
+                f"audio features of shape {tuple(inputs.shape)} need is_longer of shape "
+                f"({len(inputs)}, 1), but got {tuple(is_longer.shape)}"
+            )
 
     def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
-        return torch.zeros_like(inputs)
+        return self.model.get_buffer(self._mean_level).to(inputs).expand_as(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         """Turn sounds into :class:`TowerInputs`.
@@ -65,20 +73,38 @@ class AudioTower(BlockTower):
         Args:
             raw: A sound or a list of sounds: float samples of shape (n,) at the sampling rate of
                 the feature extractor. A ready tensor of features (B, C, frames, mel bins), or a
-                tuple of it and ``is_longer``, is taken as one that fills the model's window.
+                tuple of it and ``is_longer``, is taken as one that fills the model's window. Where
+                a model fuses crops of a longer sound (``is_longer`` and several channels), tokens
+                stand for no one time: they are numbered.
             truncation (bool): Keep the start of sounds that are longer than the model's window
                 instead of raising an error. Default: False
         """
         ready = raw if isinstance(raw, tuple) else (raw,)
-        if isinstance(ready[0], Tensor) and ready[0].dim() > 1:
+        if ready and isinstance(ready[0], Tensor) and ready[0].dim() > 1:
             features, *rest = ready
-            self.check(features)
+            self.check(features, *rest)
             is_longer = rest[0] if rest else torch.zeros(len(features), 1, dtype=torch.bool)
-            axes = (self._axis(features.shape[2], float(features.shape[2]), 1),) * len(features)
+            n_frames = features.shape[2]
+            extractor = self.feature_extractor
+            window = extractor.nb_max_samples / extractor.sampling_rate if extractor else n_frames
+            fused = is_longer.flatten().bool() & (features.shape[1] > 1)
+            axes: tuple[TokenAxis, ...] = tuple(
+                TokenAxis.numbered(n_frames) if several else self._axis(n_frames, window, 1)
+                for several in fused.tolist()
+            )
         else:
             features, is_longer, axes = self._extract(raw, truncation)
         features = features.to(self.device, self.dtype)
         return TowerInputs(features, (is_longer.to(self.device),), axes)
+
+    def sample(self) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        if self.feature_extractor is not None:
+            length = self.feature_extractor.nb_max_samples
+            sound = torch.randn(length, generator=generator)
+            return [sound[: length // 3], sound]
+        shape = (2, 1, self.n_stretches * self.n_stretches * self.n_mel_bins, self.n_mel_bins)
+        return torch.randn(shape, generator=generator).to(self.dtype)
 
     def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
         side = math.isqrt(n_tokens)
@@ -133,6 +159,9 @@ class AudioTower(BlockTower):
         sounds = [sound[:longest] for sound in sounds]
         encoding = extractor(sounds, sampling_rate=rate, return_tensors="pt")
         features = encoding["input_features"]
+        # For models that fuse crops, the extractor says of one sound at random that it is longer
+        # than the window. None is.
+        is_longer = torch.zeros(len(sounds), 1, dtype=torch.bool)
         repeats = {"repeat": math.ceil, "repeatpad": math.floor}.get(extractor.padding)
         axes = tuple(
             self._axis(
@@ -143,7 +172,7 @@ class AudioTower(BlockTower):
             )
             for sound in sounds
         )
-        return features, torch.as_tensor(encoding["is_longer"]), axes
+        return features, is_longer, axes
 
     def _axis(
         self, n_frames: int, window: float, copies: int, duration: float | None = None

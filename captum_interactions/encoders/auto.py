@@ -72,7 +72,9 @@ def wrap(
             which asks for ready tensors
         pooling (str, optional): How single models of ``transformers`` make one embedding:
             ``"cls"``, ``"last"``, ``"mean"`` or ``"pooler"``. Default: their projected embedding if
-            they have one, else ``"mean"`` for texts and ``"cls"`` for images
+            they have one; else for texts ``"mean"``, or ``"pooler"`` for a part of CLIP, SigLIP or
+            DPR; for images ``"cls"`` if there is a class token, or else ``"pooler"`` if the model
+            has one, or else ``"mean"``
         prompts (tuple, optional): Names of the prompts that a ``SentenceTransformer`` puts before
             texts a and b, such as ``("query", "document")``. Default: the model's own default
 
@@ -196,6 +198,10 @@ def _bare(model: Any) -> Any:
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return _bare(model.module)
     if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            raise TypeError(
+                f"{type(model).__name__} has learned prompts, which are no part of the model inside"
+            )
         return _bare(model.get_base_model())
     return model
 

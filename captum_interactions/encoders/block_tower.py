@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -9,12 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.cut import replaced_forward, starting_at, states_entering
+from captum_interactions.encoders.cut import (
+    as_written,
+    entering_states,
+    replaced_forward,
+    starting_at,
+    states_around,
+    states_entering,
+)
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
-from captum_interactions.encoders.tower import Tower
+from captum_interactions.encoders.tower import Layer, Tower, each_token
 
 Run = Callable[..., Tensor]
 """``(model, inputs, *extras) -> (B, K)``: a model's own embedding."""
+
+_QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\.")
+"""Where PyTorch keeps modules that are quantised for inference."""
 
 
 class BlockTower(Tower):
@@ -34,6 +45,9 @@ class BlockTower(Tower):
             the skipped modules' outputs. Default: the hidden states
         tokens_first (bool): Blocks take (T, B, D). Default: False, (B, T, D)
     """
+
+    unit_modules: tuple[str, ...] = ()
+    """Names of modules that do nothing but scale the embedding to unit length."""
 
     def __init__(
         self,
@@ -56,7 +70,7 @@ class BlockTower(Tower):
     @property
     def blocks(self) -> list[nn.Module]:
         """The blocks, in the order of running."""
-        return [self.model.get_submodule(name) for name in self._blocks]
+        return [self._block(name) for name in self._blocks]
 
     @property
     def device(self) -> torch.device:
@@ -71,28 +85,28 @@ class BlockTower(Tower):
     def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
         return self._run(self.model, inputs, *extras)
 
+    def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
+        _check_differentiable(self.model)
+        with as_written(self.model):
+            return super().embed(layer, features, *context)
+
     def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        block = self.model.get_submodule(self._blocks[layer])
-        states = states_entering(block, lambda: self.encode(inputs, *extras))
-        cells = None
-        if states.dim() == 4:
-            # A feature map (B, C, h, w): the tail must know its size.
-            cells, states = tuple(states.shape[2:]), states.flatten(2).transpose(1, 2)
-        elif self._tokens_first:
-            states = states.transpose(0, 1)
-        return states, (cells, *self.context(inputs, *extras))
+        block = self._block(self._blocks[layer])
+        with as_written(self.model):
+            states = states_entering(block, lambda: self.encode(inputs, *extras))
+        # The tail must know the size of a feature map.
+        cells = tuple(states.shape[2:]) if states.dim() == 4 else None
+        return self._to_tokens(states), (cells, *self.context(inputs, *extras))
 
     def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
         cells, *rest = context
         states, inputs, extras, pooled = self.recall(states, *rest)
-        if cells is not None:
-            states = states.transpose(1, 2).unflatten(2, cells)
-        elif self._tokens_first:
-            states = states.transpose(0, 1)
+        states = self._from_tokens(states, cells)
         blocks = self.blocks
-        before = [self.model.get_submodule(name) for name in self._skipped] + blocks[:layer]
+        before = [self._block(name) for name in self._skipped] + blocks[:layer]
         answer = None if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
             if pooled is not None and is_poolable(blocks[-1]):
                 last = blocks[-1]
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
@@ -112,15 +126,78 @@ class BlockTower(Tower):
             Tensor: shape (N, K).
         """
         inputs, extras = self.single(len(states), *context[1:])
-        tokens = states.unsqueeze(0 if self._tokens_first else 1)
+        tokens = self._from_tokens(states.unsqueeze(1), None)
         answer = tokens.detach() if self._answer is None else self._answer(tokens.detach())
         with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
             for name in self._skipped:
-                part = self.model.get_submodule(name)
-                stack.enter_context(replaced_forward(part, lambda *_, **__: answer))
+                skipped = self._block(name)
+                stack.enter_context(replaced_forward(skipped, lambda *_, **__: answer))
             for block in self.blocks:
                 stack.enter_context(replaced_forward(block, lambda *_, **__: tokens))
             return self.encode(inputs, *extras)
+
+    def _block(self, name: str) -> nn.Module:
+        module = self.model.get_submodule(name)
+        original = module._modules.get("_orig_mod")
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        return module if original is None or hooked else original
+
+    def embed_tokens(
+        self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
+    ) -> Tensor:
+        layer = self.n_blocks - 1
+        last = self._block(self._blocks[layer])
+        with as_written(self.model):
+            entering, output = states_around(last, lambda: self.encode(inputs, *extras))
+        leaving = output[0] if isinstance(output, tuple) else output
+        cells = tuple(entering.shape[2:]) if entering.dim() == 4 else None
+        own = self.context(inputs, *extras)
+        before = self._to_tokens(entering)
+        after = self._to_tokens(leaving) if leaving.dim() > 2 else None
+
+        def into_last(rows: Tensor, *context: Any) -> Tensor:
+            everywhere = rows.unsqueeze(1).expand(-1, before.shape[1], -1)
+            return self.tail(layer, everywhere, cells, *context)
+
+        def behind_last(rows: Tensor, *context: Any) -> Tensor:
+            assert after is not None
+            cells_after = tuple(leaving.shape[2:]) if leaving.dim() == 4 else None
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                # The tail may have cut tokens that nothing depends on.
+                n_tokens = self._to_tokens(entering_states(args, kwargs)).shape[1]
+                n_tokens = after.shape[1] if after.shape[1] != before.shape[1] else n_tokens
+                states = self._from_tokens(rows.unsqueeze(1).expand(-1, n_tokens, -1), cells_after)
+                if not isinstance(output, tuple):
+                    return states
+                is_same = (isinstance(o, Tensor) and o.shape == leaving.shape for o in output)
+                return tuple(states if same else o for same, o in zip(is_same, output, strict=True))
+
+            nothing = before.new_zeros(()).expand(len(rows), *before.shape[1:])
+            with replaced_forward(last, forward):
+                return self.tail(layer, nothing, cells, *context)
+
+        with ExitStack() as stack:
+            for name in self.unit_modules:
+                module = self.model.get_submodule(name)
+                stack.enter_context(replaced_forward(module, lambda features: features))
+            # A last block that pools has its tokens before it.
+            if after is None or after.shape[1] == 1 < before.shape[1]:
+                return each_token(into_last, before, own, internal_batch_size)
+            return each_token(behind_last, after, own, internal_batch_size)
+
+    def _to_tokens(self, states: Tensor) -> Tensor:
+        """A block's states as (B, T, D): cells of a feature map (B, C, h, w) are tokens."""
+        if states.dim() == 4:
+            return states.flatten(2).transpose(1, 2)
+        return states.transpose(0, 1) if self._tokens_first else states
+
+    def _from_tokens(self, states: Tensor, cells: tuple[int, ...] | None) -> Tensor:
+        """The inverse of :meth:`_to_tokens`."""
+        if cells is not None:
+            return states.transpose(1, 2).reshape(len(states), -1, *cells)
+        return states.transpose(0, 1) if self._tokens_first else states
 
     # What a modality says of its inputs.
 
@@ -153,3 +230,13 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
         return row.unsqueeze(1).expand_as(states)
 
     return forward
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    """Autograd passes over quantised parts in silence, as if they were constants."""
+    for name, module in model.named_modules():
+        if _QUANTISED.match(type(module).__module__ + "."):
+            raise TypeError(
+                f"{name} is a {type(module).__name__} quantised for inference, which has no "
+                "derivative: explain the model as it was before"
+            )

@@ -2,16 +2,25 @@
 
 A model keeps its own forward pass, with its masks, its pooling and its projections. For the time of
 one call, a hook reads or replaces the hidden states that enter a block, and what comes before the
-block is skipped. Everything is put back when the call ends, also by an error.
+block is skipped. Everything is put back when the call ends, also by an error. Cuts hold for the
+thread that makes them: another one that runs the model meanwhile gets the model's own output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import RLock, get_ident
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+_CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")
+"""Flags by which transformers, open_clip and timm recompute blocks in the backward pass."""
+
+_TURN = RLock()
+"""Held while modules are changed, so that threads put back their changes in order."""
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a run that has given all we want
@@ -54,9 +63,11 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
     Raises:
         RuntimeError: If the run does not reach the block.
     """
+    here = get_ident()
 
     def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
-        raise _Reached(_entering(args, kwargs))
+        if get_ident() == here:
+            raise _Reached(entering_states(args, kwargs))
 
     handle = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
@@ -65,7 +76,30 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
         return reached.states
     finally:
         handle.remove()
-    raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+    raise _unreached(block)
+
+
+def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
+    """The hidden states that enter a block, and its output, the last time that it is run.
+
+    Raises:
+        RuntimeError: If the run does not reach the block.
+    """
+    seen: list[tuple[Tensor, Any]] = []
+    here = get_ident()
+
+    def look(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if get_ident() == here:
+            seen[:] = [(entering_states(args, kwargs), output)]
+
+    handle = block.register_forward_hook(look, with_kwargs=True)
+    try:
+        run()
+    finally:
+        handle.remove()
+    if not seen:
+        raise _unreached(block)
+    return seen[0]
 
 
 @contextmanager
@@ -80,13 +114,23 @@ def starting_at(
         skipped (sequence of nn.Module): What comes before. These give ``answer`` without running.
         answer (optional): What the model accepts in their place; its values never reach the block.
             Default: the states, detached
+
+    Raises:
+        RuntimeError: If the block is not run, or would be run again in the backward pass.
     """
     answer = states.detach() if answer is None else answer
     pending = [states]
+    here, outside = get_ident(), _autograd_modes()
 
     def replace(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        if not pending:
+        if not pending or get_ident() != here:
             return None
+        if states.requires_grad and _autograd_modes() != outside:
+            raise RuntimeError(
+                f"the model runs {type(block).__name__} without gradients or keeps its activations "
+                "elsewhere: if it is checkpointed, it would run again in the backward pass, from "
+                "other hidden states. Switch that off to explain the model"
+            )
         given = pending.pop()
         if args:
             return (given, *args[1:]), kwargs
@@ -99,24 +143,72 @@ def starting_at(
             stack.enter_context(replaced_forward(module, lambda *_, **__: answer))
         yield
         if pending:
-            raise RuntimeError(f"the model gave its output without running {type(block).__name__}")
+            raise _unreached(block)
 
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While this holds, a module runs another function."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
+    """While this holds, a module runs another function in this thread."""
+    with _TURN:
+        own, here = module.forward, get_ident()
+
+        def either(*args: Any, **kwargs: Any) -> Any:
+            return (forward if get_ident() == here else own)(*args, **kwargs)
+
+        with _attribute(module, "forward", either):
+            yield
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """While this holds, no part of a model runs compiled, and none is checkpointed.
+
+    A compiled graph does not know of later hooks, and a checkpointed block runs again in the
+    backward pass, when they are gone. Numbers are the same.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_TURN)
+        for module in model.modules():
+            if "_orig_mod" in module._modules:
+                stack.enter_context(replaced_forward(module, module.get_submodule("_orig_mod")))
+            elif vars(module).get("_compiled_call_impl") is not None:
+                stack.enter_context(_attribute(module, "_compiled_call_impl", None))
+            for flag in _CHECKPOINTING:
+                if vars(module).get(flag):
+                    stack.enter_context(_attribute(module, flag, False))
         yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
-def _entering(args: Any, kwargs: Any) -> Tensor:
+@contextmanager
+def _attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """While this holds, a module has another value of an attribute."""
+    with _TURN:
+        is_own, before = name in vars(module), getattr(module, name)
+        setattr(module, name, value)
+        try:
+            yield
+        finally:
+            if is_own:
+                setattr(module, name, before)
+            else:
+                delattr(module, name)
+
+
+def _autograd_modes() -> tuple[bool, bool]:
+    """Whether gradients are on, and whether what they need is saved by hooks, as checkpoints do."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("there are some"):
+            return torch.is_grad_enabled(), False
+    except RuntimeError:
+        return torch.is_grad_enabled(), True
+
+
+def _unreached(block: nn.Module) -> RuntimeError:
+    return RuntimeError(f"the model gave its output without running {type(block).__name__}")
+
+
+def entering_states(args: Any, kwargs: Any) -> Tensor:
+    """Which of a block's arguments holds its hidden states."""
     states = args[0] if args else kwargs[_name_of_states(kwargs)]
     assert isinstance(states, Tensor)
     return states

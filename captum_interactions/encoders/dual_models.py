@@ -19,11 +19,11 @@ from captum_interactions.encoders.naflex_tower import NaflexTower
 from captum_interactions.encoders.text_tower import TextTower
 from captum_interactions.encoders.tower import Tower
 
-_LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
+LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
 at the end-of-text token too, and there 2 is the true id."""
 
-_FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
+FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
 """Text models that were trained on padded texts and mask nothing."""
 
 
@@ -174,7 +174,7 @@ def _text_tower(
     tokenizer = part_of(processor, "tokenizer", "convert_ids_to_tokens")
     family = part.config.model_type
     end_of_text = getattr(part, "eos_token_id", None)
-    if end_of_text == 2 and family in _LARGEST_ID_POOLING:
+    if end_of_text == 2 and family in LARGEST_ID_POOLING:
         end_of_text = "largest"
     return TextTower(
         model,
@@ -185,7 +185,7 @@ def _text_tower(
         tokenizer=tokenizer,
         context_length=context_length(part, tokenizer),
         end_of_text=end_of_text,
-        fixed_length=family in _FIXED_LENGTH,
+        fixed_length=family in FIXED_LENGTH,
     )
 
 
@@ -212,7 +212,7 @@ def context_length(part: nn.Module, tokenizer: Any = None) -> int | None:
         limits.append(getattr(part.config, "max_position_embeddings", None))
     limits.append(getattr(tokenizer, "model_max_length", None))
     # A tokenizer without a limit says so by an enormous number.
-    known = [limit for limit in limits if limit is not None and limit < 10**9]
+    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known, default=None)
 
 
@@ -227,7 +227,7 @@ def _audio_tower(model: Any, processor: Any) -> AudioTower:
         find_blocks(model, encoder),
         [f"{encoder}.patch_embed"],
         n_stretches=config.spec_size // config.num_mel_bins,
-        n_mel_bins=config.num_mel_bins,
+        mean_level=f"{encoder}.batch_norm.running_mean",
         feature_extractor=part_of(processor, "feature_extractor", "nb_max_samples"),
         answer=_swin_stage,
     )

@@ -62,6 +62,7 @@ class NaflexTower(ImageTower):
             encoding = self.image_processor(images=images, return_tensors="pt")
             patches, shapes = encoding["pixel_values"], encoding["spatial_shapes"]
             mask = encoding["pixel_attention_mask"]
+            self.check(patches, mask, shapes)
         axes = []
         for index, (rows, columns) in enumerate(shapes.tolist()):
             size = (rows * self.patch[0], columns * self.patch[1])
@@ -92,6 +93,14 @@ class NaflexTower(ImageTower):
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
         return None
+
+    def sample(self) -> Any:
+        if self.image_processor is not None:
+            return super().sample()
+        width = self.patch[0] * self.patch[1] * self.channels
+        patches = torch.randn((2, 6, width), generator=torch.Generator().manual_seed(0))
+        mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+        return patches.to(self.dtype), mask, torch.tensor([[2, 3], [2, 2]])
 
     def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
         return cast(Tensor, extras[0].bool())

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["cls", "last", "mean", "pooler"]
-"""The first token, the last token that is not padding, the mean of all tokens that are not, or the
-model's own ``pooler_output``."""
+"""The first token, the last one, or the mean of all of them, padding left out; or the model's own
+``pooler_output``."""
 
 POOLINGS: tuple[Pooling, ...] = ("cls", "last", "mean", "pooler")
 
@@ -25,22 +25,26 @@ def pooled(output: Any, pooling: Pooling, mask: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: If the output has nothing of the kind.
     """
+    states = getattr(output, "last_hidden_state", None)
     if pooling == "pooler":
         if getattr(output, "pooler_output", None) is None:
             raise ValueError("pooling='pooler' needs a model that has a pooler, but this has none")
         return cast(Tensor, output.pooler_output).flatten(1)
-    states: Tensor = output.last_hidden_state
+    if states is None:
+        raise ValueError(
+            f"pooling={pooling!r} needs hidden states, but the model gives none beside its own "
+            "embedding: take 'pooler'"
+        )
     if states.dim() == 4:
         if pooling != "mean":
             raise ValueError(f"a feature map has no tokens for pooling={pooling!r}: take 'mean'")
-        return states.mean((2, 3))
+        return cast(Tensor, states.mean((2, 3)))
     if mask is None:
         mask = torch.ones(states.shape[:2], device=states.device)
-    if pooling == "cls":
-        return states[:, 0]
-    if pooling == "last":
-        places = torch.arange(1, states.shape[1] + 1, device=states.device)
-        last = (mask * places).argmax(-1)
-        return states[torch.arange(len(states), device=states.device), last]
-    weights = mask.to(states.dtype).unsqueeze(-1)
-    return (states * weights).sum(1) / weights.sum(1)
+    if pooling == "mean":
+        weights = mask.to(states.dtype).unsqueeze(-1)
+        wide = torch.promote_types(states.dtype, torch.float32)
+        return cast(Tensor, (states * weights).sum(1, dtype=wide) / weights.sum(1, dtype=wide))
+    # The first of the largest: 1, 1, ... or 1, 2, ... where there is no padding.
+    places = mask.int() if pooling == "cls" else mask.int().cumsum(-1) * mask.int()
+    return cast(Tensor, states[torch.arange(len(states), device=states.device), places.argmax(-1)])

@@ -232,7 +232,13 @@ class TextTower(BlockTower):
     def _prompt_length(self) -> int:
         """Number of tokens before a raw text."""
         axis = tokenize(self.tokenizer, "a", prompt=self.prompt)[2][0]
-        return next(index for index, span in enumerate(axis.spans) if span is not None)
+        length = next((index for index, span in enumerate(axis.spans) if span is not None), None)
+        if length is None:
+            raise ValueError(
+                f"where the prompt {self.prompt!r} ends is not known: its tokenizer tells no "
+                "characters"
+            )
+        return length
 
     def _axes_of_ids(self, ids: Tensor, mask: Tensor | None = None) -> tuple[TextAxis, ...]:
         """Axes of ready ids: labels are tokens or ids, and no characters are known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
 from torch import Tensor
 
@@ -23,7 +24,8 @@ def tokenize(
 
     Args:
         tokenizer: A tokenizer of ``transformers``. If it knows no character offsets (it is not a
-            fast one), tokens are labelled, but there are no words.
+            fast one), words are found where its pieces spell the text, as SigLIP's do; else tokens
+            are labelled, but there are no words.
         raw: A string or a sequence of strings.
         context_length (int, optional): The longest sequence that the model takes, special tokens
             included. Default: None, any
@@ -73,20 +75,22 @@ def tokenize(
     for index, text in enumerate(texts):
         padded = [not attended for attended in mask[index].tolist()]
         marked = encoding["special_tokens_mask"][index].tolist()
-        offsets = encoding["offset_mapping"][index].tolist() if knows_offsets else None
         # A tokenizer marks padding as special too; here the two are told apart.
         special = [bool(mark) and not pad for mark, pad in zip(marked, padded, strict=True)]
-        spans: list[tuple[int, int] | None] = [None] * len(padded)
-        for token, (start, stop) in enumerate(offsets or ()):
-            if padded[token] or special[token]:
-                continue
-            special[token] = 0 < stop <= len(prompt)
-            spans[token] = _trimmed(text, start - len(prompt), stop - len(prompt))
         pieces = tokenizer.convert_ids_to_tokens(ids[index].tolist())
+        own = [token for token, pad in enumerate(padded) if not (pad or special[token])]
+        if knows_offsets:
+            offsets = [encoding["offset_mapping"][index][token].tolist() for token in own]
+        else:
+            offsets = _spell(prompt + text, [pieces[token] for token in own])
+        spans: list[tuple[int, int] | None] = [None] * len(padded)
+        for token, (start, stop) in zip(own, offsets, strict=False):
+            special[token] = 0 < len(prompt) >= stop
+            spans[token] = _trimmed(text, start - len(prompt), stop - len(prompt))
         labels = [
             text[slice(*span)] if span else piece for span, piece in zip(spans, pieces, strict=True)
         ]
-        known = text if knows_offsets else ""
+        known = text if knows_offsets or offsets else ""
         axes.append(TextAxis(tuple(labels), tuple(special), tuple(padded), known, tuple(spans)))
     return ids, mask, axes
 
@@ -98,3 +102,25 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
     start += len(covered) - len(covered.lstrip())
     stop = start + len(covered.strip())
     return (start, stop) if start < stop else None
+
+
+def _spell(text: str, pieces: list[str]) -> list[tuple[int, int]]:
+    """Characters behind pieces that spell a text, but for case and punctuation; else nothing."""
+    spans, stop = [], 0
+    for piece in pieces:
+        start = None
+        for letter in piece.removeprefix("##").replace("▁", ""):
+            while stop < len(text) and _plain(text[stop]) != _plain(letter):
+                if text[stop].isalnum():
+                    return []
+                stop += 1
+            start = stop if start is None else start
+            stop += 1
+        if stop > len(text):
+            return []
+        spans.append((stop if start is None else start, stop))
+    return spans
+
+
+def _plain(letter: str) -> str:
+    return normalize("NFKC", letter).casefold()

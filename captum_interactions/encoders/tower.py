@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -133,6 +133,30 @@ class Tower(nn.Module):
             return self.encode(features, *context)
         return self.tail(layer, features, *context)
 
+    def embed_tokens(
+        self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
+    ) -> Tensor:
+        """Embeddings of single tokens (B, T, K), as if all tokens were in the state of this one.
+
+        States are those that enter the last block, unless a family of models can tell those that
+        leave it. What pools them sees the same state everywhere, whichever way it pools: a token's
+        own embedding by the tower's head.
+
+        Raises:
+            ValueError: If the tower has no blocks.
+        """
+        if not self.n_blocks:
+            raise ValueError(
+                f"{type(self).__name__} has no blocks, so the last states of its tokens are unknown"
+            )
+        states, context = self.prefix(self.n_blocks - 1, inputs, *extras)
+
+        def embed(rows: Tensor, *own: Any) -> Tensor:
+            everywhere = rows.unsqueeze(1).expand(-1, states.shape[1], -1)
+            return self.tail(self.n_blocks - 1, everywhere, *own)
+
+        return each_token(embed, states, context, internal_batch_size)
+
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
         """Sum an attribution of features, (B, *F), over each token: (B, T).
 
@@ -155,3 +179,33 @@ class Tower(nn.Module):
         if len(shape) == 3:
             return weights.unsqueeze(-1)
         return weights.reshape(*weights.shape[:-1], 1, *shape[2:])
+
+
+def each_token(
+    embed: Callable[..., Tensor],
+    states: Tensor,
+    context: tuple[Any, ...],
+    internal_batch_size: int | None = None,
+) -> Tensor:
+    """Embeddings (B, T, K) of the states of single tokens.
+
+    Args:
+        embed (Callable): ``(states, *context) -> (R, K)``, for states of R tokens, (R, D).
+        states (Tensor): shape (B, T, D).
+        context: Further arguments; tensors have B rows.
+        internal_batch_size (int, optional): At most this many tokens at once. Default: all
+    """
+    n_examples, n_tokens = states.shape[:2]
+    rows = torch.arange(n_examples * n_tokens, device=states.device)
+    parts = []
+    for some in rows.split(internal_batch_size or len(rows)):
+        examples = some // n_tokens
+        parts.append(embed(states[examples, some % n_tokens], *take_rows(context, examples)))
+    return torch.cat(parts).reshape(n_examples, n_tokens, -1)
+
+
+def take_rows(context: Sequence[Any], rows: Tensor | slice) -> tuple[Any, ...]:
+    """Some rows of a context: of its tensors, that is; anything else serves all rows."""
+    return tuple(
+        value[rows] if isinstance(value, Tensor) and value.dim() else value for value in context
+    )

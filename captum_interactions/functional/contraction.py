@@ -61,7 +61,8 @@ def contract_all(phi: Tensor, psi: Tensor) -> Tensor:
     Returns:
         Tensor: shape (N, M, Ta, Tb), a view of contiguous memory (N, Ta, M, Tb).
     """
-    flat = phi.flatten(0, 1) @ psi.flatten(0, 1).T
+    with torch.autocast(phi.device.type, enabled=False):
+        flat = phi.flatten(0, 1) @ psi.flatten(0, 1).T
     return flat.reshape(*phi.shape[:2], *psi.shape[:2]).transpose(1, 2)
 
 

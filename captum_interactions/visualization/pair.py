@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from captum_interactions.first_order_map import FirstOrderMap
     from captum_interactions.interaction_map import InteractionMap
 
 COLOURS = "RdBu_r"
@@ -21,7 +22,7 @@ COLOURS = "RdBu_r"
 
 
 def plot_interactions(
-    imap: InteractionMap, b: Any = None, a: Any = None, ax: Axes | None = None
+    imap: InteractionMap | FirstOrderMap, b: Any = None, a: Any = None, ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """Draw an image–text pair: where the image, and which words, matched or clashed.
 
@@ -29,7 +30,8 @@ def plot_interactions(
     with the selected region. Both scales are symmetric around zero, so white is no interaction.
 
     Args:
-        imap (InteractionMap): An explanation whose first input is an image and whose second a text.
+        imap (InteractionMap or FirstOrderMap): An explanation whose first input is an image and
+            whose second a text.
         b: A selection of the text. Default: None, the whole caption
         a: A selection of the image. Default: None, the whole image
         ax (Axes, optional): Where the image is drawn; the caption comes below it. Default: a new
@@ -132,7 +134,9 @@ def _outline(ax: Axes, selection: Any) -> None:
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, lw=1.8, ec="black"))
 
 
-def _style(imap: InteractionMap, text: TextAxis, b: Any, a: Any) -> list[StyledWord]:
+def _style(
+    imap: InteractionMap | FirstOrderMap, text: TextAxis, b: Any, a: Any
+) -> list[StyledWord]:
     """Words coloured by the selected region; those of the selected phrase are framed."""
     from matplotlib import colormaps
 
@@ -156,7 +160,9 @@ def _style(imap: InteractionMap, text: TextAxis, b: Any, a: Any) -> list[StyledW
     return styled
 
 
-def _title(imap: InteractionMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
+def _title(imap: InteractionMap | FirstOrderMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
+    if not hasattr(imap, "between"):
+        return f"{imap.settings.get('attribution', 'first order')}, score {imap.score:.3f}"
     if b is None and a is None:
         return f"score {imap.score:.3f}, interactions of patches {heat.sum():+.3f}"
     shown = f"“{b}”" if isinstance(b, str) else "the caption" if b is None else "selected tokens"

@@ -10,16 +10,15 @@ import regex
 from captum_interactions.encoders.axes.token import TokenAxis, Unit, Weights
 
 # Scripts that put no spaces between words: what the tokenizer keeps together is a word there.
-_UNSPACED = "".join(
-    rf"\p{{scx={script}}}"
-    for script in ("Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt")
-)
-_LETTER = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]"
-_RUN = rf"(?:[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]\p{{M}}*)+"
-# Joiners hold a word together; anything else is by itself, an emoji of several code points too.
-_WORD = regex.compile(
-    rf"(?P<run>{_RUN})|{_LETTER}+(?:['’\-\u200c\u200d]{_LETTER}+)*|(?!\s)\X", regex.V1
-)
+_SCRIPTS = ("Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt")
+_UNSPACED = "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS) + r"--\p{scx=Latn}"
+# Marks and joiners without width belong to the letter before, and a keycap to no letter.
+_LETTERS = rf"(?:(?![0-9]\ufe0f?\u20e3)[[\p{{L}}\p{{N}}_]--[{_UNSPACED}]][\p{{M}}\u200c\u200d]*)+"
+_RUN = rf"(?:[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*)+"
+_JOINER = r"(?:['’\-\u2010\u2011\u00ad·׳״]|(?<=\p{N})[.,:](?=\p{N}))"
+# What is neither a letter nor joins two is by itself, an emoji of several code points too.
+_WORD = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}(?:{_JOINER}{_LETTERS})*|(?!\s)\X", regex.V1)
+_PART = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}|(?!\s)\X", regex.V1)
 
 
 class Word(NamedTuple):
@@ -51,7 +50,7 @@ class TextAxis(TokenAxis):
         """
         found = []
         for match in _WORD.finditer(self.text):
-            spans = self._pieces(match.span()) if match.group("run") else [match.span()]
+            spans = self._pieces(match) if match["run"] else [match.span()]
             for span in spans:
                 tokens = self._tokens_of(span)
                 if tokens:
@@ -65,15 +64,23 @@ class TextAxis(TokenAxis):
         return words or super().units
 
     def find(self, phrase: str) -> tuple[int, int]:
-        """Character span of a phrase that occurs exactly once, ignoring case."""
-        # Neither end may cut a word, and as all of it looks ahead, occurrences may overlap.
-        pattern = (
-            rf"(?<!{_LETTER}(?={_LETTER}))"
-            rf"(?=({regex.escape(phrase.strip(), literal_spaces=True)})(?!(?<={_LETTER}){_LETTER}))"
-        )
-        matches = regex.finditer(pattern, self.text, regex.IGNORECASE | regex.V1)
-        spans = [match.span(1) for match in matches]
-        if not phrase.strip() or not spans:
+        """Character span of a phrase that occurs exactly once, ignoring case.
+
+        Whole words come first; if there are none, the parts of words like *well-made* count too.
+        """
+        if not self.text and len(self):
+            raise ValueError(
+                f"the phrase {phrase!r} does not occur in '': the characters behind these tokens "
+                "are not known; select tokens by their indices instead"
+            )
+        letters = regex.escape(phrase.strip(), literal_spaces=True)
+        pattern = regex.compile(letters, regex.IGNORECASE | regex.V1)
+        spans: list[tuple[int, int]] = []
+        for pieces in (_WORD, _PART) if letters else ():
+            borders = self._borders(pieces)
+            matches = pattern.finditer(self.text, overlapped=True)
+            spans = spans or [match.span() for match in matches if borders.issuperset(match.span())]
+        if not spans:
             raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
         if len(spans) > 1:
             raise ValueError(
@@ -111,13 +118,18 @@ class TextAxis(TokenAxis):
                 raise ValueError(f"no token covers {self.text[start:stop]!r} at ({start}, {stop})")
         return super().select(selection)
 
-    def _pieces(self, span: tuple[int, int]) -> list[tuple[int, int]]:
-        """A span cut wherever no token, and no character of several code points, is cut."""
-        start, stop = span
-        borders = [start + match.end() for match in regex.finditer(r"\X", self.text[start:stop])]
+    def _borders(self, pieces: regex.Pattern[str]) -> set[int]:
+        """Where a phrase may start or stop; no character of several code points is cut."""
+        borders = set()
+        for match in pieces.finditer(self.text):
+            borders |= {*match.span(), *(_ends(match) if match["run"] else ())}
+        return borders
+
+    def _pieces(self, run: regex.Match[str]) -> list[tuple[int, int]]:
+        """A run of letters cut wherever no token, and no character, is cut."""
         covered = [token for token in self.spans if token is not None]
-        borders = [b for b in borders if not any(first < b < last for first, last in covered)]
-        return list(zip([start, *borders], [*borders, stop], strict=False))
+        borders = [b for b in _ends(run) if not any(first < b < last for first, last in covered)]
+        return list(zip([run.start(), *borders], [*borders, run.end()], strict=False))
 
     def _tokens_of(self, span: tuple[int, int]) -> tuple[int, ...]:
         return tuple(
@@ -131,3 +143,8 @@ class TextAxis(TokenAxis):
             "select tokens by a phrase, a tuple (start, stop) of characters, or by a slice, a "
             "range, a set or a list of token indices"
         )
+
+
+def _ends(run: regex.Match[str]) -> list[int]:
+    """Where the characters of a match end, those of several code points taken as one."""
+    return [run.start() + character.end() for character in regex.finditer(r"\X", run[0])]
