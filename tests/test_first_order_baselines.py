@@ -15,8 +15,9 @@ from captum.attr import (
 )
 from torch import nn
 
-from captum_interactions import CallableTower, SecondOrderIntegratedGradients, wrap
+from captum_interactions import CallableTower, SecondOrderIntegratedGradients, explain, wrap
 from captum_interactions.attr import (
+    ATTRIBUTIONS,
     RISE,
     FirstOrderGradCam,
     FirstOrderInputXGradient,
@@ -298,6 +299,15 @@ def test_rises_options(wrapper, options, message):
 
 
 # All of them
+
+
+@pytest.mark.parametrize("name", [name for name, a in ATTRIBUTIONS.items() if a.order == 1])
+def test_explain_by_name(wrapper, name):
+    options = {"n_samples": 5} if name == "rise" else {}
+    shown = explain(wrapper, PIXELS[:1], (IDS[:1], MASK[:1]), attribution=name, **options)
+    assert shown.settings["attribution"] == name
+    assert shown.heatmap().shape == (3, 3)
+    assert len(shown.axis_a) == 10
 
 
 @pytest.mark.parametrize("layers", [(0, 0), (1, 2)])
