@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
-from captum_interactions.encoders import Batch, DualEncoderWrapper, Tower
+from captum_interactions.encoders import Batch, DualEncoderWrapper, TokenAxis, Tower
 from captum_interactions.encoders.modes import explaining
 
 
@@ -54,41 +54,58 @@ def check_wrapper(
         >>> check_wrapper(wrapper, torch.rand(2, 4), torch.rand(2, 5))
         []
     """
+    if not isinstance(wrapper, DualEncoderWrapper):
+        raise TypeError(
+            f"check_wrapper takes a DualEncoderWrapper, but got {type(wrapper).__name__}: wrap the "
+            "model with wrap(model, processor) first"
+        )
     a = wrapper.tower_a.sample() if a is None else a
     b = wrapper.tower_b.sample() if b is None else b
     before = _state(wrapper)
-    found = _problems(wrapper, wrapper.prepare(a, b), n_steps, tolerance)
-    problems = list(dict.fromkeys(found))
+    batch = wrapper.prepare(a, b)
+    alone = [_alone(wrapper, (a, b), batch, row) for row in range(len(batch.axes_a))]
+    problems = list(dict.fromkeys(_problems(wrapper, batch, alone, n_steps, tolerance)))
     if _state(wrapper) != before:
         problems.append("the model is not as it was: a hook, a mode or a gradient is left behind")
     return problems
 
 
 def _problems(
-    wrapper: DualEncoderWrapper, batch: Batch, n_steps: int, tolerance: float
+    wrapper: DualEncoderWrapper, batch: Batch, alone: list[Batch], n_steps: int, tolerance: float
 ) -> Iterator[str]:
-    if len(batch.inputs[0]) < 2:
+    if len(alone) < 2:
         raise ValueError("check_wrapper needs two inputs or more on each side, but got one")
-    extras = wrapper.split_additional(batch.additional_forward_args)
-    sides = zip("ab", (wrapper.tower_a, wrapper.tower_b), batch.inputs, extras, strict=True)
-    found = []
+    found, sizes = [], []
     with explaining(wrapper), torch.no_grad():
-        for (name, tower, inputs, own), axes in zip(
-            sides, (batch.axes_a, batch.axes_b), strict=True
-        ):
-            problems = _tower_problems(tower, inputs, own, axes, tolerance)
-            found += [f"encoder {name}: {problem}" for problem in problems]
+        for side, tower in enumerate((wrapper.tower_a, wrapper.tower_b)):
+            own = [_side(wrapper, one, side) for one in alone]
+            axes = (batch.axes_a, batch.axes_b)[side]
+            problems = list(
+                _tower_problems(tower, *_side(wrapper, batch, side), axes, own, tolerance)
+            )
+            found += [f"encoder {'ab'[side]}: {problem}" for problem in problems]
+            if not problems:
+                inputs, extras = _side(wrapper, batch, side)
+                sizes.append(tower.encode(inputs, *extras).shape[1])
     yield from found
     if found:
         return  # maps say nothing about towers that are wrong
+    if sizes[0] != sizes[1]:
+        yield f"the encoders embed into spaces of {sizes[0]} and of {sizes[1]} dimensions"
+        return
     try:
-        yield from _map_problems(wrapper, batch, n_steps, tolerance)
+        yield from _map_problems(wrapper, batch, alone, n_steps, tolerance)
     except Exception as error:  # noqa: BLE001 - whatever the model raises is what is wrong
         yield f"no map can be made: {type(error).__name__}: {error}"
 
 
 def _tower_problems(
-    tower: Tower, inputs: Tensor, extras: tuple[Any, ...], axes: Any, tolerance: float
+    tower: Tower,
+    inputs: Tensor,
+    extras: tuple[Any, ...],
+    axes: tuple[TokenAxis, ...],
+    alone: list[tuple[Tensor, tuple[Any, ...]]],
+    tolerance: float,
 ) -> Iterator[str]:
     try:
         tower.check(inputs, *extras)
@@ -115,10 +132,15 @@ def _tower_problems(
         yield "the reference of the reference is another one"
     if not torch.isfinite(at_reference).all() or not at_reference.norm(dim=-1).all():
         yield "the embedding of the reference is zero or not finite, so it has no cosine"
-    for row in range(len(inputs)):
-        alone = tower.encode(inputs[row : row + 1], *_row(extras, row))
-        if not _same(alone, full[row : row + 1], tolerance):
+    elif _same(full, at_reference, 1e-6) and _same(full, full.flip(0), 1e-6):
+        yield "all inputs and the reference have the same embedding"
+        return
+    for row, (one, own) in enumerate(alone):
+        rows = slice(row, row + 1)
+        if not _same(tower.encode(one, *own), full[rows], tolerance):
             yield f"input {row} has another embedding by itself than in the batch"
+        if not torch.equal(tower.reference(inputs[rows], *_row(extras, row)), reference[rows]):
+            yield f"input {row} has another reference by itself than in the batch"
     first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
     for layer in range(tower.n_blocks):
         try:
@@ -149,6 +171,15 @@ def _layer_problems(
     if not _same(tower.tail(layer, states, *context), full, tolerance):
         yield f"{where}, the rest of the encoder does not make the model's own embedding"
         return
+    # Another input of the same length: a model may mask and pool by what the tokens are.
+    value = 0.5 if inputs.is_floating_point() else int(inputs[0, min(1, inputs.shape[1] - 1)])
+    other = tower.set_constant(inputs, value, *extras)
+    replayed = tower.tail(layer, tower.prefix(layer, other, *extras)[0], *context)
+    if not _same(replayed, tower.encode(other, *extras), tolerance):
+        yield (
+            f"{where}, the hidden states of another input do not make its embedding when they take "
+            "the place of the input's: the rest of the encoder depends on more than hidden states"
+        )
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(states.shape, generator=generator).to(states) * states.std()
     if _same(tower.tail(layer, states + noise, *context), full, tolerance):
@@ -164,6 +195,10 @@ def _layer_problems(
             hidden = noise * ~mask.bool().unsqueeze(-1)
             if not _same(tower.tail(layer, states + hidden, *context), full, tolerance):
                 yield f"{where}, tokens that the token mask leaves out reach the embedding"
+            if any(
+                list(a.padding) != (row == 0).tolist() for a, row in zip(axes, mask, strict=True)
+            ):
+                yield f"{where}, the axes have padding at other tokens than the token mask"
     for axis in axes:
         known = len(tower.axis_at(layer, axis, states.shape[1]))
         if known != states.shape[1]:
@@ -177,7 +212,7 @@ def _layer_problems(
 
 
 def _map_problems(
-    wrapper: DualEncoderWrapper, batch: Batch, n_steps: int, tolerance: float
+    wrapper: DualEncoderWrapper, batch: Batch, alone: list[Batch], n_steps: int, tolerance: float
 ) -> Iterator[str]:
     soig = SecondOrderIntegratedGradients(wrapper)
     additional = batch.additional_forward_args
@@ -204,21 +239,40 @@ def _map_problems(
             padding = ~mask.bool().unsqueeze(3 - dim)
             if (maps * padding).any():
                 yield f"tokens of {side} that do not count have attributions"
-    for row in range(len(maps)):
-        alone = soig.attribute(
-            (batch.inputs[0][row : row + 1], batch.inputs[1][row : row + 1]),
-            additional_forward_args=_row(additional, row),
-            n_steps=n_steps,
+    for row, one in enumerate(alone):
+        (own,) = soig.attribute(
+            one.inputs, additional_forward_args=one.additional_forward_args, n_steps=n_steps
         )
-        if not _same(alone[0], maps[row], 10 * tolerance):
+        if not _same(own, maps[row, : own.shape[0], : own.shape[1]], 10 * tolerance):
             yield f"pair {row} has another map by itself than in the batch"
-    scale = maps.sum((1, 2)).abs().max() + 1e-6
+    scale = max(float(maps.sum((1, 2)).abs().max()), 0.01)  # of cosines, which reach from -1 to 1
     if delta.abs().max() > 0.05 * scale:
         yield (
             f"the map misses what it should sum to by {float(delta.abs().max()):.1e} of "
-            f"{float(scale):.1e} with {n_steps} nodes: a step on the path (a hard choice, a "
-            "rounding), or a layer that needs more nodes"
+            f"{scale:.1e} with {n_steps} nodes: a step on the path (a hard choice, a rounding), or "
+            "a layer that needs more nodes"
         )
+
+
+def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row: int) -> Batch:
+    """One pair as it is by itself: from its raw inputs, or without the padding of the batch."""
+    own = []
+    for side, tower in enumerate((wrapper.tower_a, wrapper.tower_b)):
+        if isinstance(raw[side], list):
+            own.append(raw[side][row : row + 1])
+            continue
+        inputs, extras = _side(wrapper, batch, side)
+        inputs, extras = inputs[row : row + 1], _row(extras, row)
+        if tower.extra_names[:1] == ("attention_mask",) and extras and extras[0] is not None:
+            stop = int(extras[0][0].nonzero().max()) + 1
+            inputs, extras = inputs[:, :stop], (extras[0][:, :stop], *extras[1:])
+        own.append((inputs, *extras) if extras else inputs)
+    return wrapper.prepare(*own)
+
+
+def _side(wrapper: DualEncoderWrapper, batch: Batch, side: int) -> tuple[Tensor, tuple[Any, ...]]:
+    """Input and extras of one encoder."""
+    return batch.inputs[side], wrapper.split_additional(batch.additional_forward_args)[side]
 
 
 def _same(actual: Tensor, expected: Tensor, tolerance: float) -> bool:

@@ -255,9 +255,9 @@ class InteractionMap:
         for side, axis in reversed(sides) if TextAxis in kinds else sides:
             if isinstance(axis, kinds):
                 return side, axis
-        names = " or ".join(kind.__name__ for kind in kinds)
+        what = "a text" if TextAxis in kinds else "an image or a sound"
         raise TypeError(
-            f"neither input has a {names}: the axes are {type(self.axis_a).__name__} and "
+            f"neither input is {what}: the axes are {type(self.axis_a).__name__} and "
             f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
         )
 

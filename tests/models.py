@@ -158,10 +158,13 @@ class Sentences(Tower):
 
     def prepare(self, raw: tuple[Tensor, Tensor], *, truncation: bool = False) -> TowerInputs:
         inputs, mask = raw
-        none = (False,) * inputs.shape[1]
-        labels = tuple(map(str, range(inputs.shape[1])))
-        axis = TextAxis(labels, none, none, "", (None,) * inputs.shape[1])
-        return TowerInputs(inputs, (mask,), (axis,) * len(inputs))
+        n_tokens = inputs.shape[1]
+        labels, none = tuple(map(str, range(n_tokens))), (None,) * n_tokens
+        axes = [
+            TextAxis(labels, (False,) * n_tokens, tuple((row == 0).tolist()), "", none)
+            for row in mask
+        ]
+        return TowerInputs(inputs, (mask,), tuple(axes))
 
 
 class Attention(nn.Module):

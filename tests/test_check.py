@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from captum_interactions import CallableTower, check_wrapper, wrap
+from captum_interactions.encoders import TowerInputs
+from captum_interactions.encoders.text_tower import TextTower
 from tests import models
 from tests.models import Sentences
 
@@ -113,6 +115,40 @@ class RoundedTail(Sentences):
         return (4 * embedding).round() / 4 + 0.01 * embedding
 
 
+class Bypass(Sentences):
+    """The embedding of the ids is added behind the hidden states."""
+
+    def prefix(self, layer, inputs, mask):
+        return super().prefix(layer, inputs, mask)[0], (mask, inputs)
+
+    def tail(self, layer, states, mask, inputs):
+        return super().tail(layer, states, mask) + self.head(self.embedding(inputs).mean(1))
+
+    def encode(self, inputs, mask):
+        return self.tail(0, self.embedding(inputs), mask, inputs)
+
+
+class Constant(Sentences):
+    def encode(self, inputs, mask):
+        return super().encode(0 * inputs, mask)
+
+
+class WrongAxes(Sentences):
+    def prepare(self, raw, *, truncation=False):
+        inputs, extras, axes = super().prepare(raw)
+        return TowerInputs(inputs, extras, axes[:1] * len(axes))
+
+
+class ReferenceOfTheBatch(Sentences):
+    def reference(self, inputs, mask):
+        return inputs.min(0, keepdim=True).values.expand_as(inputs)
+
+
+class Wide(Sentences):
+    def tail(self, layer, states, mask):
+        return super().tail(layer, states, mask).repeat(1, 2)
+
+
 class LeavesAHook(Sentences):
     def prefix(self, layer, inputs, mask):
         self.head.register_forward_hook(lambda *_: None)
@@ -140,6 +176,11 @@ class LeavesAHook(Sentences):
         (FoldsBackwards, "at layer 0, fold and spread put features into different tokens"),
         (RoundedTail, "the map misses what it should sum to by"),
         (LeavesAHook, "the model is not as it was"),
+        (Bypass, "the rest of the encoder depends on more than hidden states"),
+        (Constant, "encoder a: all inputs and the reference have the same embedding"),
+        (WrongAxes, "at layer 0, the axes have padding at other tokens than the token mask"),
+        (ReferenceOfTheBatch, "encoder a: input 0 has another reference by itself"),
+        (Wide, "the encoders embed into spaces of 10 and of 5 dimensions"),
     ],
 )
 def test_what_is_wrong_is_said(tower, complaint):
@@ -185,3 +226,36 @@ def test_it_needs_inputs():
         check_wrapper(wrapper)
     with pytest.raises(ValueError, match="two inputs or more on each side, but got one"):
         check_wrapper(wrapper, torch.rand(1, 4), torch.rand(1, 4))
+
+
+def test_padding_that_leaks_is_found():
+    """A model that does not look at its mask."""
+    from types import SimpleNamespace
+
+    class Careless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+            self.embedding = nn.Embedding(10, 4)
+
+        def forward(self, ids):
+            states = self.embedding(ids)
+            for layer in self.layers:
+                states = states + layer(states).tanh()
+            return states.mean(1)
+
+    tower = TextTower(
+        models.randomise(Careless()),
+        lambda model, ids, mask=None: model(ids),
+        ["layers.0", "layers.1"],
+        config=SimpleNamespace(vocab_size=10, pad_token_id=0, bos_token_id=1, eos_token_id=2),
+    )
+    ids = torch.tensor([[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]])
+    problems = check_wrapper(wrap((tower, tower)), (ids, ids != 0), (ids, ids != 0))
+    assert any("input 1 has another embedding by itself" in problem for problem in problems)
+    assert any("tokens that the token mask leaves out reach" in problem for problem in problems)
+
+
+def test_it_takes_wrappers_alone():
+    with pytest.raises(TypeError, match="takes a DualEncoderWrapper, but got Linear: wrap the"):
+        check_wrapper(nn.Linear(3, 3))

@@ -138,7 +138,9 @@ def test_save_and_load_of_plain_axes(tmp_path):
     imap = InteractionMap(torch.eye(2), zeros, zeros, 0.0, 2.0, 0.0, axis, axis)
     imap.save(tmp_path / "map")
     assert InteractionMap.load(tmp_path / "map").axis_a == axis
-    with pytest.raises(TypeError, match="neither input has a ImageAxis.*TokenAxis and TokenAxis"):
+    with pytest.raises(
+        TypeError, match="neither input is an image or a sound.*TokenAxis and TokenAxis"
+    ):
         imap.heatmap()
 
 

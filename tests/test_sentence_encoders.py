@@ -514,3 +514,13 @@ class TestPretrained:
         imap = explain(pretrained, self.a, self.b)
         assert imap.constant > 0.9
         assert imap.interactions.sum() > 2 * imap.score
+
+
+def test_a_model_with_another_similarity_says_that_the_score_is_a_cosine():
+    model = chain(transformer("Bert"), end="bare")
+    model.similarity_fn_name = "dot"
+    with pytest.warns(UserWarning, match="own similarity is 'dot', but the wrapper's score is the"):
+        wrap(model)
+    model = chain(transformer("Bert"))
+    model.similarity_fn_name = "dot"
+    wrap(model)  # embeddings of unit length have the same score either way

@@ -236,12 +236,12 @@ def test_sounds_longer_than_the_window(wrapper):
         (
             np.zeros(9, np.int16),
             TypeError,
-            r"float samples of shape \(n,\), but got int16 of shape",
+            r"dtype='float32'\), but got int16 of shape",
         ),
         (np.zeros((2, 9), np.float32), TypeError, r"but got float32 of shape \(2, 9\)"),
-        ("dog.wav", TypeError, r"float samples of shape \(n,\), but got str"),
-        ([0.1, 0.2], TypeError, r"float samples of shape \(n,\), but got float"),
-        (torch.zeros(2, 9), ValueError, r"shape \(B, channels, frames, 16\), but got \(2, 9\)"),
+        ("dog.wav", TypeError, r"dtype='float32'\), but got str"),
+        ([0.1, 0.2], TypeError, r"dtype='float32'\), but got float"),
+        (torch.zeros(2, 9), ValueError, r"shape \(B, 1, frames, 16\), but got \(2, 9\)"),
         (torch.zeros(1, 1, 256, 64), ValueError, r"but got \(1, 1, 256, 64\)"),
         (
             (torch.zeros(2, 1, 256, 16), torch.zeros(1, 1)),

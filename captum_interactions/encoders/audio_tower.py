@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_interactions.encoders.axes import AudioAxis, TokenAxis
 from captum_interactions.encoders.block_tower import BlockTower, Run
-from captum_interactions.encoders.tower import Layer, TowerInputs
+from captum_interactions.encoders.tower import Layer, TowerInputs, unpacked
 
 
 class AudioTower(BlockTower):
@@ -27,6 +27,8 @@ class AudioTower(BlockTower):
         model, run, blocks, skipped, answer: See :class:`~.block_tower.BlockTower`.
         n_stretches (int): Number of stretches that are put one above the other.
         mean_level (str): Name of the model's tensor of mean levels, one a mel bin.
+        channels (int): Number of channels: 1, or 4 for models that fuse crops of longer sounds.
+            Default: 1
         feature_extractor (optional): A feature extractor of ``transformers``, for raw sounds.
             Default: None
     """
@@ -42,20 +44,24 @@ class AudioTower(BlockTower):
         *,
         n_stretches: int,
         mean_level: str,
+        channels: int = 1,
         feature_extractor: Any = None,
         answer: Callable[[Tensor], Any] | None = None,
     ) -> None:
         super().__init__(model, run, blocks, skipped, answer)
         self.n_stretches = n_stretches
+        self.channels = channels
         self._mean_level = mean_level
         self.n_mel_bins = len(model.get_buffer(mean_level))
         self.feature_extractor = feature_extractor
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
-        if inputs.dim() != 4 or inputs.shape[-1] != self.n_mel_bins:
+        shape = tuple(inputs.shape)
+        if inputs.dim() != 4 or (shape[1], shape[3]) != (self.channels, self.n_mel_bins):
             raise ValueError(
-                f"audio features must have shape (B, channels, frames, {self.n_mel_bins}), but got "
-                f"{tuple(inputs.shape)}"
+                f"audio features must have shape (B, {self.channels}, frames, {self.n_mel_bins}), "
+                f"but got {shape} (does the feature extractor's truncation, 'fusion' or "
+                "'rand_trunc', fit the model?)"
             )
         is_longer = extras[0] if extras else None
         if is_longer is not None and is_longer.shape != (len(inputs), 1):
@@ -79,6 +85,7 @@ class AudioTower(BlockTower):
             truncation (bool): Keep the start of sounds that are longer than the model's window
                 instead of raising an error. Default: False
         """
+        raw = unpacked(raw, "input_features", self.extra_names)
         ready = raw if isinstance(raw, tuple) else (raw,)
         if ready and isinstance(ready[0], Tensor) and ready[0].dim() > 1:
             features, *rest = ready
@@ -94,6 +101,7 @@ class AudioTower(BlockTower):
             )
         else:
             features, is_longer, axes = self._extract(raw, truncation)
+            self.check(features)
         features = features.to(self.device, self.dtype)
         return TowerInputs(features, (is_longer.to(self.device),), axes)
 
@@ -103,7 +111,8 @@ class AudioTower(BlockTower):
             length = self.feature_extractor.nb_max_samples
             sound = torch.randn(length, generator=generator)
             return [sound[: length // 3], sound]
-        shape = (2, 1, self.n_stretches * self.n_stretches * self.n_mel_bins, self.n_mel_bins)
+        n_frames = self.n_stretches**2 * self.n_mel_bins
+        shape = (2, self.channels, n_frames, self.n_mel_bins)
         return torch.randn(shape, generator=generator).to(self.dtype)
 
     def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
@@ -187,12 +196,12 @@ def _samples(sound: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     if isinstance(sound, Tensor):
         sound = sound.detach().cpu().numpy()
     if not isinstance(sound, np.ndarray) or sound.ndim != 1 or sound.dtype.kind != "f":
-        came = getattr(sound, "shape", None), getattr(sound, "dtype", type(sound).__name__)
+        came = type(sound).__name__
+        if isinstance(sound, np.ndarray):
+            came = f"{sound.dtype} of shape {sound.shape}"
         raise TypeError(
-            "a sound is an array of float samples of shape (n,), but got "
-            f"{came[1]} of shape {came[0]}"
-            if came[0] is not None
-            else f"a sound is an array of float samples of shape (n,), but got {came[1]}"
+            "a sound is an array of float samples of shape (n,), one channel at the model's "
+            f"sampling rate (read a file with soundfile and dtype='float32'), but got {came}"
         )
     if not len(sound):
         raise ValueError("a sound must have at least one sample, but got none")

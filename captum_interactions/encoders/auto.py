@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ def wrap(
 
             Models that are compiled, in PEFT or in ``DataParallel`` are taken out of their shell.
         processor (optional): The model's processor, for raw inputs: a processor, tokenizer, image
-            processor or feature extractor of ``transformers``; for ``open_clip`` a tuple of
-            transforms and tokenizer; for a pair of encoders a tuple, one for each. Default: None,
-            which asks for ready tensors
+            processor or feature extractor of ``transformers``, or a tuple of one for each side; for
+            ``open_clip`` a tuple of transforms and tokenizer. Default: None, which asks for ready
+            tensors
         pooling (str, optional): How single models of ``transformers`` make one embedding:
             ``"cls"``, ``"last"``, ``"mean"`` or ``"pooler"``. Default: their projected embedding if
             they have one; else for texts ``"mean"``, or ``"pooler"`` for a part of CLIP, SigLIP or
@@ -96,6 +97,11 @@ def wrap(
     if isinstance(model, DualEncoderWrapper):
         return model
     model = _bare(model)
+    if isinstance(model, nn.Module) and any(p.is_meta for p in model.parameters()):
+        raise TypeError(
+            f"{type(model).__name__} has weights on the meta device: load them all first (weights "
+            "that are offloaded cannot be explained)"
+        )
     for matches, make_towers in _DUAL:
         if matches(model):
             _refuse(type(model).__name__, pooling=pooling, prompts=prompts)
@@ -103,7 +109,8 @@ def wrap(
             if "default_layers" in settings:
                 settings["default_layers"] = tuple(settings["default_layers"])
             return DualEncoderWrapper(*make_towers(model, processor), **settings)
-    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
+    is_pair = isinstance(model, tuple) and len(model) == 2
+    if is_pair and not any(isinstance(m, type) or not callable(m) for m in model):
         processors = processor if isinstance(processor, tuple) else (processor, processor)
         names = prompts or (None, None)
         return DualEncoderWrapper(
@@ -118,6 +125,8 @@ def wrap(
             f"{type(model).__name__} is not a dual encoder: {reason}, so there are no two "
             "embeddings whose similarity could be explained"
         )
+    if isinstance(model, str):
+        raise TypeError(f"wrap takes a model, but got a name: from_pretrained({model!r}) loads it")
     raise TypeError(
         f"{type(model).__name__} is not a dual encoder of a known kind (of transformers, open_clip "
         "or clip), a SentenceTransformer, or a text or vision model of transformers. Wrap any "
@@ -149,17 +158,21 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     if _is_sentence_source(name_or_path, kwargs):
         return wrap(_load_sentence_model(name_or_path, kwargs), **options)
 
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoProcessor, BlipForImageTextRetrieval
+    from transformers import AutoConfig, AutoModel, AutoProcessor
 
     source = {key: value for key, value in kwargs.items() if key in _SOURCE_OPTIONS}
     try:
         config = AutoConfig.from_pretrained(name_or_path, **source)
-        architectures = getattr(config, "architectures", None) or [""]
-        # The class that the auto classes know for BLIP has no retrieval head.
-        is_retrieval = architectures[0] == "BlipForImageTextRetrieval"
-        loader = BlipForImageTextRetrieval if is_retrieval else AutoModel
-        model = loader.from_pretrained(name_or_path, **kwargs)
+        name, *_ = getattr(config, "architectures", None) or [""]
+        # The auto class may know another one of the family, without the projection for instance.
+        is_head = re.search("For[A-Z]|LMHead", name) and name != "BlipForImageTextRetrieval"
+        loader = AutoModel if is_head else getattr(transformers, name, AutoModel)
+        model, report = loader.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+        if missing:
+            raise OSError(f"the files lack {len(missing)} of its tensors, such as {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
     wrap(model, **options)  # raises, with the reason, before the processor is looked for
@@ -233,4 +246,6 @@ def _load_sentence_model(name_or_path: str | Path, options: dict[str, Any]) -> A
             f"{str(name_or_path)!r} is a model of sentence-transformers: install it with "
             "pip install 'captum-interactions[sentence-transformers]'"
         ) from error
-    return SentenceTransformer(str(name_or_path), **options)
+    own = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
+    settings = {**options.pop("model_kwargs", {}), **own}
+    return SentenceTransformer(str(name_or_path), model_kwargs=settings or None, **options)

@@ -29,9 +29,10 @@ FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
 
 def is_dual_model(model: Any) -> bool:
     """Whether a model has two parts and a getter for each."""
-    return (hasattr(model, "get_text_features") and hasattr(model, "text_model")) and (
-        hasattr(model, "get_image_features") or hasattr(model, "get_audio_features")
-    )
+    if not (hasattr(model, "get_text_features") and hasattr(model, "text_model")):
+        return False
+    has_images = hasattr(model, "get_image_features") and hasattr(model, "vision_model")
+    return has_images or (hasattr(model, "get_audio_features") and hasattr(model, "audio_model"))
 
 
 def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
@@ -39,13 +40,56 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
 
     Args:
         model (nn.Module): The model.
-        processor (optional): Its processor, for raw inputs. Default: None
+        processor (optional): Its processor, for raw inputs, or a tuple of one for each side.
+            Default: None
+
+    Raises:
+        TypeError: If the processor serves neither side.
     """
+    own_a, own_b = _each(processor)
     if hasattr(model, "get_audio_features"):
-        first: Tower = _audio_tower(model, processor)
-    else:
-        first = _image_tower(model, processor, _image_features, "vision_model")
-    return first, _text_tower(model, processor, _text_features, "text_model")
+        extractor = part_of(own_a, "feature_extractor", "nb_max_samples")
+        tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
+        _refuse_useless(processor, extractor, tokenizer)
+        first: Tower = _audio_tower(model, extractor)
+        return first, _text_tower(model, tokenizer, _text_features, "text_model")
+    return _image_text(model, processor, _image_features, _text_features, "text_model")
+
+
+def _image_text(
+    model: Any,
+    processor: Any,
+    images: Callable[..., Tensor],
+    texts: Callable[..., Tensor],
+    text_part: str,
+) -> tuple[Tower, Tower]:
+    own_a, own_b = _each(processor)
+    image_processor = part_of(own_a, "image_processor", "image_mean")
+    tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
+    _refuse_useless(processor, image_processor, tokenizer)
+    return (
+        _image_tower(model, image_processor, images, "vision_model"),
+        _text_tower(model, tokenizer, texts, text_part),
+    )
+
+
+def _each(processor: Any) -> tuple[Any, Any]:
+    """What serves the first side and the second: mostly the same."""
+    if isinstance(processor, tuple) and len(processor) == 2:
+        return processor
+    return processor, processor
+
+
+def _refuse_useless(processor: Any, *found: Any) -> None:
+    """Raise an error for a processor, or one of a tuple, that serves no side."""
+    given = processor if isinstance(processor, tuple) else (processor,)
+    useless = [one for one in given if one is not None]
+    if len(useless) > sum(part is not None for part in found):
+        kinds = ", ".join(type(one).__name__ for one in useless)
+        raise TypeError(
+            "the processor must be the model's own (or its parts, the first one for images or "
+            f"sounds, the second for texts), but got {kinds}"
+        )
 
 
 def is_blip_retrieval(model: Any) -> bool:
@@ -59,10 +103,7 @@ def blip_retrieval_towers(model: nn.Module, processor: Any = None) -> tuple[Towe
     The other head mixes both inputs by cross-attention before it scores them: there are no two
     embeddings whose product it would be.
     """
-    return (
-        _image_tower(model, processor, _blip_image, "vision_model"),
-        _text_tower(model, processor, _blip_text, "text_encoder"),
-    )
+    return _image_text(model, processor, _blip_image, _blip_text, "text_encoder")
 
 
 def part_of(processor: Any, name: str, mark: str) -> Any:
@@ -74,11 +115,10 @@ def part_of(processor: Any, name: str, mark: str) -> Any:
 
 
 def _image_tower(
-    model: Any, processor: Any, run: Callable[..., Tensor], part_name: str
+    model: Any, image_processor: Any, run: Callable[..., Tensor], part_name: str
 ) -> ImageTower:
     part = getattr(model, part_name)
     blocks, skipped = find_blocks(model, part_name), find_embeddings(model, part_name)
-    image_processor = part_of(processor, "image_processor", "image_mean")
     channels = getattr(part.config, "num_channels", 3)
     size = image_size(part.config)
     family = part.config.model_type
@@ -168,10 +208,9 @@ def resizing(model: Any, pixels: Tensor) -> dict[str, bool]:
 
 
 def _text_tower(
-    model: Any, processor: Any, run: Callable[..., Tensor], part_name: str
+    model: Any, tokenizer: Any, run: Callable[..., Tensor], part_name: str
 ) -> TextTower:
     part = getattr(model, part_name)
-    tokenizer = part_of(processor, "tokenizer", "convert_ids_to_tokens")
     family = part.config.model_type
     end_of_text = getattr(part, "eos_token_id", None)
     if end_of_text == 2 and family in LARGEST_ID_POOLING:
@@ -219,7 +258,7 @@ def context_length(part: nn.Module, tokenizer: Any = None) -> int | None:
 # Sounds
 
 
-def _audio_tower(model: Any, processor: Any) -> AudioTower:
+def _audio_tower(model: Any, feature_extractor: Any) -> AudioTower:
     encoder, config = "audio_model.audio_encoder", model.config.audio_config
     return AudioTower(
         model,
@@ -228,7 +267,8 @@ def _audio_tower(model: Any, processor: Any) -> AudioTower:
         [f"{encoder}.patch_embed"],
         n_stretches=config.spec_size // config.num_mel_bins,
         mean_level=f"{encoder}.batch_norm.running_mean",
-        feature_extractor=part_of(processor, "feature_extractor", "nb_max_samples"),
+        feature_extractor=feature_extractor,
+        channels=4 if config.enable_fusion else 1,
         answer=_swin_stage,
     )
 

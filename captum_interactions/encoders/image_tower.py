@@ -13,7 +13,7 @@ from captum_interactions.encoders.axes import Frame, ImageAxis, TokenAxis
 from captum_interactions.encoders.block_tower import BlockTower, Run
 from captum_interactions.encoders.images import load_images, process_images
 from captum_interactions.encoders.modes import explaining
-from captum_interactions.encoders.tower import Layer, TowerInputs
+from captum_interactions.encoders.tower import Layer, TowerInputs, unpacked
 
 
 class ImageTower(BlockTower):
@@ -33,6 +33,8 @@ class ImageTower(BlockTower):
         convolutional (bool): Tokens are the cells of feature maps: there are no special tokens, the
             last cells may reach beyond the image, and earlier blocks have smaller cells than
             ``patch``, by powers of two. Default: False, cells that are not whole are left out
+        special (sequence of str): Names of the first special tokens. Their number and places are
+            found in the model. Default: a class token, then registers
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ImageTower(BlockTower):
         image_processor: Any = None,
         pools_first: bool = False,
         convolutional: bool = False,
+        special: Sequence[str] = (),
         answer: Callable[[Tensor], Any] | None = None,
         tokens_first: bool = False,
     ) -> None:
@@ -58,7 +61,10 @@ class ImageTower(BlockTower):
         self.image_processor = image_processor
         self.pools_first = pools_first
         self.convolutional = convolutional
-        self._special: tuple[str, ...] | None = () if convolutional else None
+        self._known = tuple(special)
+        self._special: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        if convolutional:
+            self._special = (), ()
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
         fits = inputs.dim() == 4 and inputs.shape[1] == self.channels and inputs.is_floating_point()
@@ -77,6 +83,9 @@ class ImageTower(BlockTower):
         return torch.zeros_like(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        raw = unpacked(raw, "pixel_values", ())
+        if isinstance(raw, tuple) and len(raw) == 1:
+            (raw,) = raw
         if isinstance(raw, Tensor):
             pixels, images = raw, None
             self.check(pixels)
@@ -90,14 +99,15 @@ class ImageTower(BlockTower):
             images = load_images(raw)
             pixels, frames = process_images(self.image_processor, images)
         pixels = pixels.to(self.device, self.dtype)
-        special = self._special_tokens(pixels)
+        before, after = self._special_tokens(pixels)
         axes = tuple(
             ImageAxis.of_grid(
                 self._grid(pixels.shape),
                 self.patch,
                 frame,
                 None if images is None else images[index],
-                before=special,
+                before=before,
+                after=after,
             )
             for index, frame in enumerate(frames)
         )
@@ -145,12 +155,12 @@ class ImageTower(BlockTower):
         return pixels.expand(count, *shape), ()
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
-        count = len(self._special_tokens(inputs))
-        if not count:
+        before, after = self._special_tokens(inputs)
+        if not before and not after:
             return None
         rows, columns = self._grid(inputs.shape)
-        places = torch.arange(count + rows * columns, device=inputs.device)
-        return (places < count).expand(len(inputs), -1)
+        special = [True] * len(before) + [False] * (rows * columns) + [True] * len(after)
+        return torch.tensor(special, device=inputs.device).expand(len(inputs), -1)
 
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
         if layer != "input":
@@ -181,13 +191,21 @@ class ImageTower(BlockTower):
             return -(-height // cell_height), -(-width // cell_width)
         return height // cell_height, width // cell_width
 
-    def _special_tokens(self, pixels: Tensor) -> tuple[str, ...]:
-        """Names of the tokens before the patches, counted in the model's own hidden states."""
+    def _special_tokens(self, pixels: Tensor) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the tokens before and after the patches, found in the model's hidden states."""
         if self._special is None:
-            with explaining(self.model), torch.no_grad():
-                n_tokens = self.prefix(0, pixels[:1])[0].shape[1]
             rows, columns = self._grid(pixels.shape)
-            n_special = n_tokens - rows * columns
-            registers = (f"[register {index}]" for index in range(1, n_special))
-            self._special = ("[class]", *registers) if n_special > 0 else ()
+            blank = torch.zeros_like(pixels[:1])
+            marked = blank.clone()
+            marked[..., : self.patch[0], : self.patch[1]] = 1.0
+            with explaining(self.model), torch.no_grad():
+                states = self.prefix(0, torch.cat([blank, marked]))[0]
+            n_special = max(states.shape[1] - rows * columns, 0)
+            # The first token that depends on the first patch is that patch.
+            changed = (states[0] != states[1]).any(-1)
+            n_before = min(int(changed.int().argmax()), n_special)
+            names = ["[class]", *(f"[register {index}]" for index in range(1, n_special))]
+            names[: len(self._known)] = self._known
+            names = names[:n_special]
+            self._special = tuple(names[:n_before]), tuple(names[n_before:])
         return self._special

@@ -37,7 +37,10 @@ def load_image(source: Any) -> Image.Image:
         return _upright(source)
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
-            raise FileNotFoundError(f"there is no image file at {str(source)!r}")
+            raise FileNotFoundError(
+                f"there is no image file at {str(source)!r} (the image is the first input of a "
+                "pair; addresses on the web are not opened)"
+            )
         try:
             with Image.open(source) as file:
                 return _upright(file)

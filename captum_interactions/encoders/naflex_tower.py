@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_interactions.encoders.axes import Frame, ImageAxis
 from captum_interactions.encoders.image_tower import ImageTower
 from captum_interactions.encoders.images import load_images
-from captum_interactions.encoders.tower import Layer, Tower, TowerInputs
+from captum_interactions.encoders.tower import Layer, Tower, TowerInputs, unpacked
 
 
 class NaflexTower(ImageTower):
@@ -46,6 +46,7 @@ class NaflexTower(ImageTower):
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         images = None
+        raw = unpacked(raw, "pixel_values", self.extra_names)
         if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
             patches, *extras = raw
             self.check(patches, *extras)

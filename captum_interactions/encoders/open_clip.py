@@ -189,7 +189,7 @@ class _TextsOfTransformers(TextTower):
         ids = inputs.where(self.token_mask(inputs, attention_mask), self.config.pad_token_id)
         return super().set_constant(ids, value, attention_mask)
 
-    def _is_special(self, ids: Tensor) -> Tensor:
+    def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         # All of them end a text by a special token, and a reference of padding alone is no text.
         places = torch.arange(ids.shape[1], device=ids.device)
         last = (self.token_mask(ids) * places).argmax(-1, keepdim=True)

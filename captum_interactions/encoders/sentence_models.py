@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any, cast
 
@@ -69,6 +70,13 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     transformer = next(
         f"0.{name}" for name, part in model[0].named_children() if part is model[0].auto_model
     )
+    own_score = getattr(model, "similarity_fn_name", None) or "cosine"
+    if own_score != "cosine" and "Normalize" not in {type(part).__name__ for part in model}:
+        warnings.warn(
+            f"the model's own similarity is {str(own_score)!r}, but the wrapper's score is the "
+            "cosine; attributions with normalization='none' explain the dot product",
+            stacklevel=4,
+        )
     blocks, answer = text_blocks(model, transformer)
     run = _sentence
     if prompt and any(not getattr(module, "include_prompt", True) for module in model):

@@ -206,9 +206,9 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
     run = partial(_images, pooling=pooling)
     if kind in _TUPLES:
         options["answer"], skipped = _without_weights, []
-    tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
     if "distillation_token" in tokens:
-        tower._special = ("[class]", "[distillation]")
+        options["special"] = ("[class]", "[distillation]")
+    tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
     if kind not in _TRIED and _problem(tower) is not None:
         tower = ImageTower(model, run, [], convolutional=True, **(options | {"patch": (32, 32)}))
         try_out(tower)
@@ -265,9 +265,10 @@ def try_out(tower: BlockTower) -> None:
 def _problem(tower: BlockTower) -> str | None:
     """What is wrong with a tower; None if nothing is."""
     try:
-        inputs, extras, axes = tower.prepare(tower.sample())
+        sample = tower.sample()
+        whole, extras, axes = tower.prepare(sample)
         # One row: as a batch, it cannot be taken for outputs of several parts.
-        inputs, axis = inputs[-1:], axes[-1]
+        inputs, axis = whole[-1:], axes[-1]
         rows = [extra if extra is None else extra[-1:] for extra in extras]
         with explaining(tower), torch.no_grad():
             embedding = tower.encode(inputs, *rows)
@@ -280,6 +281,12 @@ def _problem(tower: BlockTower) -> str | None:
                     return f"what enters its block {layer} are not the hidden states of its tokens"
                 if not _same(tower.tail(layer, states, *context), embedding):
                     return f"its block {layer} and those after it depend on more than hidden states"
+        if isinstance(sample, list) and isinstance(tower, TextTower):
+            short = tower.prepare(sample[:1])
+            with explaining(tower), torch.no_grad():
+                alone = tower.encode(short.inputs, *short.extras)
+                if not _same(tower.encode(whole, *extras)[:1], alone):
+                    return "padding changes the embedding of a text"
     except Exception as error:  # whatever the model raises is what is wrong
         if "pooling=" in str(error):
             raise

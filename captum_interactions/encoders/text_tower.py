@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_interactions.encoders.axes import TextAxis
 from captum_interactions.encoders.block_tower import BlockTower, Run
 from captum_interactions.encoders.texts import tokenize
-from captum_interactions.encoders.tower import TowerInputs
+from captum_interactions.encoders.tower import TowerInputs, unpacked
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
 
@@ -20,7 +20,9 @@ class TextTower(BlockTower):
     """A text encoder. Inputs are token ids (B, T); the attention mask is optional.
 
     The reference keeps the special tokens where they are and has padding tokens between, so it is
-    as long as the text and pooled at the same place.
+    as long as the text and pooled at the same place. If padding is the token at which the model
+    pools, it has the id 0 between, with which CLIP was trained. If neither tokenizer nor config
+    know special ids, the first and the last token that are attended to count as special.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See
@@ -94,13 +96,17 @@ class TextTower(BlockTower):
                 )
 
     def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        pad = getattr(self.tokenizer or self.config, "pad_token_id", None)
+        source = self.tokenizer or self.config
+        pad = getattr(source, "pad_token_id", None)
         if pad is None:
             raise ValueError(
                 "the text reference needs a padding token, but the model's tokenizer or config has "
                 "none: pass token ids as the text baseline"
             )
-        return self.set_constant(inputs, pad, attention_mask)
+        ends = self.end_of_text
+        if ends == "largest":
+            ends = getattr(source, "eos_token_id", None)
+        return self.set_constant(inputs, 0 if pad == ends else pad, attention_mask)
 
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
@@ -111,7 +117,7 @@ class TextTower(BlockTower):
             raise ValueError(
                 f"a constant text baseline is a token id from 0 to {size - 1}, but got {value}"
             )
-        keep = self._is_special(ids)
+        keep = self._is_special(ids, attention_mask)
         if self.prompt:
             present = torch.ones_like(ids) if attention_mask is None else attention_mask
             keep = keep | (present.cumsum(-1) <= self._prompt_length())
@@ -119,6 +125,7 @@ class TextTower(BlockTower):
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         device = self.device
+        raw = unpacked(raw, "input_ids", self.extra_names)
         if isinstance(raw, Tensor):
             raw = (raw,)
         if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
@@ -151,11 +158,14 @@ class TextTower(BlockTower):
         lengths = torch.tensor([4, 7])
         width = (self.context_length or 7) if self.fixed_length else 7
         ids = torch.randint(1, self.config.vocab_size, (2, width), generator=generator)
-        if self.end_of_text is not None:
-            ids[ids == self.end_of_text] = 1
-            end = self.end_of_text
-            end_id = self.config.vocab_size - 1 if end == "largest" else end
-            ids[torch.arange(2), lengths - 1] = end_id
+        end = self.end_of_text
+        if end == "largest":
+            end = self.config.vocab_size - 1
+        elif end is None:
+            end = getattr(self.config, "eos_token_id", None)
+        if isinstance(end, int) and end < self.config.vocab_size:
+            ids[ids == end] = 1
+            ids[torch.arange(2), lengths - 1] = end
         if self.fixed_length:
             return (ids,)
         return ids, (torch.arange(width) < lengths[:, None]).long()
@@ -222,10 +232,17 @@ class TextTower(BlockTower):
             return ids.argmax(-1)
         return (ids == self.end_of_text).int().argmax(-1)
 
-    def _is_special(self, ids: Tensor) -> Tensor:
+    def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
-        known = [getattr(source, name, None) for name in _SPECIAL]
-        special = torch.isin(ids, ids.new_tensor([i for i in known if i is not None]))
+        known = {name: getattr(source, name, None) for name in _SPECIAL}
+        special = torch.isin(ids, ids.new_tensor([i for i in known.values() if i is not None]))
+        if all(i is None for name, i in known.items() if name != "pad_token_id"):
+            places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+            present = places if attention_mask is None else places * attention_mask
+            present = present.expand_as(ids)
+            first = present.where(present > 0, ids.shape[1] + 1).argmin(-1, keepdim=True)
+            special = special.scatter(1, first, True)
+            special = special.scatter(1, present.argmax(-1, keepdim=True), True)
         position = self._pool_position(ids)
         return special if position is None else special.scatter(1, position[:, None], True)
 
@@ -243,7 +260,7 @@ class TextTower(BlockTower):
     def _axes_of_ids(self, ids: Tensor, mask: Tensor | None = None) -> tuple[TextAxis, ...]:
         """Axes of ready ids: labels are tokens or ids, and no characters are known."""
         ids = self._ids(ids)
-        special = self._is_special(ids)
+        special = self._is_special(ids, mask)
         reached = self.token_mask(ids, mask)
         reached = torch.ones_like(special) if reached is None else reached
         return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,6 +24,16 @@ class TowerInputs(NamedTuple):
     """Its further arguments, in the order of :attr:`Tower.extra_names`."""
     axes: tuple[TokenAxis, ...]
     """One axis an example: the tokens of its hidden states."""
+
+
+def unpacked(raw: Any, name: str, extra_names: Sequence[str]) -> Any:
+    """A mapping, as processors and tokenizers give, as a tuple of an input and its extras."""
+    if not isinstance(raw, Mapping):
+        return raw
+    if name not in raw:
+        raise ValueError(f"expected {name!r} among the inputs, but got {', '.join(raw)}")
+    values = [raw[name], *(raw.get(extra) for extra in extra_names)]
+    return tuple(value if value is None else torch.as_tensor(value) for value in values)
 
 
 class Tower(nn.Module):

@@ -77,6 +77,12 @@ class DualEncoderWrapper(nn.Module):
         Returns:
             Tensor: shape (B,), in float32 or wider.
         """
+        for name, x in (("a", a), ("b", b)):
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"input {name} must be a tensor, but got {type(x).__name__}: raw inputs go "
+                    "through wrapper.prepare or explain"
+                )
         extras_a, extras_b = self.split_additional(additional)
         embedding_a, embedding_b = self.encode_a(a, *extras_a), self.encode_b(b, *extras_b)
         return (unit(embedding_a) * unit(embedding_b)).sum(-1)
