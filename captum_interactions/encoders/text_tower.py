@@ -201,7 +201,7 @@ class TextTower(BlockTower):
         return alone, () if self.fixed_length else (torch.ones_like(alone),)
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
-        return self._is_special(self._ids(inputs))
+        return self._is_special(self._ids(inputs), *extras)
 
     def _ids(self, inputs: Tensor) -> Tensor:
         """Token ids, checked; ids that a noise of zero has turned into floats are turned back."""
