@@ -49,6 +49,7 @@ html_math_renderer = "mathml"
 def setup(app: Any) -> None:
     """Connect what is defined below."""
     _write_table_of_models()
+    _write_pages_of_methods()
     app.connect("autodoc-process-docstring", _clean)
     # Formulas become MathML, which browsers draw by themselves.
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
@@ -73,9 +74,41 @@ def _write_table_of_models() -> None:
     single += [f"| {kind} | {'; '.join(names)} |" for kind, names in lists.items()]
     for name, rows in (("dual_models", dual), ("other_models", single)):
         table = Path(__file__).parent / "tables" / f"{name}.md"
-        text = "\n".join(rows) + "\n"
-        if not table.exists() or table.read_text() != text:  # a newer file would be read again
-            table.write_text(text)
+        _write(table, "\n".join(rows) + "\n")
+
+
+def _write_pages_of_methods() -> None:
+    """A page for each attribution method that is registered, and a table of them all."""
+    from captum_interactions.attr import attributions
+
+    folder = Path(__file__).parent / "methods"
+    folder.mkdir(exist_ok=True)
+    rows = [".. list-table::", "   :header-rows: 1", "   :widths: 30 10 25 35", ""]
+    rows += ["   * - name", "     - order", "     - needs", "     - cost, in encoder passes"]
+    elsewhere = ("SecondOrderIntegratedGradients", "BanzhafInteractions", "ShapleyInteractions")
+    for info in attributions():
+        rows += [f"   * - :doc:`/methods/{info.name}`", f"     - {info.order}"]
+        rows += [f"     - {info.needs}", f"     - {info.cost}"]
+        title = f"``{info.name}``"
+        lines = [title, "=" * len(title), ""]
+        if (folder.parent / "_static" / "methods" / f"{info.name}.png").exists():
+            lines += [
+                f".. figure:: ../_static/methods/{info.name}.png",
+                "   :alt: An image of shapes with a heat map, and its caption.",
+                "",
+                "   A scene on the bundled model; the framed phrase is selected.",
+                "",
+            ]
+        name = info.method.__name__
+        lines += [f".. autoclass:: captum_interactions.attr.{name}", "   :members: attribute"]
+        lines += ["   :no-index:", ""] if name in elsewhere else [""]
+        _write(folder / f"{info.name}.rst", "\n".join(lines))
+    _write(folder.parent / "tables" / "methods.rst", "\n".join(rows) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:  # a newer file would be read again
+        path.write_text(text)
 
 
 def _clean(*args: Any) -> None:

@@ -147,7 +147,8 @@ def test_sentences_pooled_at_one_token(pooling):
         maps = run(METHODS[name], wrapper, batch)
         for attribution in maps:
             assert attribution.isfinite().all()
-            assert attribution.count_nonzero() > 0
+            # A rectified map may have nothing left on one of a few words.
+            assert attribution.count_nonzero() > 0 or name == "grad_eclip"
         assert maps[0][[0, 1], position].count_nonzero() == 0
         assert maps[0][1, 5:].count_nonzero() == 0
 
@@ -164,7 +165,7 @@ def test_sentences_pooled_by_a_mean():
         states = wrapper.tower_a.model(input_ids=ids, attention_mask=mask).last_hidden_state
         other = wrapper.encode_b(*models.captions(6, 6))
     expected = F.cosine_similarity(states, other[:, None], dim=-1) * mask
-    expected = expected * (ids != models.PAD)
+    expected = expected * ~wrapper.tower_a.special_tokens(ids, mask)
     assert relative_error(a, expected) < 1e-4
 
 

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 
 from captum_interactions import InteractionMap
 from captum_interactions.encoders import Frame, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.first_order_map import FirstOrderMap
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +141,17 @@ def test_matrices_of_any_size_stay_inside_the_figure(n_words):
         assert box.x1 <= width
         assert box.y1 <= height
     assert bool(ax.get_yticklabels()) == (n_words < 100)
+
+
+def test_a_first_order_map_without_words_is_drawn():
+    imap = make_map([[1.0, 0, 0], [0, 0, -1.0]])
+    first = FirstOrderMap(imap.interactions[:, 0], None, 0.5, imap.axis_a, imap.axis_b)
+    figure, ax = first.plot("red")
+    red, _, blue = pixel(figure, ax, 10, 10)
+    assert red > blue + 60
+    assert (first.heatmap("red") == first.heatmap()).all()
+    with pytest.raises(ValueError, match="has no map of input b"):
+        first.word_weights()
 
 
 def test_selections_need_an_image_and_its_caption():

@@ -140,7 +140,10 @@ def _style(
     """Words coloured by the selected region; those of the selected phrase are framed."""
     from matplotlib import colormaps
 
-    weights = np.array([weight for _, weight in imap.word_weights(a)])
+    if getattr(imap, "attributions_b", 0) is None:  # a first-order method without a map of texts
+        weights = np.zeros(len(text.words))
+    else:
+        weights = np.array([weight for _, weight in imap.word_weights(a)])
     chosen = text.select(b) if b is not None else np.zeros(len(text))
     limit = float(np.abs(weights).max(initial=0.0)) or 1.0
     styled: list[StyledWord] = []
