@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -230,7 +232,6 @@ def test_it_needs_inputs():
 
 def test_padding_that_leaks_is_found():
     """A model that does not look at its mask."""
-    from types import SimpleNamespace
 
     class Careless(nn.Module):
         def __init__(self):
@@ -254,6 +255,34 @@ def test_padding_that_leaks_is_found():
     problems = check_wrapper(wrap((tower, tower)), (ids, ids != 0), (ids, ids != 0))
     assert any("input 1 has another embedding by itself" in problem for problem in problems)
     assert any("tokens that the token mask leaves out reach" in problem for problem in problems)
+
+
+def test_a_model_of_texts_that_masks_nothing():
+    """Its function takes no mask, so there is none, and texts of one length are checked."""
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embeddings = nn.Embedding(10, 4)
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+        def forward(self, ids):
+            states = self.embeddings(ids)
+            for layer in self.layers:
+                states = states + layer(states).tanh()
+            return states.mean(1)
+
+    tower = TextTower(
+        models.randomise(Plain()),
+        lambda model, ids: model(ids),
+        ["layers.0", "layers.1"],
+        ["embeddings"],
+        config=SimpleNamespace(vocab_size=10, pad_token_id=0),
+    )
+    wrapper = wrap((tower, tower))
+    assert tower.extra_names == ()
+    assert wrapper.prepare(*[torch.tensor([[1, 2, 3]])] * 2).additional_forward_args == ()
+    assert check_wrapper(wrapper) == []
 
 
 def test_it_takes_wrappers_alone():

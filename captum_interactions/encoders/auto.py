@@ -131,7 +131,8 @@ def wrap(
         f"{type(model).__name__} is not a dual encoder of a known kind (of transformers, open_clip "
         "or clip), a SentenceTransformer, or a text or vision model of transformers. Wrap any "
         "other dual encoder as a pair of callables on real-valued tensors, "
-        "wrap((encode_a, encode_b)), or write a Tower for each side"
+        "wrap((encode_a, encode_b)), or give each side a Tower: a TextTower or an ImageTower needs "
+        "a function that runs the model, and the names of its blocks"
     )
 
 

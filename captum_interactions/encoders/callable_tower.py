@@ -64,7 +64,8 @@ class CallableTower(Tower):
         if not isinstance(inputs, Tensor):
             raise TypeError(
                 "a tower made of a callable takes ready tensors with the batch first, but got "
-                f"{type(inputs).__name__} (raw inputs and token ids need a Tower of your own)"
+                f"{type(inputs).__name__} (raw inputs and token ids need a TextTower, an "
+                "ImageTower or a Tower of your own)"
             )
         n_tokens = self.fold("input", torch.empty((1, *inputs.shape[1:]), device="meta")).shape[1]
         return TowerInputs(inputs, tuple(extras), (TokenAxis.numbered(n_tokens),) * len(inputs))

@@ -250,7 +250,7 @@ def _image(model: Any, pixels: Tensor) -> Tensor:
     return _embedding(model.encode_image, pixels)
 
 
-def _text(model: Any, ids: Tensor, _: None = None) -> Tensor:
+def _text(model: Any, ids: Tensor) -> Tensor:
     return _embedding(model.encode_text, ids)
 
 

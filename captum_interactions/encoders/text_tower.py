@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -26,7 +27,9 @@ class TextTower(BlockTower):
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See
-            :class:`~.block_tower.BlockTower`; ``run`` takes ids and mask.
+            :class:`~.block_tower.BlockTower`; ``run`` takes ids and
+            mask, or ids alone if the model masks nothing: then there is no mask, and padding is a
+            part of a text.
         config: Where the vocabulary and the special ids are found, if no tokenizer knows better.
         tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
         context_length (int, optional): The longest text that the model takes, in tokens. Default:
@@ -65,11 +68,13 @@ class TextTower(BlockTower):
         self.end_of_text = end_of_text
         self.fixed_length = fixed_length
         self.prompt = prompt
-        if fixed_length:
+        self._takes_mask = not fixed_length and _n_positional(run) > 2
+        if not self._takes_mask:
             self.extra_names = ()
 
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return super().encode(self._ids(inputs), attention_mask)
+        extras = (attention_mask,) if self._takes_mask else ()
+        return super().encode(self._ids(inputs), *extras)
 
     def check(self, inputs: Tensor, attention_mask: Tensor | None = None) -> None:
         ids = self._ids(inputs)
@@ -148,7 +153,7 @@ class TextTower(BlockTower):
             padding="max_length" if self.fixed_length else True,
             prompt=self.prompt,
         )
-        own = () if self.fixed_length else (mask.to(device),)
+        own = (mask.to(device),) if self._takes_mask else ()
         return TowerInputs(ids.to(device), own, tuple(axes_))
 
     def sample(self) -> Any:
@@ -166,7 +171,7 @@ class TextTower(BlockTower):
         if isinstance(end, int) and end < self.config.vocab_size:
             ids[ids == end] = 1
             ids[torch.arange(2), lengths - 1] = end
-        if self.fixed_length:
+        if not self._takes_mask:
             return (ids,)
         return ids, (torch.arange(width) < lengths[:, None]).long()
 
@@ -193,12 +198,12 @@ class TextTower(BlockTower):
         mask = None if attention_mask is None else attention_mask[:, :length]
         position = self._pool_position(ids)
         pooled = None if position is None else (position, self.token_mask(ids, mask))
-        return states[:, :length], ids, () if self.fixed_length else (mask,), pooled
+        return states[:, :length], ids, (mask,) if self._takes_mask else (), pooled
 
     def single(self, count: int, ids: Tensor, *_: Any) -> tuple[Tensor, Sequence[Any]]:
         end = self.end_of_text if isinstance(self.end_of_text, int) else 0
         alone = ids.new_full((count, 1), end)
-        return alone, () if self.fixed_length else (torch.ones_like(alone),)
+        return alone, (torch.ones_like(alone),) if self._takes_mask else ()
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
         return self._is_special(self._ids(inputs), *extras)
@@ -277,3 +282,10 @@ class TextTower(BlockTower):
             )
             for index, row in enumerate(ids)
         )
+
+
+def _n_positional(run: Run) -> int:
+    """Number of arguments that a function takes by their place."""
+    kinds = [parameter.kind for parameter in inspect.signature(run).parameters.values()]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return sum(kind not in named for kind in kinds)

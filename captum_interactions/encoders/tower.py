@@ -130,7 +130,9 @@ class Tower(nn.Module):
         if layer != "input":
             return self.prefix(layer, inputs, *extras)
         if not inputs.is_floating_point():
-            instead = "use layer 0, the embedding output" if self.n_blocks else "take embeddings"
+            instead = "take embeddings, or a TextTower"
+            if self.n_blocks:
+                instead = "use layer 0, the embedding output"
             raise ValueError(
                 f"layer 'input' needs real-valued inputs, but {type(self).__name__} got "
                 f"{inputs.dtype}: {instead}"
