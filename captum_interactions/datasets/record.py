@@ -1,0 +1,69 @@
+"""What every dataset yields: a pair with the ground truth of which words name which pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels of the original image, 0-based and half-open, x to the right and y
+down."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Words of a caption, and the regions of the image that they name."""
+
+    text: str
+    span: tuple[int, int]
+    """Half-open character range in the caption: ``caption[span[0]:span[1]] == text``."""
+    boxes: tuple[Box, ...] = ()
+    """Every box that the phrase names; empty where the annotation gives none."""
+    label: str | None = None
+    """The class of the object, such as a COCO category, an entity type, or a shape."""
+    mask: npt.NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+    """(H, W) of the original image, true where the object is, if the dataset knows it."""
+
+
+@dataclass(frozen=True)
+class Foil:
+    """What makes a caption false: the true one, and the words that differ."""
+
+    positive_key: str
+    """Key of the record with the true caption of the same image."""
+    positive_caption: str
+    span: tuple[int, int] | None
+    """Half-open character range of the false words in the foil's caption; None if unknown."""
+    replaced: tuple[str, str] | None = None
+    """(true words, false words)."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image with a caption and what is known about them."""
+
+    key: str
+    """Unique in its dataset and the same in every run, whatever is skipped or sampled."""
+    caption: str
+    phrases: tuple[Phrase, ...]
+    """In the caption's order."""
+    open_image: Callable[[], Image.Image] = field(repr=False, compare=False)
+    """Reads the image; nothing is read before."""
+    source: str
+    """Where the record comes from, as in ``captions_val2017.json: annotation 38``."""
+    foil: Foil | None = None
+    """Set where the caption is false of the image."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The image in RGB, read anew at each access."""
+        return self.open_image().convert("RGB")
+
+    @property
+    def grounded(self) -> tuple[Phrase, ...]:
+        """The phrases that have boxes."""
+        return tuple(phrase for phrase in self.phrases if phrase.boxes)
