@@ -40,6 +40,9 @@ class Foil:
     """Half-open character range of the false words in the foil's caption; None if unknown."""
     replaced: tuple[str, str] | None = None
     """(true words, false words)."""
+    boxes: tuple[Box, ...] = ()
+    """The boxes of what the true words name: of the object that they name, or of the one whose
+    attribute they are. Empty where the annotation does not tell."""
 
 
 @dataclass(frozen=True)

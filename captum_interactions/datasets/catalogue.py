@@ -1,0 +1,84 @@
+"""Datasets by name, as the command line and the studies speak of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captum_interactions.datasets.record import Record
+from captum_interactions.datasets.scene_records import SceneRecords
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a dataset is opened."""
+
+    open: Callable[..., Sequence[Record]]
+    on_disk: bool = True
+    """Whether it is read from a path, with ``on_error`` for what is broken there."""
+    has_splits: bool = True
+
+
+DATASETS: Mapping[str, Source] = {
+    "scenes": Source(SceneRecords, on_disk=False, has_splits=False),
+}
+"""Every dataset by name."""
+
+
+def load_dataset(
+    name: str,
+    path: str | Path | None = None,
+    split: str | None = None,
+    *,
+    on_error: str = "raise",
+    **options: Any,
+) -> Sequence[Record]:
+    """Open a dataset by name.
+
+    Args:
+        name: A key of :data:`DATASETS`.
+        path: Where its files are, a folder or a zip file; not for ``"scenes"``, which are
+            generated.
+        split: Which part of it, in the dataset's own names, as in ``"val2017"``. Default: None, the
+            dataset's only or usual one
+        on_error: ``"raise"`` at the first broken record, or ``"skip"`` it: it is then counted in a
+            warning and listed in ``.skipped``. Default: ``"raise"``
+        options: Further arguments of the dataset's class.
+
+    Returns:
+        A sequence of records, which may be sent to other processes. Images are opened when used.
+
+    Raises:
+        ValueError: If the name or the split is unknown, or a file is not as its format says.
+        TypeError: If the path is missing, or an option is unknown.
+        FileNotFoundError: If there is nothing at the path, or a file of the dataset is missing.
+
+    Examples:
+        >>> load_dataset("scenes", n=1000, seed=3)[0].key
+        'plain-3-0'
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}, expected one of {', '.join(sorted(DATASETS))}")
+    source = DATASETS[name]
+    given: dict[str, Any] = {}
+    if source.on_disk:
+        if path is None:
+            raise TypeError(f"the dataset {name!r} is read from files: say where with path")
+        given |= {"path": path, "on_error": on_error}
+    elif path is not None:
+        raise TypeError(f"the dataset {name!r} takes no path, but got {str(path)!r}")
+    if source.has_splits and split is not None:
+        given["split"] = split
+    elif split is not None:
+        raise TypeError(f"the dataset {name!r} has no splits, but got {split!r}")
+    known = [option for option in inspect.signature(source.open).parameters if option not in given]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"unknown option {unknown[0]!r} of the dataset {name!r}, expected one of "
+            f"{', '.join(known)}"
+        )
+    return source.open(**given, **options)

@@ -1,0 +1,73 @@
+"""What is wrong with a dataset's files: named by place, raised or gathered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+ON_ERROR = ("raise", "skip")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that was left out."""
+
+    where: str
+    """File and line, or file and annotation."""
+    reason: str
+
+
+class DatasetError(ValueError):
+    """A file of a dataset that is not as its format says.
+
+    Args:
+        where: File and line, or file and annotation.
+        reason: What came, and what was expected.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where, self.reason = where, reason
+
+    def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
+        return type(self), (self.where, self.reason)
+
+
+class Problems:
+    """Gathers what is wrong while a dataset is read.
+
+    Args:
+        on_error: ``"raise"`` stops at the first broken record, ``"skip"`` leaves it out.
+
+    Raises:
+        ValueError: If ``on_error`` is neither.
+    """
+
+    def __init__(self, on_error: str) -> None:
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be 'raise' or 'skip', but got {on_error!r}")
+        self._skip = on_error == "skip"
+        self._found: list[Skipped] = []
+
+    @contextmanager
+    def one_record(self) -> Iterator[None]:
+        """Within it, a :class:`DatasetError` costs one record and no more, if so wished."""
+        try:
+            yield
+        except DatasetError as error:
+            if not self._skip:
+                raise
+            self._found.append(Skipped(error.where, error.reason))
+
+    def report(self, dataset: str) -> tuple[Skipped, ...]:
+        """Warn once, with the number of records left out and the first of them; return them all."""
+        if self._found:
+            first = self._found[0]
+            warnings.warn(
+                f"{dataset}: {len(self._found)} left out, the first being {first.where}: "
+                f"{first.reason} (all are in .skipped)",
+                stacklevel=4,
+            )
+        return tuple(self._found)
