@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -16,6 +16,8 @@ from captum_interactions.attr.pairs import (
     check_explainer,
     check_target,
     each_baseline,
+    each_option,
+    first_layers,
     open_pair,
     resolve_layers,
 )
@@ -28,8 +30,6 @@ from captum_interactions.functional import Decomposition, Quadrature, quadrature
 _SAMPLED_NODES = 8
 """Nodes of the Shapley integral over drawn coalitions. On the bundled model, where a player matters
 changes so fast with p that five are too few."""
-
-_T = TypeVar("_T")
 
 
 class InteractionIndex(PerturbationAttribution):
@@ -47,9 +47,7 @@ class InteractionIndex(PerturbationAttribution):
         normalization: Normalization = "cosine",
     ) -> None:
         check_explainer(type(self).__name__, wrapper, normalization)
-        if layers is None:
-            layers = _first_layer(wrapper.tower_a), _first_layer(wrapper.tower_b)
-        self.layers = resolve_layers(wrapper, layers)
+        self.layers = resolve_layers(wrapper, first_layers(wrapper) if layers is None else layers)
         PerturbationAttribution.__init__(self, wrapper)
         self.wrapper = wrapper
         self.normalization: Normalization = normalization
@@ -159,11 +157,11 @@ class InteractionIndex(PerturbationAttribution):
             errors, and the scores with all players and with none.
         """
         _check_count("perturbations_per_eval", perturbations_per_eval, least=1)
-        limits = _each("n_samples", n_samples)
+        limits = each_option("n_samples", n_samples)
         for limit in limits:
             if limit is not None:
                 _check_count("n_samples", limit, least=2)
-        maskings: tuple[Masking, Masking] = _each("masking", masking)
+        maskings: tuple[Masking, Masking] = each_option("masking", masking)
         for name, tower, one in zip("ab", self._towers, maskings, strict=True):
             check_masking(name, tower, one)
         for name, baseline in zip("ab", each_baseline(baselines), strict=True):
@@ -408,19 +406,6 @@ class ShapleyInteractions(InteractionIndex):
 
     def _constant(self, game: Game) -> Tensor:
         return game.baseline
-
-
-def _first_layer(tower: Tower) -> Layer:
-    return 0 if tower.n_blocks else "input"
-
-
-def _each(name: str, option: _T | tuple[_T, _T]) -> tuple[_T, _T]:
-    """An option of both inputs, or one of each."""
-    if not isinstance(option, tuple):
-        return option, option
-    if len(option) != 2:
-        raise ValueError(f"{name} must be one for both inputs or a pair, but got {option!r}")
-    return option
 
 
 def _check_count(name: str, count: Any, *, least: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from captum.attr import Attribution
@@ -14,6 +14,7 @@ from captum_interactions.functional import Decomposition
 
 Baselines = Baseline | tuple[Baseline, Baseline]
 Side = Literal["a", "b"]
+_T = TypeVar("_T")
 
 
 class PairAttribution(Attribution):
@@ -116,6 +117,21 @@ def resolve_layers(wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer]) -> 
     if not isinstance(layers, tuple) or len(layers) != 2:
         raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
     return wrapper.tower_a.resolve_layer(layers[0]), wrapper.tower_b.resolve_layer(layers[1])
+
+
+def first_layers(wrapper: DualEncoderWrapper) -> tuple[Layer, Layer]:
+    """The embeddings of each tower, or the input of a tower whose blocks are closed."""
+    is_open_a, is_open_b = wrapper.tower_a.n_blocks, wrapper.tower_b.n_blocks
+    return 0 if is_open_a else "input", 0 if is_open_b else "input"
+
+
+def each_option(name: str, option: _T | tuple[_T, _T]) -> tuple[_T, _T]:
+    """An option of both inputs, or one of each."""
+    if not isinstance(option, tuple):
+        return option, option
+    if len(option) != 2:
+        raise ValueError(f"{name} must be one for both inputs or a pair, but got {option!r}")
+    return option
 
 
 def check_target(target: Any) -> None:

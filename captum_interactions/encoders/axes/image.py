@@ -110,12 +110,9 @@ class ImageAxis(TokenAxis):
             TypeError: If the kind of selection is unknown.
             ValueError: If a box is empty, a mask has another size, or the model sees none of it.
         """
-        if isinstance(selection, np.ndarray) and selection.ndim == 2:
-            coverage = self._mask_coverage(selection)
-        elif isinstance(selection, tuple) and len(selection) == 4:
-            coverage = self._box_coverage(selection)
-        else:
+        if not _is_region(selection):
             return super().select(selection)
+        coverage = self.coverage(selection)
         if not coverage.any():
             raise ValueError(
                 "the model sees nothing of the selected region: it lies outside of the crop of the "
@@ -124,6 +121,63 @@ class ImageAxis(TokenAxis):
         weights = np.zeros(len(self), np.float32)
         weights[self.patches] = coverage.ravel()
         return weights
+
+    def coverage(self, *regions: Any) -> Weights:
+        """Share of each patch that is covered by the union of boxes and masks.
+
+        What lies in several of them counts once. What the model does not see does not count, so of
+        a region that the crop cut, the visible part is left, and all shares are zero if it cut the
+        region off.
+
+        Args:
+            regions: Tuples (x0, y0, x1, y1), boxes in pixels of the original image, and boolean
+                masks of the original image's (height, width). None of them gives zeros.
+
+        Returns:
+            ndarray: float32 shares in [0, 1], shape (rows, columns).
+
+        Raises:
+            TypeError: If a region is neither a box nor a mask.
+            ValueError: If a box is empty, or a mask has another size.
+        """
+        boxes = [_checked_box(region) for region in regions if isinstance(region, tuple)]
+        masks = [region for region in regions if not isinstance(region, tuple)]
+        for mask in masks:
+            self._check_mask(mask)
+        # Between neighbouring borders of patches, boxes and pixels all is covered, or nothing is.
+        centres, shares = [], []
+        for axis in (1, 0):
+            edges = self._edges(axis)
+            sides = [np.asarray(box[axis::2]) for box in boxes]
+            if masks:
+                sides.append(np.arange(self.frame.original[1 - axis] + 1.0))
+            borders = np.unique(np.concatenate([edges, *sides]).clip(edges[0], edges[-1]))
+            overlap = np.minimum(edges[1:, None], borders[1:])
+            overlap = overlap - np.maximum(edges[:-1, None], borders[:-1])
+            shares.append(overlap.clip(0) / np.diff(edges)[:, None])
+            centres.append((borders[1:] + borders[:-1]) / 2)
+        y, x = centres[0][:, None], centres[1]
+        covered = np.zeros((len(y), len(x)), bool)
+        for x0, y0, x1, y1 in boxes:
+            covered |= (y0 < y) & (y < y1) & (x0 < x) & (x < x1)
+        if masks:
+            height, width = self.frame.original
+            inside = (y > 0) & (y < height) & (x > 0) & (x < width)
+            row, column = y.astype(int).clip(0, height - 1), x.astype(int).clip(0, width - 1)
+            covered |= inside & np.any([mask[row, column] for mask in masks], axis=0)
+        return np.asarray((shares[0] @ covered @ shares[1].T).clip(0, 1), np.float32)
+
+    def _check_mask(self, mask: Any) -> None:
+        if not isinstance(mask, np.ndarray):
+            raise TypeError(
+                "a region is a tuple (x0, y0, x1, y1) or a boolean mask of the image's (height, "
+                f"width), but got {mask!r}"
+            )
+        if mask.shape != self.frame.original:
+            raise ValueError(
+                f"a mask must have the original image's (height, width) = {self.frame.original}, "
+                f"but got shape {mask.shape}"
+            )
 
     def _expects(self) -> str:
         return (
@@ -167,31 +221,13 @@ class ImageAxis(TokenAxis):
         count = self.grid[1 - axis]
         return index.clip(0, count - 1), (index >= 0) & (index < count)
 
-    def _box_coverage(self, box: tuple[float, float, float, float]) -> NDArray[np.float64]:
-        x0, y0, x1, y1 = (float(value) for value in box)
-        if not (x0 < x1 and y0 < y1):
-            raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got {box}")
-        shares = []
-        for low, high, axis in ((y0, y1, 1), (x0, x1, 0)):
-            edges = self._edges(axis)
-            overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
-            shares.append(overlap.clip(0) / np.diff(edges))
-        return np.outer(*shares)
 
-    def _mask_coverage(self, mask: NDArray[Any]) -> NDArray[np.float64]:
-        if mask.shape != self.frame.original:
-            raise ValueError(
-                f"a mask must have the original image's (height, width) = {self.frame.original}, "
-                f"but got shape {mask.shape}"
-            )
-        # Integrals over fractional rectangles: the running sum is linear between pixel borders.
-        area = mask.astype(bool).astype(np.float64)
-        for axis in (1, 0):
-            edges = self._edges(axis)
-            running = np.insert(np.cumsum(area, axis=0), 0, 0.0, axis=0)
-            positions = np.arange(len(running))
-            at_edges = np.stack(
-                [np.interp(edges, positions, running[:, i]) for i in range(running.shape[1])], 1
-            )
-            area = (np.diff(at_edges, axis=0) / np.diff(edges)[:, None]).T
-        return area
+def _is_region(selection: Any) -> bool:
+    is_box = isinstance(selection, tuple) and len(selection) == 4
+    return is_box or (isinstance(selection, np.ndarray) and selection.ndim == 2)
+
+
+def _checked_box(box: tuple[Any, ...]) -> tuple[float, ...]:
+    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got {box}")
+    return tuple(float(value) for value in box)

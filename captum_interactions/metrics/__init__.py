@@ -1,0 +1,50 @@
+"""Is a map right? Pure functions on tensors, which know no model."""
+
+from captum_interactions.metrics.correlation import average_ranks, pearson, spearman
+from captum_interactions.metrics.localization import (
+    Sign,
+    best_level,
+    chance_level,
+    point_game_accuracy,
+    point_game_energy,
+    shuffled_level,
+)
+from captum_interactions.metrics.perturbation import (
+    Curve,
+    Mode,
+    Score,
+    conditional_curve,
+    first_order_pairs,
+    pair_deletion_curve,
+    simultaneous_curve,
+)
+from captum_interactions.metrics.recognition import (
+    quadrants,
+    recognition_chance,
+    recognition_score,
+)
+from captum_interactions.metrics.segmentation import average_precision, mean_iou
+
+__all__ = [
+    "Curve",
+    "Mode",
+    "Score",
+    "Sign",
+    "average_precision",
+    "average_ranks",
+    "best_level",
+    "chance_level",
+    "conditional_curve",
+    "first_order_pairs",
+    "mean_iou",
+    "pair_deletion_curve",
+    "pearson",
+    "point_game_accuracy",
+    "point_game_energy",
+    "quadrants",
+    "recognition_chance",
+    "recognition_score",
+    "shuffled_level",
+    "simultaneous_curve",
+    "spearman",
+]
