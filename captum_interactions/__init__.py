@@ -3,7 +3,7 @@
 from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.check import check_wrapper
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, from_pretrained, wrap
-from captum_interactions.explanation import explain
+from captum_interactions.explanation import explain, explain_batch
 from captum_interactions.interaction_map import InteractionMap
 from captum_interactions.zoo import load_demo
 
@@ -16,6 +16,7 @@ __all__ = [
     "SecondOrderIntegratedGradients",
     "check_wrapper",
     "explain",
+    "explain_batch",
     "from_pretrained",
     "load_demo",
     "wrap",

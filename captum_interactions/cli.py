@@ -1,4 +1,4 @@
-"""The command line: ``captum-interactions explain``."""
+"""The command line: ``captum-interactions explain`` and ``captum-interactions evaluate``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from captum_interactions.evaluation.command import add_evaluate
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 """Endings of files that ``explain --output`` writes a picture to."""
@@ -25,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"captum-interactions: {error}", file=sys.stderr)
         return 2
     return 0
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
         help="where to write the picture (interactions.png); with the ending .safetensors, the map",
     )  # fmt: skip
+    add_evaluate(commands)
     return parser
 
 

@@ -1,10 +1,12 @@
-"""From raw inputs to an explanation, in one call."""
+"""From raw inputs to explanations, in one call."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from typing import Any, Literal, overload
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -86,11 +88,109 @@ def explain(
         >>> abs(imap.convergence_delta) < 0.01
         True
     """
+    (result,) = explain_batch(wrapper, [a], [b], attribution, truncation=truncation, **options)
+    return result
+
+
+def explain_batch(
+    wrapper: DualEncoderWrapper,
+    a: Sequence[Any],
+    b: Sequence[Any],
+    attribution: str = "second_order_integrated_gradients",
+    *,
+    truncation: bool = False,
+    **options: Any,
+) -> list[InteractionMap | FirstOrderMap]:
+    """Explain the scores of aligned pairs of raw inputs: ``a[0]`` with ``b[0]``, and so on.
+
+    Every pair gets the map that :func:`explain` gives it alone, but for rounding. Pairs whose
+    inputs have the same shapes, as images with captions of as many tokens have, are evaluated
+    together; no caption is padded.
+
+    Args:
+        wrapper (DualEncoderWrapper): The model.
+        a (sequence): First inputs, each as :func:`explain` takes it.
+        b (sequence): As many second inputs.
+        attribution (str): Name of the attribution method. Default:
+            ``"second_order_integrated_gradients"``
+        truncation (bool): Cut captions that are longer than the model's context. Default: False
+        options: Options of the method, the same for all pairs. Baselines that are tensors have one
+            row, for all of them.
+
+    Returns:
+        list: one InteractionMap a pair, or one FirstOrderMap for a first-order method.
+
+    Raises:
+        ValueError: If the numbers of inputs differ, and in the cases of :func:`explain`.
+        TypeError: If ``a`` or ``b`` is no sequence, and in the cases of :func:`explain`.
+
+    Examples::
+
+        >>> from captum_interactions import explain_batch, load_demo
+        >>> wrapper, scenes = load_demo()
+        >>> images, captions = zip(*[(scene.image, scene.caption) for scene in scenes[:3]])
+        >>> maps = explain_batch(wrapper, images, captions, "grad_eclip")
+        >>> [f"{one.score:.2f}" for one in maps]
+        ['0.00', '0.00', '0.00']
+    """
     if not isinstance(wrapper, DualEncoderWrapper):
         raise TypeError(
             f"explain takes a DualEncoderWrapper, but got {type(wrapper).__name__}: wrap the model "
             "with wrap(model, processor) first"
         )
+    for name, inputs in (("a", a), ("b", b)):
+        if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
+            raise TypeError(
+                f"explain_batch takes a list of inputs {name}, but got {type(inputs).__name__}: "
+                "explain takes single ones"
+            )
+    if len(a) != len(b):
+        raise ValueError(
+            f"explain_batch takes aligned pairs, but got {len(a)} inputs a and {len(b)} inputs b"
+        )
+    method, to_constructor, to_call = _divided(attribution, options)
+    explainer = method(wrapper, **to_constructor)
+    run = explainer.decompose if method.order == 2 else explainer.attribute
+    pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
+    if "n_steps" in inspect.signature(run).parameters:
+        to_call.setdefault("n_steps", wrapper.default_n_steps)
+    given = {**to_constructor, **to_call}
+    used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
+    settings = {"attribution": attribution, **used, "layers": list(explainer.layers)}
+
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        alike[_shapes(pair)].append(index)
+    maps: dict[int, InteractionMap | FirstOrderMap] = {}
+    to_maps: Callable[..., list[Any]] = (
+        _interaction_maps if method.order == 2 else _first_order_maps
+    )
+    for indices in alike.values():
+        batch = _joined([pairs[index] for index in indices])
+        result = run(batch.inputs, additional_forward_args=batch.additional_forward_args, **to_call)
+        found = to_maps(wrapper, batch, explainer, result, settings)
+        maps.update(zip(indices, found, strict=True))
+    return [maps[index] for index in range(len(pairs))]
+
+
+def check_options(attribution: str, options: Mapping[str, Any]) -> None:
+    """Whether a method and its options exist, which needs no model.
+
+    Raises:
+        ValueError: If the method is unknown.
+        TypeError: If it has no such option.
+    """
+    _divided(attribution, options)
+
+
+class _Divided(NamedTuple):
+    method: Any
+    to_constructor: dict[str, Any]
+    to_call: dict[str, Any]
+
+
+def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
+    """The method, and the options of its constructor and of its call."""
     if attribution not in ATTRIBUTIONS:
         raise ValueError(
             f"attribution must be one of {', '.join(ATTRIBUTIONS)}, but got {attribution!r}"
@@ -106,91 +206,120 @@ def explain(
             f"{attribution} has no option {', '.join(sorted(unknown))}; its options are "
             f"{', '.join(sorted(to_constructor | to_call))}"
         )
-    explainer = method(wrapper, **{k: v for k, v in options.items() if k in to_constructor})
+    return _Divided(
+        method,
+        {k: v for k, v in options.items() if k in to_constructor},
+        {k: v for k, v in options.items() if k in to_call},
+    )
 
+
+def _prepared(wrapper: DualEncoderWrapper, a: Any, b: Any, *, truncation: bool) -> Batch:
     batch = wrapper.prepare(a, b, truncation=truncation)
     if len(batch.axes_a) != 1:
         raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
-    if "n_steps" in to_call:
-        options.setdefault("n_steps", wrapper.default_n_steps)
-    result = run(
-        explainer,
-        batch.inputs,
-        additional_forward_args=batch.additional_forward_args,
-        **{k: v for k, v in options.items() if k in to_call},
+    return batch
+
+
+def _shapes(pair: Batch) -> tuple[Any, ...]:
+    """What pairs must have in common to be evaluated together."""
+    tensors = (*pair.inputs, *pair.additional_forward_args)
+    return tuple(None if x is None else (tuple(x.shape), x.dtype) for x in tensors)
+
+
+def _joined(pairs: Sequence[Batch]) -> Batch:
+    """Prepared pairs of the same shapes as one batch."""
+    return Batch(
+        (
+            torch.cat([pair.inputs[0] for pair in pairs]),
+            torch.cat([pair.inputs[1] for pair in pairs]),
+        ),
+        tuple(
+            None if extras[0] is None else torch.cat(extras)
+            for extras in zip(*[pair.additional_forward_args for pair in pairs], strict=True)
+        ),
+        tuple(axis for pair in pairs for axis in pair.axes_a),
+        tuple(axis for pair in pairs for axis in pair.axes_b),
     )
-    used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
-    settings = {"attribution": attribution, **used, "layers": list(explainer.layers)}
-    if method.order == 2:
-        return _interaction_map(wrapper, batch, explainer, result, settings)
-    return _first_order_map(wrapper, batch, explainer, result, settings)
 
 
-def _interaction_map(
+def _interaction_maps(
     wrapper: DualEncoderWrapper,
     batch: Batch,
     explainer: Any,
     parts: Decomposition,
     settings: dict[str, Any],
-) -> InteractionMap:
+) -> list[InteractionMap]:
     if getattr(explainer, "normalization", "cosine") != "none":
-        _check_score(wrapper, batch, float(parts.score[0]))
+        _check_scores(wrapper, batch, parts.score)
     if explainer.has_convergence_delta():
-        _check_delta(parts)
+        _check_deltas(parts)
     layer_a, layer_b = explainer.layers
     n_a, n_b = parts.interactions.shape[1:]
-    return InteractionMap(
-        interactions=parts.interactions[0].float().cpu(),
-        main_effects_a=parts.main_effects_a[0].float().cpu(),
-        main_effects_b=parts.main_effects_b[0].float().cpu(),
-        constant=float(parts.constant[0]),
-        score=float(parts.score[0]),
-        convergence_delta=float(parts.convergence_delta[0]),
-        axis_a=wrapper.tower_a.axis_at(layer_a, batch.axes_a[0], n_a),
-        axis_b=wrapper.tower_b.axis_at(layer_b, batch.axes_b[0], n_b),
-        settings=settings,
-    )
+    return [
+        InteractionMap(
+            interactions=parts.interactions[row].float().cpu(),
+            main_effects_a=parts.main_effects_a[row].float().cpu(),
+            main_effects_b=parts.main_effects_b[row].float().cpu(),
+            constant=float(parts.constant[row]),
+            score=float(parts.score[row]),
+            convergence_delta=float(parts.convergence_delta[row]),
+            axis_a=wrapper.tower_a.axis_at(layer_a, axis_a, n_a),
+            axis_b=wrapper.tower_b.axis_at(layer_b, axis_b, n_b),
+            settings=dict(settings),
+        )
+        for row, (axis_a, axis_b) in enumerate(zip(batch.axes_a, batch.axes_b, strict=True))
+    ]
 
 
-def _first_order_map(
+def _first_order_maps(
     wrapper: DualEncoderWrapper,
     batch: Batch,
     explainer: Any,
     sides: tuple[Tensor | None, Tensor | None],
     settings: dict[str, Any],
-) -> FirstOrderMap:
-    with explaining(wrapper), torch.no_grad():
-        score = float(wrapper(*batch.inputs, *batch.additional_forward_args))
-    values = [None if side is None else side[0].float().cpu() for side in sides]
+) -> list[FirstOrderMap]:
+    scores = _scores(wrapper, batch)
     towers = (wrapper.tower_a, wrapper.tower_b)
-    axes = [
-        axis if value is None else tower.axis_at(layer, axis, len(value))
-        for tower, layer, axis, value in zip(
-            towers, explainer.layers, (batch.axes_a[0], batch.axes_b[0]), values, strict=True
+    maps = []
+    for row, axes in enumerate(zip(batch.axes_a, batch.axes_b, strict=True)):
+        values = [None if side is None else side[row].float().cpu() for side in sides]
+        axis_a, axis_b = (
+            axis if value is None else tower.axis_at(layer, axis, len(value))
+            for tower, layer, axis, value in zip(
+                towers, explainer.layers, axes, values, strict=True
+            )
         )
-    ]
-    return FirstOrderMap(values[0], values[1], score, axes[0], axes[1], settings)
+        score = float(scores[row])
+        maps.append(FirstOrderMap(values[0], values[1], score, axis_a, axis_b, dict(settings)))
+    return maps
 
 
-def _check_score(wrapper: DualEncoderWrapper, batch: Batch, explained: float) -> None:
-    """The towers are explained in pieces: see that the pieces still make the model's own score."""
+def _scores(wrapper: DualEncoderWrapper, batch: Batch) -> Tensor:
     with explaining(wrapper), torch.no_grad():
-        score = float(wrapper(*batch.inputs, *batch.additional_forward_args))
+        scores: Tensor = wrapper(*batch.inputs, *batch.additional_forward_args)
+    return scores
+
+
+def _check_scores(wrapper: DualEncoderWrapper, batch: Batch, explained: Tensor) -> None:
+    """The towers are explained in pieces: see that the pieces still make the model's own scores."""
     half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
-    if not abs(score - explained) <= (0.05 if half else 1e-3):
-        raise ValueError(
-            f"the wrapper gives the score {score:.4f}, but its towers, entered at their layers, "
-            f"make {explained:.4f}: a tower's tail is not the rest of its model, or a hook outside "
-            "of the blocks changes what the model does"
-        )
+    scores = _scores(wrapper, batch)
+    for score, made in zip(scores.tolist(), explained.tolist(), strict=True):
+        if not abs(score - made) <= (0.05 if half else 1e-3):
+            raise ValueError(
+                f"the wrapper gives the score {score:.4f}, but its towers, entered at their "
+                f"layers, make {made:.4f}: a tower's tail is not the rest of its model, or a hook "
+                "outside of the blocks changes what the model does"
+            )
 
 
-def _check_delta(parts: Decomposition) -> None:
-    delta, score = float(parts.convergence_delta[0]), float(parts.score[0])
-    largest = max(abs(score), abs(float(parts.interactions.sum())))
-    if abs(delta) > 0.1 * largest:
-        warnings.warn(
-            f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take more "
-            "nodes (n_steps) or a later layer",
-            stacklevel=4,
-        )
+def _check_deltas(parts: Decomposition) -> None:
+    sums = parts.interactions.flatten(1).sum(1)
+    rows = (parts.convergence_delta, parts.score, sums)
+    for delta, score, total in zip(*(row.tolist() for row in rows), strict=True):
+        if abs(delta) > 0.1 * max(abs(score), abs(total)):
+            warnings.warn(
+                f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take "
+                "more nodes (n_steps) or a later layer",
+                stacklevel=5,
+            )

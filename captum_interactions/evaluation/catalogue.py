@@ -1,0 +1,11 @@
+"""Studies by name, as the command line speaks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from captum_interactions.evaluation.localization import Localization
+from captum_interactions.evaluation.study import Study
+
+STUDIES: Mapping[str, type[Study]] = {study.name: study for study in (Localization,)}
+"""Every study by name."""

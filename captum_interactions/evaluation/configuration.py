@@ -1,0 +1,118 @@
+"""The configuration beside a results file: what rows depend on, and with what they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_interactions.datasets import Record
+from captum_interactions.evaluation.rows import plain, replace_file
+from captum_interactions.evaluation.study import Study
+
+FORMAT = "captum_interactions.evaluation/1"
+_COMPARED = ("format", "study", "settings", "model", "dataset")
+_PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy", "accelerate")
+
+
+class ConfigurationError(ValueError):
+    """The folder holds results of something else."""
+
+
+def configuration(
+    study: Study, wrapper: nn.Module, records: Sequence[Record], dataset: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that the rows of a study depend on.
+
+    Args:
+        study: The study.
+        wrapper: The model, known by a hash of its weights.
+        records: The dataset, known by what ``dataset`` says and by its first record.
+        dataset: How the dataset was opened.
+    """
+    described: dict[str, Any] = plain(
+        {
+            "format": FORMAT,
+            "study": study.name,
+            "settings": study.settings,
+            "variants": study.variants,
+            "model": {"kind": type(wrapper).__name__, "weights": hash_of_weights(wrapper)},
+            "dataset": {**dataset, "first_record": hash_of_record(records[0])},
+            "made_with": [versions()],
+        }
+    )
+    return described
+
+
+def settle(path: Path, current: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the configuration on file with the current one, and write it.
+
+    Variants add up, and so do the versions of packages that were used.
+
+    Returns:
+        dict: the joined configuration.
+
+    Raises:
+        ConfigurationError: If the folder's rows were made otherwise; every difference is named.
+    """
+    joined = dict(current)
+    if path.exists():
+        past = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: past.get(key) for key in _COMPARED}
+        differences = _differences(found, {key: current[key] for key in _COMPARED})
+        for variant in past["variants"].keys() & current["variants"].keys():
+            differences += _differences(
+                past["variants"][variant], current["variants"][variant], f"variants.{variant}"
+            )
+        if differences:
+            raise ConfigurationError(
+                f"{path.parent} holds results of another configuration; take another folder, or "
+                "the same configuration:\n" + "\n".join(f"  {line}" for line in differences)
+            )
+        joined["variants"] = {**past["variants"], **current["variants"]}
+        new = [used for used in current["made_with"] if used not in past["made_with"]]
+        joined["made_with"] = past["made_with"] + new
+    replace_file(path, json.dumps(joined, indent=2, ensure_ascii=False) + "\n")
+    return joined
+
+
+def hash_of_weights(model: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers, with their names, shapes and types."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        data = tensor.detach().cpu().contiguous().flatten()
+        digest.update(memoryview(data.view(torch.uint8).numpy()) if data.numel() else b"")
+    return digest.hexdigest()
+
+
+def hash_of_record(record: Record) -> str:
+    """SHA-256 of what a record says of its pair; the image is left closed."""
+    said = (record.key, record.caption, [(p.text, p.span, p.boxes) for p in record.phrases])
+    return hashlib.sha256(json.dumps(plain(said)).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers may depend on."""
+    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
+    used = {name: installed[name] for name in _PACKAGES if name in installed}
+    return {"python": platform.python_version(), "machine": platform.machine(), **used}
+
+
+def _differences(past: Any, current: Any, where: str = "") -> list[str]:
+    """Lines that name every place where two configurations differ."""
+    if isinstance(past, Mapping) and isinstance(current, Mapping):
+        lines = []
+        for key in sorted({*past, *current}):
+            place = f"{where}.{key}" if where else key
+            lines += _differences(past.get(key), current.get(key), place)
+        return lines
+    same = past == current
+    return [] if same else [f"{where}: {json.dumps(past)} there, {json.dumps(current)} now"]

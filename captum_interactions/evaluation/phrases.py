@@ -1,0 +1,101 @@
+"""Phrases and their regions on a map: what the studies of grounding measure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from captum_interactions.datasets import Phrase, Record
+from captum_interactions.encoders import ImageAxis
+from captum_interactions.evaluation.study import Map
+from captum_interactions.metrics import (
+    Sign,
+    best_level,
+    chance_level,
+    point_game_accuracy,
+    point_game_energy,
+)
+
+REGIONS = ("boxes", "masks")
+
+
+def check_regions(regions: str) -> None:
+    """Raises a ValueError if regions are neither boxes nor masks."""
+    if regions not in REGIONS:
+        raise ValueError(f"regions must be 'boxes' or 'masks', but got {regions!r}")
+
+
+def image_axis(imap: Map) -> ImageAxis:
+    """The axis of the image of a pair.
+
+    Raises:
+        TypeError: If the first input is no image.
+    """
+    if not isinstance(imap.axis_a, ImageAxis):
+        raise TypeError(
+            "the study looks for objects in images, but the first input is "
+            f"{type(imap.axis_a).__name__}"
+        )
+    return imap.axis_a
+
+
+def covered(axis: ImageAxis, phrase: Phrase, regions: str = "boxes") -> NDArray[np.float32]:
+    """Share of each patch that a phrase's boxes, or its mask, cover: (rows, columns).
+
+    Raises:
+        ValueError: If masks are wanted, but the dataset has none.
+    """
+    if regions == "boxes":
+        return axis.coverage(*phrase.boxes)
+    if phrase.mask is None:
+        raise ValueError(f"the phrase {phrase.text!r} has no mask: take regions='boxes'")
+    return axis.coverage(phrase.mask)
+
+
+def pointing(
+    imap: Map, record: Record, *, regions: str = "boxes", sign: Sign = "positive"
+) -> list[Mapping[str, Any]]:
+    """Where the map of each grounded phrase lies.
+
+    Returns:
+        list: one mapping a phrase: its text and label; ``pge`` and ``pga`` (None where undefined:
+        no mass of that sign, or a region that the crop cut off); ``chance`` and ``best`` level of
+        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, and
+        ``n_alike``, how many boxes of the record bear its label.
+    """
+    axis = image_axis(imap)
+    labels = Counter(
+        phrase.label for phrase in record.grounded for _ in phrase.boxes if phrase.label is not None
+    )
+    found: list[Mapping[str, Any]] = []
+    for phrase in record.grounded:
+        region = torch.from_numpy(covered(axis, phrase, regions)).unsqueeze(0)
+        heat = torch.from_numpy(np.ascontiguousarray(imap.heatmap(phrase.span))).unsqueeze(0)
+        found.append(
+            {
+                "text": phrase.text,
+                "label": phrase.label,
+                "pge": float(point_game_energy(heat, region, sign)),
+                "pga": float(point_game_accuracy(heat, region, sign)),
+                "chance": float(chance_level(region)),
+                "best": float(best_level(region)),
+                "area": area_share(phrase, axis.frame.original),
+                "n_boxes": len(phrase.boxes),
+                "n_alike": labels[phrase.label] if phrase.label is not None else len(phrase.boxes),
+            }
+        )
+    return found
+
+
+def area_share(phrase: Phrase, size: tuple[int, int]) -> float:
+    """Share of an image of (height, width) that lies in a phrase's boxes; overlaps count once."""
+    height, width = size
+    inside = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in phrase.boxes:
+        inside[round(y0) : round(y1), round(x0) : round(x1)] = True
+    return float(inside.mean())

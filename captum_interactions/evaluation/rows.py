@@ -1,0 +1,132 @@
+"""The results file: one line a record and variant, appended as it is measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+Status = Literal["measured", "declined", "failed"]
+"""``measured``: with values. ``declined``: the study has nothing to ask of the record. ``failed``:
+the record raised an exception, and the message is its own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a study found for one record with one of its variants."""
+
+    record: str
+    """The record's key."""
+    variant: str
+    """Usually the method."""
+    index: int
+    """The record's place in its dataset, by which results are sorted."""
+    status: Status
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured, as the study describes it."""
+    message: str = ""
+    """Why there are no values."""
+    seconds: float | None = None
+    """Time of the record's share of its batch: the only field that differs between two runs."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What no two rows have in common."""
+        return self.variant, self.record
+
+    def line(self) -> str:
+        """The row as a line of JSON; what is not a number is null."""
+        return json.dumps(plain(asdict(self)), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: arrays and tensors as lists, NaN and infinities as None."""
+    if isinstance(value, torch.Tensor):
+        return plain(value.tolist())
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Add rows to a file, all in one write, and see them on the disk."""
+    data = "".join(row.line() for row in rows).encode()
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut_half_written(path: Path) -> None:
+    """Take away a last line that has no end: what was being written when a run was killed."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            file.truncate(end)
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a file in its order; none if there is no file.
+
+    Raises:
+        ValueError: If a line is no row; file and line are named.
+    """
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [_row(line, f"{path}: line {number}") for number, line in enumerate(file, 1)]
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        return Row(**json.loads(line))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} is no row of results: {error}") from error
+
+
+def merge(target: Path, shards: Iterable[Path], variants: Iterable[str]) -> list[Row]:
+    """Join the rows of all files into ``target``, in the order of records, each row once.
+
+    The new file takes the place of the old one in one step, and shards are removed after it, so
+    that nothing is lost whenever the process dies.
+    """
+    shards = list(shards)
+    unique: dict[tuple[str, str], Row] = {}
+    for path in (target, *shards):
+        for row in read(path):
+            unique.setdefault(row.identity, row)
+    order = {variant: place for place, variant in enumerate(variants)}
+    rows = sorted(
+        unique.values(),
+        key=lambda row: (order.get(row.variant, len(order)), row.variant, row.index),
+    )
+    replace_file(target, "".join(row.line() for row in rows))
+    for path in shards:
+        path.unlink()
+    return rows
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that at any moment there is the old one or the new one, both whole."""
+    draft = path.with_suffix(path.suffix + ".part")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

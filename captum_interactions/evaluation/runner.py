@@ -1,0 +1,278 @@
+"""Runs a study: streams records, measures them in batches, and goes on where it was."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from captum_interactions.datasets import Record
+from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.evaluation import rows as files
+from captum_interactions.evaluation.configuration import configuration, settle
+from captum_interactions.evaluation.processes import Processes
+from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.study import Study
+from captum_interactions.evaluation.summary import Summary, Table
+
+RESULTS, CONFIG, SUMMARY = "results.jsonl", "config.json", "summary"
+
+
+def run_study(
+    study: Study,
+    wrapper: DualEncoderWrapper,
+    records: Sequence[Record],
+    output: str | Path,
+    *,
+    dataset: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    retry_failed: bool = False,
+    show_progress: bool = False,
+    processes: Processes | None = None,
+) -> Summary | None:
+    """Measure what is missing in a folder of results, then summarise all of them.
+
+    Rows are appended batch by batch, so a run that is killed loses a batch at most, and goes on
+    where it was when it is started again. Rows of further variants, or of further records, are
+    added to those that are there.
+
+    Args:
+        study: The study.
+        wrapper: The model, on the device where it is to compute.
+        records: The dataset, or a part of it.
+        output: Folder for ``config.json``, ``results.jsonl`` and ``summary/``; made if missing.
+        dataset: How the dataset was opened; results of another one are refused.
+        batch_size: Records that are explained together. Default: 8
+        retry_failed: Measure records again that failed before. Default: False
+        show_progress: Show a bar with rate and time left. Default: False
+        processes: The processes that share the records. Default: this one alone
+
+    Returns:
+        Summary: of all rows in the folder; None in all but the first process.
+
+    Raises:
+        ConfigurationError: If the folder's rows were made with other settings, another model or
+            another dataset; what differs is named.
+        ValueError: If there are no records, or a batch size is less than 1.
+        RuntimeError: If another run is at work in the folder.
+    """
+    if not len(records):
+        raise ValueError("a study needs records, but the dataset has none")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
+    processes = processes or Processes()
+    folder = Path(output)
+    with _alone(folder, processes):
+        if processes.is_first:
+            config = settle(folder / CONFIG, configuration(study, wrapper, records, dataset or {}))
+            _tidy(folder, config["variants"], retry_failed=retry_failed)
+        processes.wait()
+        done = {row.identity for row in files.read(folder / RESULTS)}
+        processes.wait()  # nobody writes before all have read
+        own = folder / (RESULTS if processes.is_first else f"results-{processes.rank}.jsonl")
+        _measure_all(study, wrapper, records, own, done, batch_size, processes, show_progress)
+        processes.wait()
+        if not processes.is_first:
+            return None
+        _tidy(folder, config["variants"])
+        return summarise(study, folder, records)
+
+
+def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
+    """Make tables and figures from a folder's rows, without explaining anything.
+
+    They are written to ``summary/`` in the folder. The first table counts the rows.
+
+    Raises:
+        FileNotFoundError: If the folder has no results.
+    """
+    folder = Path(output)
+    if not (folder / RESULTS).exists():
+        raise FileNotFoundError(f"there are no results in {str(folder)!r}: run the study first")
+    rows = files.read(folder / RESULTS)
+    measured = [row for row in rows if row.status == "measured"]
+    found = study.summarise(measured, records) if measured else Summary()
+    tables = {**found.tables, "records": _counts(rows)}
+    problems = _problems(rows, getattr(records, "skipped", ()))
+    if problems.rows:
+        tables["problems"] = problems
+    summary = Summary(tables, found.figures, found.notes)
+    summary.write(folder / SUMMARY, study.title)
+    return summary
+
+
+def _measure_all(
+    study: Study,
+    wrapper: DualEncoderWrapper,
+    records: Sequence[Record],
+    path: Path,
+    done: set[tuple[str, str]],
+    batch_size: int,
+    processes: Processes,
+    show_progress: bool,
+) -> None:
+    """This process's share: every so many batches of neighbouring records, with all variants."""
+    starts = range(0, len(records), batch_size)[processes.rank :: processes.count]
+    total = sum(min(batch_size, len(records) - start) for start in starts) * len(study.variants)
+    failed = 0
+    with tqdm(
+        total=total, unit="row", desc=f"{study.name} {processes.rank + 1}/{processes.count}",
+        disable=not show_progress, position=processes.rank, smoothing=0,
+    ) as progress:  # fmt: skip
+        for start in starts:
+            batch = [(i, records[i]) for i in range(start, min(start + batch_size, len(records)))]
+            for variant in study.variants:
+                missing = {record.key for _, record in batch if (variant, record.key) not in done}
+                if missing:
+                    # The whole batch, so that numbers do not depend on where a run was killed.
+                    rows = _measure(study, wrapper, variant, batch)
+                    new = [row for row in rows if row.record in missing]
+                    files.append(path, new)
+                    failed += sum(row.status == "failed" for row in new)
+                    progress.set_postfix(failed=failed, refresh=False)
+                progress.initial += len(batch) - len(missing)  # what was there has no rate
+                progress.update(len(batch))
+
+
+def _measure(
+    study: Study, wrapper: DualEncoderWrapper, variant: str, batch: Sequence[tuple[int, Record]]
+) -> list[Row]:
+    """One row a record, whatever happens to it."""
+    rows: list[Row] = []
+    wanted: list[tuple[int, Record]] = []
+    for index, record in batch:
+        try:
+            reason = study.declines(record)
+        except Exception as error:  # noqa: BLE001  # a record's own trouble
+            rows.append(_failure(record, variant, index, error))
+            continue
+        if reason is None:
+            wanted.append((index, record))
+        else:
+            rows.append(Row(record.key, variant, index, "declined", message=reason))
+    if wanted:
+        try:
+            rows += _together(study, wrapper, variant, wanted)
+        except Exception:  # noqa: BLE001  # one of them, which is to be found
+            rows += [_one(study, wrapper, variant, *one) for one in wanted]
+    return sorted(rows, key=lambda row: row.index)
+
+
+def _one(
+    study: Study, wrapper: DualEncoderWrapper, variant: str, index: int, record: Record
+) -> Row:
+    try:
+        (row,) = _together(study, wrapper, variant, [(index, record)])
+    except Exception as error:  # noqa: BLE001
+        return _failure(record, variant, index, error)
+    return row
+
+
+def _together(
+    study: Study, wrapper: DualEncoderWrapper, variant: str, batch: Sequence[tuple[int, Record]]
+) -> list[Row]:
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # convergence is for the studies to report
+        values = study.measure(wrapper, variant, [record for _, record in batch])
+    seconds = (time.perf_counter() - start) / len(batch)
+    return [
+        Row(record.key, variant, index, "measured", found, seconds=seconds)
+        for (index, record), found in zip(batch, values, strict=True)
+    ]
+
+
+def _failure(record: Record, variant: str, index: int, error: Exception) -> Row:
+    message = f"{type(error).__name__}: {error}"
+    return Row(record.key, variant, index, "failed", message=message)
+
+
+@contextmanager
+def _alone(folder: Path, processes: Processes) -> Iterator[None]:
+    """The folder, for the processes of one run; the lock goes with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not processes.is_first:
+        yield
+        return
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise RuntimeError(f"another run is at work in {str(folder)!r}: wait for its end") from None
+
+
+def _tidy(folder: Path, variants: Mapping[str, Any], *, retry_failed: bool = False) -> None:
+    """Mend what a killed run left, and join the files of all processes into one."""
+    shards = sorted(folder.glob("results-*.jsonl"))
+    for path in (folder / RESULTS, *shards):
+        files.cut_half_written(path)
+    rows = files.merge(folder / RESULTS, shards, variants)
+    if retry_failed and any(row.status == "failed" for row in rows):
+        kept = [row for row in rows if row.status != "failed"]
+        files.replace_file(folder / RESULTS, "".join(row.line() for row in kept))
+
+
+def _counts(rows: Sequence[Row]) -> Table:
+    """How many records of each variant were measured, and what became of the others."""
+    cells = []
+    for variant in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == variant]
+        count = Counter(row.status for row in own)
+        seconds = [row.seconds for row in own if row.seconds is not None]
+        refused = is_refused(own)
+        cells.append(
+            [
+                variant, count["measured"], count["declined"],
+                0 if refused else count["failed"], count["failed"] if refused else 0,
+                sum(seconds) / len(seconds) if seconds else None,
+            ]
+        )  # fmt: skip
+    columns = ("variant", "measured", "declined", "failed", "refused", "seconds a record")
+    return Table(
+        columns, cells,
+        "Records: *declined* where the study has nothing to ask of them, *refused* where the "
+        "method is not defined for the model.",
+    )  # fmt: skip
+
+
+def is_refused(rows: Sequence[Row]) -> bool:
+    """Whether a variant's every attempt ended in the same ValueError or TypeError.
+
+    That is no record's fault, but says that the method is not defined for the model.
+    """
+    attempts = {_kind(row.message) for row in rows if row.status == "failed"}
+    return (
+        len(attempts) == 1
+        and not any(row.status == "measured" for row in rows)
+        and next(iter(attempts)).startswith(("ValueError", "TypeError"))
+    )
+
+
+def _kind(message: str) -> str:
+    """A message without its numbers, which may differ from record to record."""
+    return re.sub(r"\d+(\.\d+)?", "#", message)
+
+
+def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
+    """Every kind of message as it came first, and how often it came."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.status != "measured":
+            found.setdefault((row.variant, row.status, _kind(row.message)), []).append(row)
+    cells = [
+        [variant, status, alike[0].message, len(alike), alike[0].record]
+        for (variant, status, _), alike in found.items()
+    ]
+    cells += [["dataset", "skipped", one.reason, 1, one.where] for one in skipped]
+    return Table(
+        ("variant", "what", "message", "records", "first"), cells,
+        "What was not measured, by its reason.",
+    )  # fmt: skip

@@ -1,0 +1,187 @@
+"""What a study is: what it asks of each record, and what the answers come to."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from captum_interactions.datasets import Record
+from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.summary import Summary
+from captum_interactions.explanation import check_options, explain_batch
+from captum_interactions.first_order_map import FirstOrderMap
+from captum_interactions.interaction_map import InteractionMap
+
+Map = InteractionMap | FirstOrderMap
+
+
+def view(default: Any) -> Any:
+    """A field that only :meth:`Study.summarise` reads: it may change without measuring anew."""
+    return field(default=default, metadata={"view": True})
+
+
+@dataclass(frozen=True)
+class Study(ABC):
+    """A question asked of a model and a dataset, record by record.
+
+    A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
+    can hold. It is registered in :data:`captum_interactions.evaluation.STUDIES`, and then runs by
+    its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
+    """
+
+    name: ClassVar[str]
+    """What the command line calls it."""
+    title: ClassVar[str]
+    """The heading of its summary."""
+    question: ClassVar[str]
+    """One line for ``captum-interactions evaluate --list``."""
+    dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Options that datasets are opened with unless told otherwise, by the dataset's name."""
+
+    seed: int = 0
+    """Of everything that the study draws."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that rows depend on; results with other settings cannot be joined."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if not one.metadata.get("view") and one.name not in self._apart
+        }
+
+    _apart: ClassVar[tuple[str, ...]] = ()
+    """Fields that :attr:`variants` speaks for."""
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is measured for each record, one row each: usually methods, with their options.
+
+        A run may add variants to the results of others. Names are fixed by what they stand for.
+        """
+        return {self.name: {}}
+
+    def declines(self, record: Record) -> str | None:
+        """Why the study has nothing to ask of a record; None if it has. Opens no image."""
+        return None
+
+    @abstractmethod
+    def measure(
+        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+    ) -> list[Mapping[str, Any]]:
+        """Values of each record, in their order, as JSON can hold them (NaN becomes None).
+
+        They depend on the record alone, not on those beside it. Exceptions are caught by the
+        caller, which then tries the records one by one.
+        """
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
+        """Tables and figures from all measured rows, without a model.
+
+        Args:
+            rows: The measured rows, sorted by variant and record. There may be variants that this
+                study does not name: those of earlier runs.
+            records: The dataset, for pictures; ``records[row.index]`` is a row's record.
+        """
+
+
+DEFAULT_METHODS = (
+    "second_order_integrated_gradients",
+    "token_similarity",
+    "interaction_cam",
+    "integrated_gradients",
+    "grad_eclip",
+)
+"""Two orders and several families, none of which needs more than seconds for a pair."""
+
+
+@dataclass(frozen=True)
+class MethodStudy(Study):
+    """A study of attribution methods: each is a variant.
+
+    A method is written as its name, or with options as in
+    ``banzhaf_interactions:n_samples=512,layers=[0,0]``.
+
+    Raises:
+        ValueError: If a method is unknown, or written in no such way.
+        TypeError: If a method has no such option.
+    """
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+
+    _apart: ClassVar[tuple[str, ...]] = ("methods",)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            check_options(*parse_method(method))
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        parsed = {method: parse_method(method) for method in self.methods}
+        return {
+            method: {"attribution": name, "options": options}
+            for method, (name, options) in parsed.items()
+        }
+
+    def explain(
+        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+    ) -> list[Map]:
+        """The map of each record by one of the methods; captions that are too long are cut."""
+        name, options = parse_method(variant)
+        return explain_batch(
+            wrapper,
+            [record.image for record in records],
+            [record.caption for record in records],
+            name,
+            truncation=True,
+            **options,
+        )
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """``"name:key=value,key=[1,2]"`` as name and options; values are JSON, or else text.
+
+    Examples:
+        >>> parse_method("lifted:n_steps=8,layers=[0,-1]")
+        ('lifted', {'n_steps': 8, 'layers': (0, -1)})
+    """
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    depth, piece, pieces = 0, "", []
+    for letter in rest:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and not depth:
+            pieces.append(piece)
+            piece = ""
+        else:
+            piece += letter
+    for one in [*pieces, piece] if rest else []:
+        key, equals, value = one.partition("=")
+        if not (key and equals):
+            raise ValueError(
+                f"a method is written as NAME or NAME:OPTION=VALUE,..., but got {text!r}"
+            )
+        options[key.strip()] = parse_value(value)
+    return name, options
+
+
+def parse_value(text: str) -> Any:
+    """JSON, or else the text itself; lists become tuples.
+
+    Examples:
+        >>> parse_value("0.5"), parse_value("[1, 2]"), parse_value("frozen")
+        (0.5, (1, 2), 'frozen')
+    """
+    try:
+        return _tuples(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
