@@ -88,7 +88,8 @@ def load_dataset(
         given["split"] = split
     elif split is not None:
         raise TypeError(f"the dataset {name!r} has no splits, but got {split!r}")
-    known = [option for option in inspect.signature(source.open).parameters if option not in given]
+    taken = ("path", "split", "on_error")
+    known = [option for option in inspect.signature(source.open).parameters if option not in taken]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(

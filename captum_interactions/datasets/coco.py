@@ -99,11 +99,12 @@ class CocoRecords(RecordSequence[Caption]):
         entries: list[Caption] = []
         categories: set[str] = set()
         for part, wanted in chosen.items():
+            place = _place_of(places, part)
             names = [part, f"images/{part}"] if images is None else [part, ""]
             folder = find_folder(
                 [root if images is None else Files(images)], names, "the images", lambda _: True
             )
-            index = _Index(_place_of(places, part), part, wanted, problems)
+            index = _Index(place, part, wanted, problems)
             entries += index.captions(folder)
             categories |= index.categories
         self.crowds = crowds

@@ -99,7 +99,7 @@ class RefCocoRecords(RecordSequence[Expression]):
         first = [
             index["images"].get(_get(ref, "image_id"), {}).get("file_name") for _, ref in chosen
         ]
-        beside = [root, Files(root.path.parent)] if images is None else [Files(images)]
+        beside = [home, Files(root.path.parent)] if images is None else [Files(images)]
         self._images = find_folder(
             beside,
             _IMAGE_FOLDERS if images is None else ["", *_IMAGE_FOLDERS],
