@@ -144,7 +144,7 @@ BROKEN = [
     (one(key="wrong"), "", "has the key 'wrong' of line 2"),
     (one(phrases={}), "", "'phrases' must be of type list, but is {}"),
     (phrased(text="dog"), ": phrase 2",
-     "its text 'dog' stands 2 times in the caption 'a dog and a dog', expected once: give its span"),
+     "its text 'dog' stands 2 times in the caption 'a dog and a dog', expected once: give its spa"),
     (phrased(text="cat"), ": phrase 2", "its text 'cat' stands 0 times"),
     (phrased(text="dog", span=[0, 3]), ": phrase 2", "its span holds 'a d', but its text is 'dog'"),
     (phrased(span=[3, 16]), ": phrase 2", "a span is [start, stop] with 0 <= start < stop <= 15"),

@@ -140,7 +140,7 @@ def _image_sentences(
         annotations.read_bytes(f"{image}.xml"), annotations.where(f"{image}.xml")
     )
     where = sentences.where(f"{image}.txt")
-    for line, text in enumerate(sentences.read_text(f"{image}.txt").splitlines(), start=1):
+    for line, text in enumerate(sentences.read_text(f"{image}.txt").split("\n"), start=1):
         if text.strip():
             with problems.one_record():
                 caption, phrases = read_sentence(text, boxes, f"{where}, line {line}")

@@ -70,7 +70,7 @@ class FolderRecords(RecordSequence[Captioned]):
             raise DatasetError(where(images[0]), f"there is no caption {text_file} beside it")
         if len(images) > 1:
             raise DatasetError(where(text_file), f"several images beside it: {', '.join(images)}")
-        lines = enumerate(self._files.read_text(text_file).splitlines(), start=1)
+        lines = enumerate(self._files.read_text(text_file).split("\n"), start=1)
         captioned = [
             Captioned(images[0], text_file, line, text.strip())
             for line, text in lines

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 Span = tuple[int, int]
 
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
 
 class WordFinder:
     """Finds whole words, in whatever case; of words that overlap, the longest that begins first.
@@ -21,11 +23,13 @@ class WordFinder:
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        longest_first = sorted(
-            {word.lower() for word in words}, key=lambda word: (-len(word), word)
-        )
-        either = "|".join(r"\s+".join(map(re.escape, word.split())) for word in longest_first)
-        self._pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE) if either else None
+        self._by_first: dict[str, list[tuple[list[str], str]]] = {}
+        for word in sorted({word.lower() for word in words}):
+            tokens = _TOKEN.findall(word)
+            if tokens:
+                self._by_first.setdefault(tokens[0], []).append((tokens, word))
+        for candidates in self._by_first.values():
+            candidates.sort(key=lambda candidate: -len(candidate[0]))
 
     def find(self, caption: str) -> list[tuple[Span, str]]:
         """Where the words are, in the caption's order.
@@ -33,12 +37,17 @@ class WordFinder:
         Returns:
             Spans, each with the word as it was given, but in lower case.
         """
-        if self._pattern is None:
-            return []
-        return [
-            (match.span(), " ".join(match.group().lower().split()))
-            for match in self._pattern.finditer(caption)
-        ]
+        places = [match.span() for match in _TOKEN.finditer(caption)]
+        tokens = [caption[start:stop].lower() for start, stop in places]
+        found, k = [], 0
+        while k < len(tokens):
+            for sought, word in self._by_first.get(tokens[k], ()):
+                if tokens[k : k + len(sought)] == sought:
+                    found.append(((places[k][0], places[k + len(sought) - 1][1]), word))
+                    k += len(sought) - 1
+                    break
+            k += 1
+        return found
 
 
 def plurals(word: str) -> tuple[str, ...]:
