@@ -1,6 +1,7 @@
 """Is a map right? Pure functions on tensors, which know no model."""
 
 from captum_interactions.metrics.correlation import average_ranks, pearson, spearman
+from captum_interactions.metrics.curves import Curve, Mode, Score
 from captum_interactions.metrics.faithfulness import (
     Faithfulness,
     draw_present,
@@ -16,15 +17,13 @@ from captum_interactions.metrics.localization import (
     point_game_energy,
     shuffled_level,
 )
-from captum_interactions.metrics.perturbation import (
-    Curve,
-    Mode,
-    Score,
-    conditional_curve,
+from captum_interactions.metrics.mixed_difference import mixed_difference, pair_differences
+from captum_interactions.metrics.pair_perturbation import (
     first_order_pairs,
     pair_deletion_curve,
-    simultaneous_curve,
+    pair_insertion_curve,
 )
+from captum_interactions.metrics.perturbation import conditional_curve, simultaneous_curve
 from captum_interactions.metrics.randomization import (
     Cascade,
     Stage,
@@ -60,7 +59,10 @@ __all__ = [
     "interaction_sensitivity",
     "label_randomization",
     "mean_iou",
+    "mixed_difference",
     "pair_deletion_curve",
+    "pair_differences",
+    "pair_insertion_curve",
     "pearson",
     "point_game_accuracy",
     "point_game_energy",

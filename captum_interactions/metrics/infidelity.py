@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_interactions.metrics.perturbation import Score
+from captum_interactions.metrics.curves import Score
+from captum_interactions.metrics.mixed_difference import mixed_difference
 
 
 def interaction_infidelity(
@@ -56,8 +57,7 @@ def interaction_infidelity(
             )
     rows = removed_a.double() @ interactions.detach().double()
     predicted = (rows * removed_b.double()).sum(2)
-    whole, without_a = score(None, None), score(~removed_a, None)
-    actual = (whole - without_a - score(None, ~removed_b) + score(~removed_a, ~removed_b)).double()
+    actual = mixed_difference(score, removed_a, removed_b).double()
     if normalize:
         product, square = (predicted * actual).sum(1), predicted.square().sum(1)
         scale = torch.where(square > 0, product / square, 1.0)

@@ -54,9 +54,8 @@ def interaction_sensitivity(
         )
     if perturb is None and not any(x.is_floating_point() for x in inputs):
         raise ValueError(
-            "neither input is real-valued (their types are "
-            f"{inputs[0].dtype} and {inputs[1].dtype}), so radius changes nothing: give embeddings, "
-            "or perturb"
+            f"neither input is real-valued (they are {inputs[0].dtype} and {inputs[1].dtype}), so "
+            "there is nothing that radius could change: give embeddings, or perturb"
         )
     generator = torch.Generator().manual_seed(seed)
     original = attribute(*inputs).detach().double().flatten(1)
@@ -65,7 +64,8 @@ def interaction_sensitivity(
         changed = _moved(inputs, radius, generator) if perturb is None else perturb(*inputs)
         difference = attribute(*changed).detach().double().flatten(1) - original
         largest = torch.maximum(largest, difference.norm(dim=1))
-    return largest / original.norm(dim=1)
+    sensitivity: Tensor = largest / original.norm(dim=1)
+    return sensitivity
 
 
 def _moved(inputs: Pair, radius: float, generator: torch.Generator) -> Pair:
