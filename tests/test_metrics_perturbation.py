@@ -200,7 +200,7 @@ def test_pair_deletion_by_hand():
     truth = torch.tensor([[0.0, 9.0], [7.0, 1.0], [8.0, -5.0]])
     curve = pair_deletion_curve(pairwise(truth), truth[None])
     assert curve.scores.tolist() == [[20, 11, 3, -4, -5, -5, 0]]
-    torch.testing.assert_close(curve.present, torch.arange(6, -1, -1)[None] / 6)
+    torch.testing.assert_close(curve.present, torch.arange(6, -1, -1)[None].double() / 6)
     some = pair_deletion_curve(pairwise(truth), truth[None], n_steps=3)
     assert some.scores.tolist() == [[20, 3, -5, 0]]
 
