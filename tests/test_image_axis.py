@@ -237,7 +237,8 @@ def test_coverage_of_what_the_crop_cut():
     assert not axis.coverage(cut_off).any()
     with pytest.raises(ValueError, match="the model sees nothing"):
         axis.select(cut_off)
-    assert axis.coverage(cut, cut_off).mean() == pytest.approx(0.5)
+    assert 0.45 < axis.coverage(cut).mean() < 0.55
+    assert np.array_equal(axis.coverage(cut, cut_off), axis.coverage(cut))
 
 
 @pytest.mark.parametrize(
