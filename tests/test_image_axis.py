@@ -178,3 +178,80 @@ def test_bad_selections(axis, selection, error, message):
 
 def test_the_frame_of_ready_pixels():
     assert Frame.identity((8, 12)) == Frame((8, 12), (8, 12), (1.0, 1.0), (0.0, 0.0))
+
+
+def raster(axis, boxes, masks, fine=64):
+    """The share of each patch that a fine raster finds covered."""
+    height, width = axis.frame.original
+    left, right, bottom, top = axis.extent()
+    rows, columns = axis.grid
+    y = (top + (np.arange(rows * fine) + 0.5) * (bottom - top) / (rows * fine))[:, None]
+    x = left + (np.arange(columns * fine) + 0.5) * (right - left) / (columns * fine)
+    covered = np.zeros((y.size, x.size), bool)
+    for x0, y0, x1, y1 in boxes:
+        covered |= (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+    row, column = np.floor(y).astype(int), np.floor(x).astype(int)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    for mask in masks:
+        covered |= inside & mask[row.clip(0, height - 1), column.clip(0, width - 1)]
+    return covered.reshape(rows, fine, columns, fine).mean((1, 3))
+
+
+@pytest.mark.parametrize("kind", ["boxes", "masks", "both"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_coverage_is_the_union(name, size, kind):
+    height, width = size
+    _, axis = prepared(name, Image.fromarray(black(height, width)))
+    boxes = [
+        (0.1 * width, 0.2 * height, 0.6 * width, 0.7 * height),
+        (0.4 * width, 0.5 * height, 0.8 * width, 0.9 * height),  # overlaps the first
+        (-5.0, -5.0, 7.5, 3.25),  # reaches out of the image
+    ]
+    masks = [np.zeros(size, bool) for _ in range(2)]
+    masks[0][5:20, 10:25] = masks[1][12:30, 3:17] = True
+    boxes, masks = boxes if kind != "masks" else [], masks if kind != "boxes" else []
+    coverage = axis.coverage(*boxes, *masks)
+    assert coverage.shape == axis.grid
+    assert coverage.dtype == np.float32
+    np.testing.assert_allclose(coverage, raster(axis, boxes, masks), atol=0.04)
+
+
+def test_overlapping_regions_count_once():
+    axis = ImageAxis.of_grid((2, 2), (4, 4), Frame.identity((8, 8)))
+    box, other = (0, 0, 4, 4), (2.0, 0.0, 6.0, 4.0)
+    assert axis.coverage(box, box).tolist() == [[1, 0], [0, 0]]
+    assert axis.coverage(box, other).tolist() == [[1, 0.5], [0, 0]]
+    assert axis.coverage().tolist() == [[0, 0], [0, 0]]
+    mask = np.zeros((8, 8), bool)
+    mask[4:6, :4] = True
+    assert axis.coverage(mask, other).tolist() == [[0.5, 0.5], [0.5, 0]]
+    # What one region alone covers is what it selects.
+    for region in (box, other, mask):
+        assert axis.coverage(region).ravel().tolist() == axis.select(region).tolist()
+
+
+def test_coverage_of_what_the_crop_cut():
+    _, axis = prepared("resize and crop", Image.fromarray(black(50, 90)))
+    cut_off, cut = (0, 0, 15, 50), (0, 0, 45, 50)
+    assert not axis.coverage(cut_off).any()
+    with pytest.raises(ValueError, match="the model sees nothing"):
+        axis.select(cut_off)
+    assert 0.45 < axis.coverage(cut).mean() < 0.55
+    assert np.array_equal(axis.coverage(cut, cut_off), axis.coverage(cut))
+
+
+@pytest.mark.parametrize(
+    ("region", "error", "message"),
+    [
+        ([0, 0, 4, 4], TypeError, r"a region is a tuple .* but got \[0, 0, 4, 4\]"),
+        ((0, 0, 4), ValueError, r"with x0 < x1 and y0 < y1, but got \(0, 0, 4\)"),
+        ((4, 0, 4, 4), ValueError, "with x0 < x1"),
+        ((0, float("nan"), 4, 4), ValueError, "with x0 < x1"),
+        (np.zeros((8, 9), bool), ValueError, r"= \(8, 8\), but got shape \(8, 9\)"),
+    ],
+)
+def test_regions_that_are_none(region, error, message):
+    axis = ImageAxis.of_grid((2, 2), (4, 4), Frame.identity((8, 8)))
+    with pytest.raises(error, match=message):
+        axis.coverage((0, 0, 4, 4), region)

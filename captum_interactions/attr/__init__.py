@@ -21,6 +21,8 @@ from captum_interactions.attr.interaction_lime import InteractionLIME
 from captum_interactions.attr.legrad import LeGrad
 from captum_interactions.attr.lifted import LiftedAttribution
 from captum_interactions.attr.mask_clip import MaskCLIP
+from captum_interactions.attr.masked_score import MaskedScore, masked_score
+from captum_interactions.attr.parameter_stages import parameter_stages
 from captum_interactions.attr.rise import RISE
 from captum_interactions.attr.second_order_integrated_gradients import (
     SecondOrderIntegratedGradients,
@@ -103,10 +105,13 @@ __all__ = [
     "LeGrad",
     "LiftedAttribution",
     "MaskCLIP",
+    "MaskedScore",
     "SecondOrderIntegratedGradients",
     "ShapleyInteractions",
     "Terms",
     "TokenDecomposition",
     "TokenSimilarity",
     "attributions",
+    "masked_score",
+    "parameter_stages",
 ]

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_interactions.datasets.coco import CocoRecords
+from captum_interactions.datasets.flickr30k import Flickr30kRecords
+from captum_interactions.datasets.folder import FolderRecords
+from captum_interactions.datasets.hnc import HNCRecords
+from captum_interactions.datasets.jsonl import JsonLinesRecords
 from captum_interactions.datasets.record import Record
+from captum_interactions.datasets.refcoco import RefCocoRecords
 from captum_interactions.datasets.scene_records import SceneRecords
+from captum_interactions.datasets.winoground import WinogroundRecords
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,14 @@ class Source:
 
 
 DATASETS: Mapping[str, Source] = {
+    "coco": Source(CocoRecords),
+    "flickr30k": Source(Flickr30kRecords),
+    "folder": Source(FolderRecords, has_splits=False),
+    "hnc": Source(HNCRecords),
+    "jsonl": Source(JsonLinesRecords, has_splits=False),
+    "refcoco": Source(RefCocoRecords),
     "scenes": Source(SceneRecords, on_disk=False, has_splits=False),
+    "winoground": Source(WinogroundRecords, has_splits=False),
 }
 """Every dataset by name."""
 
@@ -74,7 +88,8 @@ def load_dataset(
         given["split"] = split
     elif split is not None:
         raise TypeError(f"the dataset {name!r} has no splits, but got {split!r}")
-    known = [option for option in inspect.signature(source.open).parameters if option not in given]
+    taken = ("path", "split", "on_error")
+    known = [option for option in inspect.signature(source.open).parameters if option not in taken]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(

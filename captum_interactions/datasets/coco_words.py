@@ -1,0 +1,177 @@
+"""Which words of a caption name which category of COCO: our own table.
+
+COCO does not link its captions to its objects. We take a word for a category if it is in
+:data:`COCO_WORDS` and the image has an object of that category. Words are whole words in any case;
+the table gives singulars and irregular plurals, to which the regular plurals are added. Where
+words overlap, the longest counts, so that "hot dog" is no dog; :data:`COCO_DECOYS` are longer
+expressions in which a category's word means something else, or only a part or a place of it.
+
+The table prefers to miss a mention to finding a false one: words that mostly mean something else
+are not in it ("glasses", "monitor", "stand", "phone booth").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from captum_interactions.datasets.words import plurals
+
+_NOUNS: Mapping[str, str] = {
+    "person": (
+        "person, people, man, men, woman, women, boy, girl, child, children, kid, baby, babies, "
+        "toddler, lady, guy, gentleman, gentlemen, adult, teenager, skier, snowboarder, surfer, "
+        "skateboarder, biker, cyclist, motorcyclist, pedestrian, rider, batter, catcher, pitcher, "
+        "umpire, baseball player, tennis player, soccer player, player, chef, policeman, "
+        "policemen, police officer, soldier, student, worker, crowd, spectator, someone, somebody, "
+        "bride, groom"
+    ),
+    "bicycle": "bicycle, bike",
+    "car": "car, automobile, taxi, cab, suv, sedan, minivan, police car",
+    "motorcycle": "motorcycle, motorbike, moped, scooter, motor bike, motor cycle, dirt bike",
+    "airplane": (
+        "airplane, plane, aeroplane, jet, airliner, aircraft, jetliner, air plane, jumbo jet, "
+        "passenger jet, fighter jet, biplane"
+    ),
+    "bus": "bus, busses, double decker, double decker bus, school bus, minibus, tour bus, city bus",
+    "train": (
+        "train, locomotive, subway train, passenger train, freight train, steam engine, train "
+        "engine, train car, tram, trolley"
+    ),
+    "truck": (
+        "truck, pickup, lorry, lorries, fire truck, firetruck, pickup truck, pick up truck, dump "
+        "truck, tow truck, food truck, garbage truck, semi truck, tractor trailer"
+    ),
+    "boat": (
+        "boat, ship, sailboat, canoe, kayak, yacht, rowboat, ferry, sail boat, row boat, fishing "
+        "boat, speedboat, motorboat, gondola"
+    ),
+    "traffic light": "traffic light, stoplight, stop light, traffic signal",
+    "fire hydrant": "fire hydrant, hydrant",
+    "stop sign": "stop sign",
+    "parking meter": "parking meter",
+    "bench": "bench, park bench",
+    "bird": (
+        "bird, seagull, pigeon, duck, goose, geese, parrot, owl, swan, eagle, pelican, ostrich, "
+        "crow, sparrow, hawk, flamingo, peacock, rooster, hummingbird, gull"
+    ),
+    "cat": "cat, kitten, kitty",
+    "dog": "dog, puppy, puppies, doggy",
+    "horse": "horse, pony, foal",
+    "sheep": "sheep, lamb, ewe",
+    "cow": "cow, cattle, bull, calf, calves, ox, oxen",
+    "elephant": "elephant",
+    "bear": "bear, polar bear, brown bear, black bear, grizzly, grizzly bear, bear cub",
+    "zebra": "zebra",
+    "giraffe": "giraffe",
+    "backpack": "backpack, knapsack, back pack, rucksack",
+    "umbrella": "umbrella, parasol",
+    "handbag": "handbag, purse, hand bag, tote bag",
+    "tie": "tie, necktie, bow tie, bowtie, neck tie",
+    "suitcase": "suitcase, luggage, briefcase, suit case",
+    "frisbee": "frisbee, frisby",
+    "skis": "skis, ski, pair of skis",
+    "snowboard": "snowboard, snow board",
+    "sports ball": (
+        "sports ball, ball, baseball, soccer ball, tennis ball, basketball, football, volleyball"
+    ),
+    "kite": "kite",
+    "baseball bat": "baseball bat, bat",
+    "baseball glove": "baseball glove, glove, mitt, catchers mitt, catcher's mitt, baseball mitt",
+    "skateboard": "skateboard, skate board",
+    "surfboard": "surfboard, surf board, boogie board",
+    "tennis racket": "tennis racket, racket, racquet, tennis racquet",
+    "bottle": "bottle, wine bottle, water bottle, beer bottle",
+    "wine glass": "wine glass, wine glasses, wineglass, glass of wine, glasses of wine",
+    "cup": "cup, mug, coffee cup, coffee mug, teacup",
+    "fork": "fork",
+    "knife": "knife, knives",
+    "spoon": "spoon",
+    "bowl": "bowl",
+    "banana": "banana",
+    "apple": "apple",
+    "sandwich": "sandwich, sub, hamburger, burger, cheeseburger, panini",
+    "orange": "orange, tangerine, mandarin, clementine",
+    "broccoli": "broccoli",
+    "carrot": "carrot",
+    "hot dog": "hot dog, hotdog",
+    "pizza": "pizza, slice of pizza, pizza slice",
+    "donut": "donut, doughnut",
+    "cake": "cake, cupcake, birthday cake, wedding cake, cheesecake",
+    "chair": "chair, armchair, office chair, arm chair",
+    "couch": "couch, sofa, loveseat, love seat",
+    "potted plant": "potted plant, plant, houseplant, house plant",
+    "bed": "bed",
+    "dining table": "dining table, table, dinner table, kitchen table",
+    "toilet": "toilet, urinal, commode",
+    "tv": "tv, television, tv screen, television set, flat screen, flat screen tv",
+    "laptop": "laptop, laptop computer, notebook computer",
+    "mouse": "mouse, mice, computer mouse",
+    "remote": "remote, remote control, wii remote, wii controller, game controller, controller",
+    "keyboard": "keyboard, computer keyboard",
+    "cell phone": "cell phone, cellphone, phone, smartphone, mobile phone, smart phone, iphone",
+    "microwave": "microwave, microwave oven",
+    "oven": "oven, stove, stovetop, stove top",
+    "toaster": "toaster",
+    "sink": "sink",
+    "refrigerator": "refrigerator, fridge, freezer",
+    "book": "book",
+    "clock": "clock",
+    "vase": "vase",
+    "scissors": "scissors, pair of scissors, shears",
+    "teddy bear": "teddy bear, teddy, stuffed bear, stuffed animal",
+    "hair drier": "hair drier, hair dryer, blow dryer, hairdryer, blow drier",
+    "toothbrush": "toothbrush, tooth brush",
+}
+"""Singulars and irregular plurals, by category."""
+
+_UNCOUNTED = (
+    "man, woman, child, gentleman, policeman, goose, calf, ox, knife, mouse, people, men, women, "
+    "children, babies, gentlemen, policemen, someone, somebody, busses, lorries, geese, puppies, "
+    "cattle, calves, oxen, sheep, aircraft, skis, luggage, broccoli, knives, mice, scissors, "
+    "shears, pair of scissors, pair of skis, wine glasses, glass of wine, glasses of wine, slice "
+    "of pizza, catchers mitt, catcher's mitt"
+)
+"""Those that take no regular plural."""
+
+_MISLEADING = (
+    "train track, train station, train platform, train yard, bus stop, bus station, bus terminal, "
+    "car park, car seat, car door, truck bed, boat dock, boat house, boat ramp, bird house, bird "
+    "feeder, bird cage, bird bath, cat food, cat bed, dog food, dog bed, dog house, dog park, "
+    "horse carriage, horse drawn carriage, ski slope, ski lift, jet ski, ski resort, ski pole, ski "
+    "lodge, ski jump, ski mask, ski gear, ski suit, ski boot, ski trail, snowboard ramp, ball "
+    "game, baseball game, baseball field, baseball uniform, baseball cap, baseball hat, baseball "
+    "stadium, baseball diamond, baseball team, baseball park, basketball court, basketball game, "
+    "football field, football game, football stadium, skateboard park, skateboard ramp, kite "
+    "festival, wine bottle opener, bottle opener, cup holder, knife block, orange juice, apple "
+    "juice, apple pie, carrot cake, banana bread, pizza cutter, pizza box, pizza oven, pizza "
+    "crust, pizza pan, pizza shop, pizza parlor, cake stand, cake plate, chair lift, table cloth, "
+    "table lamp, bed frame, bed sheet, bed spread, plant pot, toilet paper, toilet seat, toilet "
+    "lid, toilet brush, toilet tank, tv stand, tv show, television show, television stand, mouse "
+    "pad, oven mitt, oven door, sink faucet, book shelf, book case, book store, clock tower, phone "
+    "booth, phone call, kite board, tie dye, orange shirt, orange jacket, orange vest, orange "
+    "cone, orange and white, orange and black, baby carriage, baby stroller, bike rack, bike lane, "
+    "bike path, bike trail, motorcycle helmet, bike helmet, umbrella stand"
+)
+
+_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
+_AGES = ("", "baby ", "adult ")  # a baby giraffe is no baby
+
+
+def _forms(category: str, nouns: str) -> frozenset[str]:
+    uncounted = _UNCOUNTED.split(", ")
+    forms = [
+        form
+        for noun in nouns.split(", ")
+        for form in ((noun,) if noun in uncounted else plurals(noun))
+    ]
+    ages = _AGES if category in _ANIMALS else ("",)
+    return frozenset(age + form for form in forms for age in ages)
+
+
+COCO_WORDS: Mapping[str, frozenset[str]] = {
+    category: _forms(category, nouns) for category, nouns in _NOUNS.items()
+}
+"""Every word that names a category, by category, in lower case."""
+
+COCO_DECOYS = frozenset(form for noun in _MISLEADING.split(", ") for form in plurals(noun))
+"""Expressions with a category's word in them that do not name such an object."""

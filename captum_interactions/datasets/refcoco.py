@@ -1,0 +1,210 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: expressions that refer to one object each."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from captum_interactions.datasets.archive import Files, ImageFile, find_folder
+from captum_interactions.datasets.problems import DatasetError, Problems
+from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
+from captum_interactions.datasets.record import Box, Phrase, Record
+from captum_interactions.datasets.sequence import RecordSequence
+
+_IMAGE_FOLDERS = (
+    "train2014",
+    "images/mscoco/images/train2014",
+    "images/train2014",
+    "coco/train2014",
+    "mscoco/train2014",
+    "images",
+)
+
+
+class Expression(NamedTuple):
+    """An expression and the object that it refers to."""
+
+    id: int
+    ref: int
+    text: str
+    box: Box
+    category: str
+    image: str
+    size: tuple[int, int]
+
+
+class RefCocoRecords(RecordSequence[Expression]):
+    """RefCOCO, RefCOCO+ and RefCOCOg: one record for each expression.
+
+    On disk, as downloaded (https://github.com/lichengunc/refer), with COCO's images of 2014::
+
+        PATH/refs(unc).p                   (or refs(google).p, refs(umd).p)
+        PATH/instances.json
+        PATH/train2014/COCO_train2014_000000581857.jpg
+
+    The images may also be beside PATH, or at ``images/mscoco/images/train2014`` there, as the
+    authors' own program has them. The caption is the expression as their program gives it
+    (``sent``); it is a phrase as a whole, with the box of the object that it refers to and the
+    object's category as its label.
+
+    ``refs(...).p`` is a pickle, a format that can run programs. It is read by an unpickler that
+    makes nothing but numbers, strings, lists, tuples, sets and dictionaries, and refuses a file
+    that asks for more.
+
+    Args:
+        path: The folder above, or a zip file of it.
+        split: ``"train"``, ``"val"``, ``"testA"``, ``"testB"`` or ``"test"``, as the file has them.
+            Default: None, all
+        split_by: Who split it: ``"unc"``, ``"google"`` or ``"umd"``. Default: None, the only one
+            that is there
+        images: Folder or zip file with the images, if it is elsewhere. Default: None
+        on_error: ``"raise"`` at the first broken expression, or ``"skip"`` it and list it in
+            ``.skipped``. Default: ``"raise"``
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        DatasetError: If a file is not as above, or an image is missing.
+        ValueError: If there is no such split, or ``split_by`` must be given.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = None,
+        *,
+        split_by: str | None = None,
+        images: str | Path | None = None,
+        on_error: str = "raise",
+    ) -> None:
+        problems, root = Problems(on_error), Files(path)
+        home = find_folder(
+            [root],
+            ["", root.path.stem],
+            "instances.json",
+            lambda files: files.has("instances.json"),
+        )
+        self._file = _refs_file(home, split_by)
+        refs = read_plain_pickle(home.read_bytes(self._file), home.where(self._file))
+        if not isinstance(refs, list):
+            raise DatasetError(home.where(self._file), f"expected a list, but got {shown(refs)}")
+        instances = read_json(home, "instances.json")
+        index = {
+            kind: _by_id(need(instances, kind, list, "instances.json"), kind, problems)
+            for kind in ("images", "annotations", "categories")
+        }
+        chosen = _of_split(refs, split, self._file)
+        first = [
+            index["images"].get(_get(ref, "image_id"), {}).get("file_name") for _, ref in chosen
+        ]
+        beside = [home, Files(root.path.parent)] if images is None else [Files(images)]
+        self._images = find_folder(
+            beside,
+            _IMAGE_FOLDERS if images is None else ["", *_IMAGE_FOLDERS],
+            "the images",
+            lambda files: not first or any(files.has(str(name)) for name in first[:100]),
+        )
+        entries: list[Expression] = []
+        for position, ref in chosen:
+            where = f"{self._file}: ref {_get(ref, 'ref_id', f'at position {position}')}"
+            with problems.one_record():
+                entries += _expressions(ref, index, self._images, where)
+        super().__init__(entries, problems.report(f"RefCOCO {home.path.name}"))
+
+    def _record(self, entry: Expression) -> Record:
+        phrase = Phrase(entry.text, (0, len(entry.text)), (entry.box,), entry.category)
+        return Record(
+            key=str(entry.id),
+            caption=entry.text,
+            phrases=(phrase,),
+            open_image=ImageFile(self._images, entry.image, entry.size),
+            source=f"{self._file}: ref {entry.ref}, sentence {entry.id}",
+        )
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads plain data. Classes and functions, which a pickle may call, are refused."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not plain data")
+
+
+def read_plain_pickle(data: bytes, where: str) -> Any:
+    """Read a pickle of numbers, strings and containers.
+
+    Strings that Python 2 wrote as bytes are taken as UTF-8, or as Latin-1 if they are not.
+
+    Raises:
+        DatasetError: If it is not a pickle, or holds anything else.
+    """
+    try:
+        try:
+            return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
+        except UnicodeDecodeError:
+            return _PlainUnpickler(io.BytesIO(data), encoding="latin-1").load()
+    except Exception as error:  # noqa: BLE001 - a broken pickle can raise anything
+        raise DatasetError(where, f"cannot be read as a pickle of plain data: {error}") from None
+
+
+def _refs_file(home: Files, split_by: str | None) -> str:
+    names = [name for name in home.names() if name.startswith("refs(") and name.endswith(").p")]
+    found = ", ".join(names) or "no refs(...).p at all"
+    if split_by is None and len(names) > 1:
+        raise ValueError(f"say who split it (split_by), there are {found}")
+    wanted = f"refs({split_by}).p" if split_by is not None else names[0] if names else "refs(unc).p"
+    if wanted not in names:
+        raise FileNotFoundError(f"there is no {wanted} at {home.path}, but {found}")
+    return wanted
+
+
+def _by_id(items: Sequence[Any], kind: str, problems: Problems) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for i, item in enumerate(items):
+        with problems.one_record():
+            found[need(item, "id", int, f"instances.json: {kind}, position {i}")] = item
+    return found
+
+
+def _get(ref: Any, key: str, default: Any = None) -> Any:
+    return ref.get(key, default) if isinstance(ref, dict) else default
+
+
+def _of_split(refs: list[Any], split: str | None, file: str) -> list[tuple[int, Any]]:
+    chosen = [(i, ref) for i, ref in enumerate(refs) if split in (None, _get(ref, "split", split))]
+    if split is not None and not any(_get(ref, "split") == split for ref in refs):
+        there = sorted({str(_get(ref, "split")) for ref in refs})
+        raise ValueError(f"{file} has no split {split!r}, but {', '.join(there)}")
+    return chosen
+
+
+def _expressions(
+    ref: Any, index: dict[str, dict[int, dict[str, Any]]], images: Files, where: str
+) -> list[Expression]:
+    def look_up(kind: str, key: str) -> tuple[dict[str, Any], str]:
+        number = need(ref, key, int, where)
+        if number not in index[kind]:
+            raise DatasetError(where, f"its {key} {number} is not among the {kind}")
+        return index[kind][number], f"instances.json: {kind}, id {number}"
+
+    annotation, place = look_up("annotations", "ann_id")
+    box = box_from_xywh(need(annotation, "bbox", list, place), place)
+    if box is None:
+        raise DatasetError(place, f"its box holds nothing: {annotation['bbox']}")
+    category, place = look_up("categories", "category_id")
+    label = need(category, "name", str, place)
+    image, place = look_up("images", "image_id")
+    name = need(image, "file_name", str, place)  # the name in the ref is that of no file
+    size = need(image, "width", int, place), need(image, "height", int, place)
+    if not images.has(name):
+        raise DatasetError(where, f"there is no image {images.where(name)}")
+    expressions = []
+    for sentence in need(ref, "sentences", list, where):
+        number = need(sentence, "sent_id", int, where)
+        text = need(sentence, "sent", str, f"{where}, sentence {number}").strip()
+        if not text:
+            raise DatasetError(f"{where}, sentence {number}", "is empty")
+        ref_id = need(ref, "ref_id", int, where)
+        expressions.append(Expression(number, ref_id, text, box, label, name, size))
+    return expressions
