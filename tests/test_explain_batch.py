@@ -10,68 +10,81 @@ import torch
 from captum_interactions import explain, explain_batch, load_demo
 from captum_interactions.attr import attributions
 from captum_interactions.interaction_map import InteractionMap
+from tests import models
 
+LENGTHS = (5, 9, 5, 7)
 FEW = {
     "second_order_integrated_gradients": {"n_steps": 2},
     "integrated_hessians": {"n_steps": 2},
     "integrated_gradients": {"n_steps": 2},
     "lifted": {"n_steps": 2},
-    "banzhaf_interactions": {"n_samples": 640},
-    "shapley_interactions": {"n_samples": 640},
+    "rise": {"n_samples": 20},
+    "interaction_lime": {"n_samples": 50},
+    "banzhaf_interactions": {"n_samples": 64},
+    "shapley_interactions": {"n_samples": 256},
 }
 UNDEFINED = {"token_decomposition"}
-"""Not for this model."""
+"""Not for a model whose embedding is no mean."""
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Four images and captions, two of them of as many tokens."""
+    ids, _ = models.captions(*LENGTHS)
+    images = [image.unsqueeze(0) for image in models.images(len(LENGTHS))]
+    return images, [row[None, :length] for row, length in zip(ids, LENGTHS, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def demo():
-    """The bundled model and four scenes, two of them with captions of as many tokens."""
-    wrapper, scenes = load_demo(40)
-    lengths = [wrapper.prepare(s.image, s.caption).inputs[1].shape[1] for s in scenes]
-    alike = [i for i, length in enumerate(lengths) if length == lengths[0]][:2]
-    others = [i for i, length in enumerate(lengths) if length != lengths[0]][:2]
-    assert len(alike) == 2
-    chosen = [scenes[i] for i in (alike[0], others[0], alike[1], others[1])]
-    return wrapper, [scene.image for scene in chosen], [scene.caption for scene in chosen]
+    return load_demo(4)
 
 
 @pytest.mark.parametrize("name", [i.name for i in attributions() if i.name not in UNDEFINED])
-def test_every_pair_gets_its_own_map(demo, name):
-    wrapper, images, captions = demo
+def test_every_pair_gets_its_own_map(wrapper, pairs, name):
     options = FEW.get(name, {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # two nodes are few
-        together = explain_batch(wrapper, images, captions, name, **options)
-        alone = [
-            explain(wrapper, image, caption, name, **options)
-            for image, caption in zip(images, captions, strict=True)
-        ]
-    for one, other, caption in zip(together, alone, captions, strict=True):
-        assert type(one) is type(other)
+        together = explain_batch(wrapper, *pairs, name, **options)
+        alone = [explain(wrapper, a, b, name, **options) for a, b in zip(*pairs, strict=True)]
+    assert [len(one.axis_b) for one in together] == list(LENGTHS)
+    for one, other in zip(together, alone, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("name", ["banzhaf_interactions", "grad_eclip", "token_similarity"])
+def test_raw_images_and_captions_keep_their_meaning(demo, name):
+    wrapper, scenes = demo
+    options = {"layers": (-1, -1), "n_samples": 640} if name == "banzhaf_interactions" else {}
+    images, captions = [s.image for s in scenes[:2]], [s.caption for s in scenes[:2]]
+    together = explain_batch(wrapper, images, captions, name, **options)
+    for one, image, caption in zip(together, images, captions, strict=True):
         assert one.axis_b.text == caption
-        assert one.axis_b == other.axis_b
-        assert one.axis_a.labels == other.axis_a.labels
-        assert one.score == pytest.approx(other.score, abs=1e-6)
-        assert one.settings == other.settings
-        if isinstance(one, InteractionMap):
-            assert_close(one.interactions, other.interactions)
-            assert_close(one.main_effects_a, other.main_effects_a)
-            assert one.constant == pytest.approx(other.constant, abs=1e-5)
-            assert one.convergence_delta == pytest.approx(other.convergence_delta, abs=1e-5)
-        else:
-            for side in ("attributions_a", "attributions_b"):
-                values, expected = getattr(one, side), getattr(other, side)
-                assert (values is None) == (expected is None)
-                if values is not None:
-                    assert_close(values, expected)
+        assert one.axis_a.image.tobytes() == image.tobytes()
+        assert_same(one, explain(wrapper, image, caption, name, **options))
 
 
-def assert_close(values, expected):
-    assert (values - expected).abs().max() <= 1e-4 * expected.abs().max()
+def assert_same(one, other):
+    assert type(one) is type(other)
+    assert one.axis_a.labels == other.axis_a.labels
+    assert one.axis_b == other.axis_b
+    assert one.score == pytest.approx(other.score, abs=1e-6)
+    assert one.settings == other.settings
+    if isinstance(one, InteractionMap):
+        names = ("interactions", "main_effects_a", "main_effects_b")
+        assert one.constant == pytest.approx(other.constant, abs=1e-5)
+        assert one.convergence_delta == pytest.approx(other.convergence_delta, abs=1e-5)
+    else:
+        names = ("attributions_a", "attributions_b")
+    for name in names:
+        values, expected = getattr(one, name), getattr(other, name)
+        assert (values is None) == (expected is None)
+        if values is not None:
+            scale = expected.abs().max()
+            assert (values - expected).abs().max() <= 1e-4 * scale + 1e-7
 
 
-def test_pairs_of_the_same_shape_are_evaluated_together(demo, monkeypatch):
-    wrapper, images, captions = demo
+def test_pairs_of_the_same_shape_are_evaluated_together(wrapper, pairs, monkeypatch):
     sizes = []
     encode = type(wrapper.tower_a).encode
 
@@ -80,12 +93,12 @@ def test_pairs_of_the_same_shape_are_evaluated_together(demo, monkeypatch):
         return encode(self, x, *extras)
 
     monkeypatch.setattr(type(wrapper.tower_a), "encode", counted)
-    explain_batch(wrapper, images, captions, "mask_clip")
-    assert 2 in sizes
+    explain_batch(wrapper, *pairs, "grad_eclip")
+    assert sizes.count(1) == 2 * sizes.count(2) > 0
 
 
-def test_no_pairs_give_no_maps(demo):
-    assert explain_batch(demo[0], [], []) == []
+def test_no_pairs_give_no_maps(wrapper):
+    assert explain_batch(wrapper, [], []) == []
 
 
 @pytest.mark.parametrize(
