@@ -4,6 +4,7 @@ from captum_interactions.datasets.catalogue import DATASETS, load_dataset
 from captum_interactions.datasets.coco import CocoRecords
 from captum_interactions.datasets.flickr30k import Flickr30kRecords
 from captum_interactions.datasets.folder import FolderRecords
+from captum_interactions.datasets.grids import ObjectGrids
 from captum_interactions.datasets.hnc import HNCRecords
 from captum_interactions.datasets.jsonl import JsonLinesRecords, write_jsonl
 from captum_interactions.datasets.problems import DatasetError, Skipped
@@ -24,6 +25,7 @@ __all__ = [
     "FolderRecords",
     "HNCRecords",
     "JsonLinesRecords",
+    "ObjectGrids",
     "Phrase",
     "Record",
     "RefCocoRecords",

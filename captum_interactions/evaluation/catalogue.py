@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from captum_interactions.evaluation.localization import Localization
+from captum_interactions.evaluation.recognition import Recognition
 from captum_interactions.evaluation.study import Study
 
-STUDIES: Mapping[str, type[Study]] = {study.name: study for study in (Localization,)}
+STUDIES: Mapping[str, type[Study]] = {study.name: study for study in (Localization, Recognition)}
 """Every study by name."""

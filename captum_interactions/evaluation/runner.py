@@ -70,6 +70,7 @@ def run_study(
         raise ValueError(f"batch_size must be at least 1, but got {batch_size}")
     processes = processes or Processes()
     folder = Path(output)
+    asked = study.records(records)
     with _alone(folder, processes):
         if processes.is_first:
             config = settle(folder / CONFIG, configuration(study, wrapper, records, dataset or {}))
@@ -78,7 +79,7 @@ def run_study(
         done = {row.identity for row in files.read(folder / RESULTS)}
         processes.wait()  # nobody writes before all have read
         own = folder / (RESULTS if processes.is_first else f"results-{processes.rank}.jsonl")
-        _measure_all(study, wrapper, records, own, done, batch_size, processes, show_progress)
+        _measure_all(study, wrapper, asked, own, done, batch_size, processes, show_progress)
         processes.wait()
         if not processes.is_first:
             return None
@@ -95,6 +96,7 @@ def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Su
         FileNotFoundError: If the folder has no results.
     """
     folder = Path(output)
+    records = study.records(records)
     if not (folder / RESULTS).exists():
         raise FileNotFoundError(f"there are no results in {str(folder)!r}: run the study first")
     rows = files.read(folder / RESULTS)
