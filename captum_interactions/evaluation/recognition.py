@@ -124,15 +124,17 @@ def _figure(rows: Sequence[Row], counts: Sequence[int]) -> Any:
     figure, ax = plt.subplots(figsize=(7.0, 3.6), layout="constrained")
     for place, variant in enumerate(variants):
         found = [_values(rows, variant, READOUTS[0], n) for n in counts]
-        means = [mean(values) for values, _ in found]
-        spread = [
-            bootstrap_interval(values, names, statistic=lambda x: float(x.mean()))
-            for values, names in found
-        ]
+        means = np.array([mean(values) for values, _ in found], float)  # None becomes NaN
+        spread = np.array(
+            [
+                bootstrap_interval(values, names, statistic=lambda x: float(x.mean()))
+                for values, names in found
+            ],
+            float,
+        )
         x = np.asarray(counts) + 0.04 * (place - len(variants) / 2)
         (line,) = ax.plot(x, means, marker="o", markersize=4, label=variant)
-        for at, (low, high) in zip(x, spread, strict=True):
-            ax.plot([at, at], [low, high], color=line.get_color(), linewidth=1)
+        ax.vlines(x, spread[:, 0], spread[:, 1], color=line.get_color(), linewidth=1)
     ax.axhline(0.5, color="0.5", linestyle=":", linewidth=1)
     ax.set(xticks=counts, xlabel="objects named in the caption", ylabel="recognition score")
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
