@@ -1,6 +1,6 @@
 """See that every link inside a built site leads somewhere.
 
-    python docs/check_links.py docs/_build/html
+python docs/check_links.py docs/_build/html
 """
 
 from __future__ import annotations
