@@ -374,10 +374,6 @@ def train(
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     if state is not None and state["recipe"] != dataclasses.asdict(recipe):
         raise ValueError(f"{checkpoint} was made with {state['recipe']}, expected {recipe}")
-    checkpoint = work / "checkpoint.pt"
-    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
-    if state is not None and state["recipe"] != dataclasses.asdict(recipe):
-        raise ValueError(f"{checkpoint} was made with {state['recipe']}, expected {recipe}")
     tokenizer = train_tokenizer(training_captions(min(recipe.groups, 5_000)))
     data = load_or_draw(work, recipe.groups, tokenizer)
 

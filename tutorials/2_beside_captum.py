@@ -1,0 +1,118 @@
+"""
+2 · Beside Captum's first-order explainers
+==========================================
+
+Captum's methods attribute a score to the parts of its inputs, one value a part. That is the right
+answer to "what matters?", and no answer to "what matters *for what*?". Here both look at the same pair.
+"""
+
+# %%
+# One map for the whole caption
+# -----------------------------
+#
+# A wrapper is a ``forward_func`` of Captum: it returns the score of each pair. Integrated Gradients of
+# the pixels, with the caption held fixed:
+
+from captum.attr import IntegratedGradients
+
+from captum_interactions import SecondOrderIntegratedGradients, explain, from_pretrained, load_demo
+
+MODEL = None  # for example "openai/clip-vit-base-patch32"
+
+wrapper, scenes = load_demo()
+if MODEL is not None:
+    wrapper = from_pretrained(MODEL)
+scene = scenes[0]
+batch = wrapper.prepare(scene.image, scene.caption)
+pixels, ids = batch.inputs
+extras = batch.additional_forward_args
+
+first_order, delta = IntegratedGradients(wrapper).attribute(
+    pixels, additional_forward_args=(ids, *extras), n_steps=30, return_convergence_delta=True
+)
+print("pixels", tuple(first_order.shape), "delta", float(delta))
+
+# %%
+# The map says that both objects matter. It can not say which one the words "red triangle" refer to,
+# because nothing in it belongs to a word.
+
+from matplotlib import pyplot as plt
+
+values = first_order.sum(1)[0].numpy()
+limit = abs(values).max()
+figure, axes = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
+axes[0].imshow(scene.image)
+axes[1].imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+axes[0].set_title("image", fontsize=10)
+axes[1].set_title("integrated gradients of the score", fontsize=10)
+for ax in axes:
+    ax.set_axis_off()
+
+# %%
+# The same, patch by patch, through this package; ``explain`` knows first-order methods by name.
+
+one_map = explain(wrapper, scene.image, scene.caption, "integrated_gradients")
+figure, _ = one_map.plot()
+
+# %%
+# One map for each phrase
+# -----------------------
+#
+# A second-order attribution distributes the score over *pairs* of a patch and a token.
+
+imap = explain(wrapper, scene.image, scene.caption)
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 4), layout="constrained")
+for ax, thing in zip(axes, scene.named, strict=True):
+    imap.plot(thing.phrase, ax=ax)
+
+# %%
+# They belong together
+# --------------------
+#
+# Summed over all tokens of the caption, the second-order map *is* a first-order one: Integrated
+# Gradients of the part of the score that the caption changes, ``s(a, b) - s(a, r_b)``. At the pixels,
+# and with the same nodes:
+
+reference = wrapper.tower_b.reference(ids, *extras)
+
+
+def against_reference(pixels, ids, reference, *extras):
+    """What the caption adds to the score of its reference."""
+    return wrapper(pixels, ids, *extras) - wrapper(pixels, reference, *extras)
+
+
+captum = IntegratedGradients(against_reference).attribute(
+    pixels, additional_forward_args=(ids, reference, *extras), n_steps=20
+)
+ours = SecondOrderIntegratedGradients(wrapper, layers=("input", -1)).attribute(
+    batch.inputs, additional_forward_args=extras, n_steps=20, full_resolution="a"
+)
+difference = (ours.sum(-1) - captum).norm() / captum.norm()
+print(f"relative difference of {captum.numel():,} pixel values: {float(difference):.1e}")
+
+# %%
+# What the sum hides
+# ------------------
+#
+# In the box of the triangle, the words of both phrases meet. First-order attribution is their sum; the
+# two have opposite signs.
+
+triangle = next(thing for thing in scene.named if thing.phrase == "red triangle")
+rows = [(thing.phrase, imap.between(triangle.box, thing.span)) for thing in scene.named]
+rows.append(("whole caption", imap.between(triangle.box)))
+figure, ax = plt.subplots(figsize=(5, 2), layout="constrained")
+ax.barh(
+    [name for name, _ in rows],
+    [value for _, value in rows],
+    color=["#b2182b" if value > 0 else "#2166ac" for _, value in rows],
+)
+ax.axvline(0, color="black", linewidth=0.8)
+ax.invert_yaxis()
+ax.set_xlabel("interaction with the triangle's box")
+ax.spines[["top", "right", "left"]].set_visible(False)
+
+# %%
+# .. admonition:: Takeaway
+#
+#    A first-order map is the second-order map summed over the other input. Where a caption names
+#    several things, that sum mixes matches with clashes.

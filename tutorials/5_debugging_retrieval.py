@@ -1,0 +1,106 @@
+"""
+5 · Debugging a retrieval result
+================================
+
+A search for a caption returns images in the order of their scores. When a wrong image comes first, the
+score does not say why. Interactions do.
+"""
+
+# %%
+# A small search
+# --------------
+#
+# Embeddings of all images are computed once, as in any index of vectors.
+
+import torch
+from torch.nn.functional import normalize
+
+from captum_interactions import explain, from_pretrained, load_demo
+
+MODEL = None  # for example "openai/clip-vit-base-patch32"
+
+wrapper, scenes = load_demo(64)
+if MODEL is not None:
+    wrapper = from_pretrained(MODEL)
+images = [scene.image for scene in scenes]
+captions = [scene.caption for scene in scenes]
+batch = wrapper.prepare(images, captions)
+extras_a, extras_b = wrapper.split_additional(batch.additional_forward_args)
+with torch.no_grad():
+    gallery = normalize(wrapper.encode_a(batch.inputs[0], *extras_a), dim=-1)
+    queries = normalize(wrapper.encode_b(batch.inputs[1], *extras_b), dim=-1)
+scores = queries @ gallery.T
+ranks = (scores > scores.diagonal().unsqueeze(1)).sum(1)
+print(f"the right image comes first for {int((ranks == 0).sum())} of {len(ranks)} captions")
+
+# %%
+# A query that failed
+# -------------------
+#
+# Take the caption that names two things or more and whose own image is beaten by the widest margin.
+
+named = torch.tensor([len(scene.named) > 1 for scene in scenes])
+margins = (scores.max(1).values - scores.diagonal()) * named
+query = int(margins.argmax())
+hit = int(scores[query].argmax())
+print(captions[query])
+print(f"first hit: image {hit}, score {scores[query, hit]:.3f}")
+print(f"its own image: rank {int(ranks[query]) + 1}, score {scores[query, query]:.3f}")
+
+# %%
+# Explain both scores
+# -------------------
+
+from matplotlib import pyplot as plt
+
+phrases = [thing.span for thing in scenes[query].named]
+pairs = {name: explain(wrapper, images[i], captions[query]) for name, i in
+         (("first hit", hit), ("own image", query))}  # fmt: skip
+figure, axes = plt.subplots(
+    len(pairs), len(phrases) + 1, figsize=(2.6 * (len(phrases) + 1), 5.4), layout="constrained"
+)
+limit = max(abs(imap.heatmap(span)).max() for imap in pairs.values() for span in phrases)
+for row, (name, imap) in zip(axes, pairs.items(), strict=True):
+    row[0].imshow(imap.axis_a.image)
+    row[0].set_title(f"{name}, score {imap.score:.3f}", fontsize=9)
+    for ax, span in zip(row[1:], phrases, strict=True):
+        heat = imap.heatmap(span)
+        ax.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.set_title(f"{captions[query][slice(*span)]}: {heat.sum():+.3f}", fontsize=9)
+    for ax in row:
+        ax.set_axis_off()
+
+# %%
+# Where do the scores part?
+# -------------------------
+#
+# Both scores have the same constant and the same main effects of the caption, because the caption is
+# the same. So their difference is made by main effects of the images, and by interactions, word by word.
+
+first, own = pairs.values()
+rows = [("image alone", float(first.main_effects_a.sum() - own.main_effects_a.sum()))]
+for (word, here), (_, there) in zip(first.word_weights(), own.word_weights(), strict=True):
+    rows.append((word, here - there))
+explained = sum(value for _, value in rows)
+print(f"scores differ by {first.score - own.score:+.3f}; image and words explain {explained:+.3f}")
+
+figure, ax = plt.subplots(figsize=(6, 0.28 * len(rows) + 0.8), layout="constrained")
+ax.barh(
+    range(len(rows)),
+    [value for _, value in rows],
+    color=["#b2182b" if value > 0 else "#2166ac" for _, value in rows],
+)
+ax.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+ax.invert_yaxis()
+ax.axvline(0, color="black", linewidth=0.8)
+ax.set_xlabel("in favour of the own image  ←   →  in favour of the first hit")
+ax.spines[["top", "right", "left"]].set_visible(False)
+
+# %%
+# What the words leave unexplained belongs to the special tokens of the caption, which have rows of
+# their own in the map.
+#
+# .. admonition:: Takeaway
+#
+#    Scores of one query differ by what its words find in the images. Explain the hit and the image that
+#    should have won, and compare them word by word.

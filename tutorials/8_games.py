@@ -1,0 +1,103 @@
+"""
+8 · Games: Banzhaf and Shapley interactions
+===========================================
+
+Another way to explain a score: take patches and words away, many times, and look how the score changes.
+Every patch and every word is a player, and the value of a coalition is its score. No gradient is taken.
+"""
+
+# %%
+# Two games in one
+# ----------------
+#
+# Interactions of a patch and a word would need scores of pairs of masked images and masked captions. A
+# dual encoder spares that: the score is a product of two embeddings, so the interaction of a patch and a
+# word is the product of two *vectors*, one for each input. Masked images and masked captions are encoded
+# apart.
+
+from captum_interactions import explain, load_demo
+from captum_interactions.attr import BanzhafInteractions
+
+wrapper, scenes = load_demo()
+scene = scenes[0]
+batch = wrapper.prepare(scene.image, scene.caption)
+game = BanzhafInteractions(wrapper).game(
+    batch.inputs, additional_forward_args=batch.additional_forward_args, n_samples=512
+)
+print(game)
+
+# %%
+# Every value has a standard error, because coalitions are drawn. More of them make it smaller.
+
+import torch
+
+for n_samples in (600, 1200, 4800):
+    larger = BanzhafInteractions(wrapper).game(
+        batch.inputs,
+        additional_forward_args=batch.additional_forward_args,
+        n_samples=(n_samples, 512),
+    )
+    errors = larger.standard_errors.interactions
+    print(f"{n_samples:5d} masked images: median error {float(errors[errors > 0].median()):.1e}")
+
+# %%
+# Beside integrated gradients
+# ---------------------------
+#
+# Both methods answer for the same phrase. Games compare inputs with and without a patch; gradients
+# follow a path from the reference.
+
+from matplotlib import pyplot as plt
+
+phrase = "red triangle"
+maps = {
+    "second-order integrated gradients": explain(wrapper, scene.image, scene.caption),
+    "Banzhaf interactions": explain(
+        wrapper, scene.image, scene.caption, "banzhaf_interactions", n_samples=(4096, 512)
+    ),
+}
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained")
+for ax, (name, imap) in zip(axes, maps.items(), strict=True):
+    heat = imap.heatmap(phrase)
+    ax.imshow(heat, cmap="RdBu_r", vmin=-abs(heat).max(), vmax=abs(heat).max())
+    ax.set_title(name, fontsize=10)
+    ax.set_axis_off()
+a, b = (torch.from_numpy(imap.heatmap(phrase)).flatten() for imap in maps.values())
+print(f"correlation of the two maps: {float(torch.corrcoef(torch.stack([a, b]))[0, 1]):.2f}")
+
+# %%
+# Words and objects as players
+# ----------------------------
+#
+# With a few players all coalitions can be seen, and values are exact. Here the players are the two
+# objects and the background, and the two phrases.
+
+axis_a, axis_b = batch.axes_a[0], batch.axes_b[0]
+regions = torch.stack([torch.from_numpy(axis_a.select(thing.box) > 0.5) for thing in scene.named])
+patches = torch.zeros(len(axis_a), dtype=torch.bool)
+patches[axis_a.patches] = True
+background = patches & ~regions.any(0)
+phrases = torch.stack([torch.from_numpy(axis_b.select(thing.span) > 0) for thing in scene.named])
+exact = BanzhafInteractions(wrapper).game(
+    batch.inputs,
+    additional_forward_args=batch.additional_forward_args,
+    groups_a=torch.cat([regions, background.unsqueeze(0)]).float(),
+    groups_b=phrases.float(),
+)
+print(exact)
+values = exact.interactions[0].numpy()
+limit = abs(values).max()
+figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
+ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+ax.set_yticks(range(3), [*(f"the {thing.phrase}'s box" for thing in scene.named), "background"])
+ax.set_xticks(range(2), [thing.phrase for thing in scene.named])
+for (row, column), value in zip(torch.cartesian_prod(torch.arange(3), torch.arange(2)).tolist(),
+                                values.flatten(), strict=True):  # fmt: skip
+    dark = abs(value) > 0.6 * limit
+    ax.text(column, row, f"{value:+.3f}", ha="center", va="center", color="w" if dark else "k")
+
+# %%
+# .. admonition:: Takeaway
+#
+#    Games need no gradients and say how sure they are. Interactions of a dual encoder cost as many masked
+#    inputs as two first-order games.
