@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "step": step,
     }
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}")  # other processes train the same
     torch.save(state, partial)
     partial.replace(path)  # never half a checkpoint
 
