@@ -126,9 +126,7 @@ def _fine_tuned(
     return fine_tune(wrapper, records, setting, checkpoint=path, show_progress=True)
 
 
-def _embeddings(
-    wrapper: DualEncoderWrapper, records: Sequence[Record]
-) -> list[Mapping[str, Any]]:
+def _embeddings(wrapper: DualEncoderWrapper, records: Sequence[Record]) -> list[Mapping[str, Any]]:
     batch = wrapper.prepare(
         [record.image for record in records], [record.caption for record in records],
         truncation=True,

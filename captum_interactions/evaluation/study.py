@@ -39,11 +39,19 @@ class Study(ABC):
     """The heading of its summary."""
     question: ClassVar[str]
     """One line for ``captum-interactions evaluate --list``."""
+    measures: ClassVar[str] = ""
+    """What its rows are called; studies that measure the same under one name may share a folder.
+    Default: the study's name"""
     dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that datasets are opened with unless told otherwise, by the dataset's name."""
 
     seed: int = 0
     """Of everything that the study draws."""
+
+    @property
+    def rows_name(self) -> str:
+        """What the rows are, see :attr:`measures`."""
+        return self.measures or self.name
 
     @property
     def settings(self) -> dict[str, Any]:
