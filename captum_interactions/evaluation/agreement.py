@@ -21,6 +21,7 @@ from captum_interactions.evaluation.statistics import mean
 from captum_interactions.evaluation.study import MethodStudy, parse_method
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.explanation import explain
+from captum_interactions.interaction_map import InteractionMap
 from captum_interactions.metrics import pearson, spearman
 
 N_BILINEAR = 8
@@ -94,6 +95,7 @@ def _against_analytic(method: str, seed: int) -> tuple[float | None, float | Non
         wrapper = wrap((CallableTower(_linear(g)), CallableTower(_linear(h))))
         try:
             imap = explain(wrapper, a, b, name, **options)
+            assert isinstance(imap, InteractionMap)
         except (TypeError, ValueError):  # it needs what a function does not have
             return None, None, None
         factors = torch.einsum("btd,tdk->btk", a, g), torch.einsum("btd,tdk->btk", b, h)
