@@ -98,7 +98,8 @@ def write_shard(
         "axis_offsets": _offsets([len(text) for text in encoded]),
         "axis_of_item": torch.tensor([distinct[text] for text in texts]),
     }
-    header = {
+    header: dict[str, Any] = {
+        "format": FORMAT,
         "name": path.name.removesuffix(SUFFIX),
         "settings": items[0].settings.to_json(),
         "storage": storage,
@@ -106,9 +107,9 @@ def write_shard(
         "keys": [item.key for item in items],
         "sources": list(sources),
     }
-    text = json.dumps(header)
-    metadata = {"format": FORMAT, "json": text, "sha256": _checksum(text, tensors)}
-    write_atomically(path, save(tensors, metadata))
+    header["sha256"] = _checksum(header, tensors)
+    # The order of several entries would be another one in every process.
+    write_atomically(path, save(tensors, {"json": json.dumps(header)}))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -141,7 +142,6 @@ class Shard:
     settings: Settings
     tensors: dict[str, Tensor]
     """Views of the file, mapped privately: writing to them never changes it."""
-    checksum: str
     _verified: list[bool] = field(default_factory=list)
 
     @property
@@ -158,10 +158,10 @@ class Shard:
         """Hold the content against the checksum, at the first call.
 
         Raises:
-            ShardError: If a byte of the header's text or of a tensor has changed.
+            ShardError: If anything in the header or a tensor has changed.
         """
         if not self._verified:
-            if _checksum(json.dumps(self.header), self.tensors) != self.checksum:
+            if _checksum(self.header, self.tensors) != self.header["sha256"]:
                 raise ShardError(
                     f"{str(self.path)!r} is damaged: its content does not have the checksum that "
                     "was written with it. Delete it and build again: only its items are computed"
@@ -213,17 +213,16 @@ def open_shard(path: Path, settings: Settings | None = None) -> Shard:
     name = str(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            header = json.loads((file.metadata() or {}).get("json", "{}"))
+            if header.get("format") != FORMAT:
                 raise ShardError(
                     f"{name!r} is not a shard of an index: expected the format {FORMAT!r}, but "
-                    f"found {metadata.get('format')!r}"
+                    f"found {header.get('format')!r}"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata["json"])
         own = Settings.from_json(header["settings"])
         _check_shapes(header, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError) as error:
         raise ShardError(f"{name!r} is damaged: {type(error).__name__}: {error}") from error
     except ShardError:
         raise
@@ -235,7 +234,7 @@ def open_shard(path: Path, settings: Settings | None = None) -> Shard:
             raise ShardError(f"{name!r} belongs to another index: {', '.join(found)} differ")
     if header["name"] != path.name.removesuffix(SUFFIX):
         raise ShardError(f"{name!r} was written as {header['name']!r}: it has been renamed")
-    return Shard(path, header, own, tensors, metadata["sha256"])
+    return Shard(path, header, own, tensors)
 
 
 def _check_shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -261,8 +260,9 @@ def _check_shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         raise ValueError("keys occur twice, or there are not as many sources as keys")
 
 
-def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    stated = {name: value for name, value in header.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(stated).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
