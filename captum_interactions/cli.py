@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captum_interactions.cli_index import add_index_commands
+
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 """Endings of files that ``explain --output`` writes a picture to."""
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
         help="where to write the picture (interactions.png); with the ending .safetensors, the map",
     )  # fmt: skip
+    add_index_commands(commands)
     return parser
 
 
