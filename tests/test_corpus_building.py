@@ -155,6 +155,12 @@ def test_a_build_that_was_given_up_is_no_longer_missed(copy, wrapper):
     kept = [key for i, key in enumerate(corpora.images()) if i not in (3, 4, 5)]
     build(copy, wrapper, {"another": corpora.images(9)["image 8"]})
     assert FactorIndex(copy).keys == (*kept, "another")
+    build(copy, wrapper)  # it may be taken up again
+    assert FactorIndex(copy).keys == (*kept, "another", "image 3", "image 4", "image 5")
+    files = corpora.files(copy)
+    build(copy, wrapper)
+    build(copy, wrapper, {"another": corpora.images(9)["image 8"]})
+    assert corpora.files(copy) == files
 
 
 def test_readers_keep_what_they_opened_while_an_index_grows(copy, wrapper):

@@ -99,21 +99,25 @@ def build_index(
     folder = Path(folder)
     write_settings(folder, factoriser.settings, storage)
     parts, shards = read_folder(folder, factoriser.settings)
-    name, chunks = _plan(parts, shards, raw, shard_size)
-    _write_parts(folder, parts, shards, name, len(chunks))
+    part, chunks = _plan(parts, shards, raw, shard_size)
+    _write_parts(folder, parts, shards, part)
     done = {shard.header["name"] for shard in shards}
-    mine = [i for i in range(rank, len(chunks), world_size) if f"{name}-{i:05d}" not in done]
+    mine = [
+        (name, keys)
+        for name, keys in list(zip(part.shards, chunks, strict=True))[rank::world_size]
+        if name not in done
+    ]
     with tqdm(
-        desc="items", total=sum(len(chunks[i]) for i in mine), disable=not show_progress
+        desc="items", total=sum(len(keys) for _, keys in mine), disable=not show_progress
     ) as progress:
-        for i in mine:
+        for name, keys in mine:
             made: list[Item] = []
-            for start in range(0, len(chunks[i]), batch_size):
-                keys = chunks[i][start : start + batch_size]
-                made += _factorise(factoriser, keys, [raw[key] for key in keys])
-                progress.update(len(keys))
-            sources = [_source(raw[key]) for key in chunks[i]]
-            write_shard(folder / f"{name}-{i:05d}{SUFFIX}", made, sources, storage)
+            for start in range(0, len(keys), batch_size):
+                batch = keys[start : start + batch_size]
+                made += _factorise(factoriser, batch, [raw[key] for key in batch])
+                progress.update(len(batch))
+            sources = [_source(raw[key]) for key in keys]
+            write_shard(folder / f"{name}{SUFFIX}", made, sources, storage)
     return FactorIndex(folder, inputs=raw, allow_missing=True)
 
 
@@ -138,16 +142,30 @@ def _as_mapping(items: Items) -> Mapping[str, Any]:
 
 def _plan(
     parts: Sequence[Part], shards: Sequence[Shard], raw: Mapping[str, Any], shard_size: int
-) -> tuple[str, list[list[str]]]:
-    """The name of the part of the index that these items are, and its keys, shard by shard.
+) -> tuple[Part, list[list[str]]]:
+    """The part of the index that these items are, and its keys, shard by shard.
 
     It follows from the items and from earlier parts alone, so all workers of a build, and a build
     that goes on with another, come to the same plan.
     """
     described = [[key, _source(one)] for key, one in raw.items()]
     digest = hashlib.sha256(json.dumps([shard_size, described]).encode()).hexdigest()[:12]
-    own = next((part for part in parts if part.name.endswith(digest)), None)
-    number = max((part.number + 1 for part in parts), default=0) if own is None else own.number
+    numbers = [part.number for part in parts if part.name.endswith(digest)][-1:]
+    numbers.append(max((part.number + 1 for part in parts), default=0))
+    for number in numbers:
+        chunks = _chunks(shards, described, number, shard_size)
+        name = f"{number:04d}-{digest}"
+        own = Part(name, tuple(f"{name}-{i:05d}" for i in range(len(chunks))))
+        # A part that was given up does not go on: its items may have come to others.
+        if own in parts:
+            break
+    return own, chunks
+
+
+def _chunks(
+    shards: Sequence[Shard], described: Sequence[Sequence[Any]], number: int, shard_size: int
+) -> list[list[str]]:
+    """Keys that no earlier part has, shard by shard."""
     earlier = {
         key: source
         for shard in shards
@@ -160,22 +178,20 @@ def _plan(
                 f"the key {key!r} is in the index already, for {earlier[key]!r}, but was given for "
                 f"{source!r}: take another key, or another folder"
             )
-    keys = [key for key in raw if key not in earlier]
-    chunks = [keys[i : i + shard_size] for i in range(0, len(keys), shard_size)]
-    return f"{number:04d}-{digest}", chunks
+    keys = [key for key, _ in described if key not in earlier]
+    return [keys[i : i + shard_size] for i in range(0, len(keys), shard_size)]
 
 
-def _write_parts(
-    folder: Path, parts: Sequence[Part], shards: Sequence[Shard], name: str, n_shards: int
-) -> None:
+def _write_parts(folder: Path, parts: Sequence[Part], shards: Sequence[Shard], own: Part) -> None:
     """Note which files this part will have; earlier parts will get none that they lack."""
+    if own in parts or not own.shards:
+        return
     done = {shard.header["name"] for shard in shards}
     for part in parts:
-        kept = tuple(shard for shard in part.shards if shard in done)
-        if part.name < name and kept != part.shards:
+        kept = tuple(name for name in part.shards if name in done)
+        if kept != part.shards:
             Part(part.name, kept).write(folder)
-    if n_shards and all(part.name != name for part in parts):
-        Part(name, tuple(f"{name}-{i:05d}" for i in range(n_shards))).write(folder)
+    own.write(folder)
 
 
 def _factorise(factoriser: Factoriser, keys: Sequence[str], raw: Sequence[Any]) -> list[Item]:
