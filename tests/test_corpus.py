@@ -146,6 +146,40 @@ def test_the_top_regions_are_those_of_all_maps(indexes, wrapper, per_item, memor
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("memory_mb", [256.0, 0.003])
+def test_the_top_boxes_of_several_patches(indexes, wrapper, memory_mb):
+    index = indexes[0]
+    query = Factoriser.matching(wrapper, index.settings)("a red circle")
+    factors = query.factors("red")
+    (found,) = top_regions(index, factors, k=40, window=(2, 1), memory_mb=memory_mb)
+    expected = []
+    for key in index.keys:
+        heat = pair_map(index[key], query).heatmap("red")
+        expected += [
+            (heat[row : row + 2, column].sum(), key, 3 * row + column + 1)
+            for row in range(2)
+            for column in range(3)
+        ]
+    expected = sorted(expected, reverse=True)[:40]
+    assert [(region.key, region.token) for region in found] == [one[1:] for one in expected]
+    for region, (value, key, _) in zip(found, expected, strict=True):
+        assert region.attribution == pytest.approx(value, abs=1e-6)
+        weights = index.axis(key).select(region.place)
+        assert np.count_nonzero(weights > 0.5) == 2
+        in_box = pair_map(index[key], query).marginal_a("red") @ torch.from_numpy(weights.round())
+        assert float(in_box) == pytest.approx(value, abs=1e-6)
+    assert found[0].label.count("patch") == 2
+    (all_of_them,) = top_regions(index, factors, k=99, window=(3, 3))
+    assert len(all_of_them) == len(index)
+    assert top_regions(index, factors, window=(4, 1)) == [[]]
+    with pytest.raises(TypeError, match="a window needs images, but the items have a TextAxis"):
+        top_regions(indexes[1], factors, window=(1, 2))
+    with pytest.raises(ValueError, match=r"at least 1, but got 3 and \(0, 1\)"):
+        top_regions(index, factors, k=3, window=(0, 1))
+    with pytest.raises(ValueError, match=r"shape \(P, 24\), but got \(1, 23\)"):
+        top_regions(index, factors[:, 1:])
+
+
 def test_places_of_regions(indexes, wrapper):
     """A box selects its own patch alone; a text's token has its characters."""
     index_a, index_b = indexes

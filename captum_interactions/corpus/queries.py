@@ -8,25 +8,27 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captum_interactions.corpus.index import FactorIndex, Id
 from captum_interactions.corpus.items import Item
 from captum_interactions.corpus.settings import Settings, check_compatible
+from captum_interactions.corpus.shards import Shard
 from captum_interactions.encoders import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.functional import decompose
 from captum_interactions.interaction_map import InteractionMap
 
 
 class Region(NamedTuple):
-    """A token of an item that stands for a part of it, and its interaction with a query."""
+    """A part of an item, and its interaction with a query."""
 
     key: str
     token: int
-    """Index on the item's axis."""
+    """Index on the item's axis; of several patches, the upper left one's."""
     label: str
     """What the token stands for, in words."""
     place: tuple[float, ...] | None
-    """A patch's box (x0, y0, x1, y1) in pixels of the original image, a text token's half-open
+    """The box (x0, y0, x1, y1) of patches in pixels of the original image, a text token's half-open
     character span, a sound token's seconds (start, stop), or None if it is not known."""
     attribution: float
     """Positive if it matches, negative if it clashes."""
@@ -102,6 +104,7 @@ def top_regions(
     factors: Tensor,
     k: int = 10,
     *,
+    window: tuple[int, int] = (1, 1),
     per_item: bool = False,
     memory_mb: float = 256.0,
 ) -> list[list[Region]]:
@@ -115,6 +118,8 @@ def top_regions(
         factors (Tensor): Factors of P parts of inputs of the other side, shape (P, K), such as
             ``item.factors("red bicycle")`` gives; or of one, shape (K,).
         k (int): How many regions to return. Default: 10
+        window (tuple): Rows and columns of patches that make a region of an image; its attribution
+            is their sum. Regions may overlap. Default: (1, 1), single tokens
         per_item (bool): Return no more than one region, the best, of each item. Default: False
         memory_mb (float): How much memory the factors and the products that are at hand may take.
             Default: 256
@@ -124,11 +129,12 @@ def top_regions(
         regions. There are fewer than k if the index has no more.
 
     Raises:
-        ValueError: If the factors have another shape, or k is less than 1.
+        ValueError: If the factors have another shape, or k or the window is less than 1.
+        TypeError: If there is a window, but the items are no images.
     """
     factors = torch.atleast_2d(factors).float()
-    if k < 1:
-        raise ValueError(f"k must be at least 1, but got {k}")
+    if min(k, *window) < 1:
+        raise ValueError(f"k and window must be at least 1, but got {k} and {window}")
     if index.keys and factors.shape[1:] != index.embeddings.shape[1:]:
         raise ValueError(
             f"factors must have shape (P, {index.embeddings.shape[1]}), but got "
@@ -143,6 +149,8 @@ def top_regions(
         starts = (lengths.cumsum(0) - lengths).tolist()
         items = torch.arange(len(lengths)).repeat_interleave(lengths)
         attributions = (factors @ values.T).masked_fill(~is_part, -torch.inf)
+        if window != (1, 1):
+            attributions = _summed(attributions, shard, rows, window)
         for attribution, found in zip(attributions, best, strict=True):
             tokens = _best_of_each(attribution, items) if per_item else torch.arange(len(items))
             top = attribution[tokens].topk(min(k, len(tokens)))
@@ -152,7 +160,26 @@ def top_regions(
                     found.append((value, shard.keys[rows.start + item], token - starts[item]))
             found.sort(key=lambda region: -region[0])
             del found[k:]
-    return [[_region(index, *region) for region in found] for found in best]
+    return [[_region(index, window, *region) for region in found] for found in best]
+
+
+def _summed(attributions: Tensor, shard: Shard, rows: slice, window: tuple[int, int]) -> Tensor:
+    """The sum over a window of patches, (P, tokens), at the token of its upper left patch."""
+    sums = torch.full_like(attributions, -torch.inf)
+    offsets = shard.tensors["offsets"][rows] - shard.rows(rows.start, rows.start)[0]
+    axes = shard.tensors["axis_of_item"][rows]
+    for same in (axes == kind for kind in axes.unique()):
+        axis = shard.axis(rows.start + int(same.int().argmax()))
+        if not isinstance(axis, ImageAxis):
+            raise TypeError(f"a window needs images, but the items have a {type(axis).__name__}")
+        if window[0] > axis.grid[0] or window[1] > axis.grid[1]:
+            continue
+        grid = torch.arange(len(axis))[axis.patches].reshape(axis.grid)
+        tokens = offsets[same][:, None, None] + grid
+        means = F.avg_pool2d(attributions[:, tokens], window, stride=1)
+        corners = tokens[:, : means.shape[-2], : means.shape[-1]]
+        sums[:, corners] = means * (window[0] * window[1])
+    return sums
 
 
 def _best_of_each(attribution: Tensor, items: Tensor) -> Tensor:
@@ -162,9 +189,18 @@ def _best_of_each(attribution: Tensor, items: Tensor) -> Tensor:
     return order[torch.from_numpy(first)]
 
 
-def _region(index: FactorIndex, attribution: float, key: str, token: int) -> Region:
+def _region(
+    index: FactorIndex, window: tuple[int, int], attribution: float, key: str, token: int
+) -> Region:
     axis = index.axis(key)
-    return Region(key, token, axis.labels[token], _place(axis, token), attribution)
+    label, place = axis.labels[token], _place(axis, token)
+    if isinstance(axis, ImageAxis) and window != (1, 1):
+        last = token + (window[0] - 1) * axis.grid[1] + window[1] - 1
+        upper_left, lower_right = axis.box(token), axis.box(last)
+        assert upper_left is not None
+        assert lower_right is not None
+        label, place = f"{label} to {axis.labels[last]}", upper_left[:2] + lower_right[2:]
+    return Region(key, token, label, place, attribution)
 
 
 def _place(axis: TokenAxis, token: int) -> tuple[float, ...] | None:
