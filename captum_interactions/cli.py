@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from captum_interactions.cli_index import add_index_commands
 from captum_interactions.evaluation.command import add_evaluate
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write the picture (interactions.png); with the ending .safetensors, the map",
     )  # fmt: skip
     add_evaluate(commands)
+    add_index_commands(commands)
     return parser
 
 

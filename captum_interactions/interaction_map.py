@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from captum_interactions.encoders.axes import AudioAxis, Frame, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.encoders.axes.fields import axis_from_fields, axis_to_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,11 +192,10 @@ class InteractionMap:
         tensors = {name: getattr(self, name).clone().contiguous() for name in _TENSORS}
         header = {name: getattr(self, name) for name in _NUMBERS} | {"settings": self.settings}
         for side, axis in (("a", self.axis_a), ("b", self.axis_b)):
-            fields = asdict(axis)
-            image = fields.pop("image", None)
+            image = getattr(axis, "image", None)
             if image is not None:
                 tensors[f"image_{side}"] = torch.from_numpy(np.array(image))
-            header[f"axis_{side}"] = {"kind": type(axis).__name__, **fields}
+            header[f"axis_{side}"] = axis_to_fields(axis)
         save_file(tensors, path, metadata={"format": _FORMAT, "json": json.dumps(header)})
 
     @classmethod
@@ -223,7 +223,9 @@ class InteractionMap:
             )
         header = json.loads(metadata["json"])
         axes: dict[str, Any] = {
-            f"axis_{side}": _axis(header.pop(f"axis_{side}"), tensors.pop(f"image_{side}", None))
+            f"axis_{side}": axis_from_fields(
+                header.pop(f"axis_{side}"), _picture(tensors.pop(f"image_{side}", None))
+            )
             for side in "ab"
         }
         return cls(**tensors, **header, **axes)
@@ -279,17 +281,5 @@ def _name(axis: TokenAxis) -> str:
     return f"{len(axis)} tokens"
 
 
-def _axis(fields: dict[str, Any], image: Tensor | None) -> TokenAxis:
-    kinds = {cls.__name__: cls for cls in (TokenAxis, TextAxis, ImageAxis, AudioAxis)}
-    kind = kinds[fields.pop("kind")]
-    frame = fields.pop("frame", None)
-    values = {key: _tuples(value) for key, value in fields.items()}
-    if kind is ImageAxis:
-        values["frame"] = Frame(**{key: _tuples(value) for key, value in frame.items()})
-        values["image"] = None if image is None else Image.fromarray(image.numpy())
-    return kind(**values)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def _picture(pixels: Tensor | None) -> Image.Image | None:
+    return None if pixels is None else Image.fromarray(pixels.numpy())

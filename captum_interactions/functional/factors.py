@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_interactions.functional.contraction import contract_all
+
+_BLOCK_BYTES = 64 * 2**20
+"""Size of a block of maps: large enough for a fast matrix product, small beside any memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,57 @@ class Factors:
     def __matmul__(self, other: Factors) -> Tensor:
         """Interaction maps of every pair, shape (N, M, Ta, Tb)."""
         return contract_all(self.values, other.values)
+
+    def map_blocks(
+        self, other: Factors, *, rows: int | None = None, out: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Interaction maps of every pair, some inputs at a time, for more pairs than fit in memory.
+
+        Every block is one matrix product into the same buffer: use a block, or copy it, before the
+        next one comes.
+
+        Args:
+            other (Factors): Factors of M inputs of the other tower.
+            rows (int, optional): Number of inputs a block. Default: as many as fit into 64 MB of
+                maps, and at least one
+            out (Tensor, optional): The buffer, contiguous, of shape (rows, Ta, M, Tb) and of the
+                type of the factors. Default: a new one
+
+        Yields:
+            tuple: which inputs these are, and their maps, a view of shape (n, M, Ta, Tb).
+
+        Raises:
+            ValueError: If the factors differ in dimension or type, or the buffer does not fit.
+        """
+        if self.values.shape[2] != other.values.shape[2] or self.values.dtype != other.values.dtype:
+            raise ValueError(
+                "factors of both sides must have one dimension and type, but are "
+                f"{self.values.shape[2]} of {self.values.dtype} and {other.values.shape[2]} of "
+                f"{other.values.dtype}"
+            )
+        each = (self.values.shape[1], *other.values.shape[:2])
+        if rows is None:
+            size = self.values.element_size() * max(math.prod(each), 1)
+            rows = max(_BLOCK_BYTES // size, 1) if out is None else len(out)
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, but got {rows}")
+        if out is None:
+            out = self.values.new_empty((min(rows, len(self)), *each))
+        elif out.shape != (rows, *each) or out.dtype != self.values.dtype:
+            raise ValueError(
+                f"the buffer must be {self.values.dtype} of shape {(rows, *each)}, but is "
+                f"{out.dtype} of shape {tuple(out.shape)}"
+            )
+        elif not out.is_contiguous():
+            raise ValueError(f"the buffer must be contiguous, but has strides {out.stride()}")
+        columns = other.values.flatten(0, 1).T
+        for start in range(0, len(self), rows):
+            chosen = slice(start, min(start + rows, len(self)))
+            block = out[: chosen.stop - start]
+            with torch.no_grad(), torch.autocast(out.device.type, enabled=False):
+                flat = block.flatten(0, 1).flatten(1)
+                torch.mm(self.values[chosen].flatten(0, 1), columns, out=flat)
+            yield chosen, block.transpose(1, 2)
 
     def convergence_delta(self, other: Factors) -> Tensor:
         """Sum of each pair's map minus what it should be, shape (N, M)."""

@@ -204,6 +204,20 @@ class ImageAxis(TokenAxis):
         values = grid[index_y[:, None], index_x[None, :]]
         return np.where(inside_y[:, None] & inside_x[None, :], values, fill)
 
+    def box(self, token: int) -> tuple[float, float, float, float] | None:
+        """The patch of a token as (x0, y0, x1, y1) in original pixels, cut where the image ends.
+
+        None if the token is no patch.
+        """
+        index = token - self.patches.start
+        if not 0 <= index < self.grid[0] * self.grid[1]:
+            return None
+        row, column = divmod(index, self.grid[1])
+        height, width = self.frame.original
+        x0, x1 = self._edges(0)[column : column + 2].clip(0, width).tolist()
+        y0, y1 = self._edges(1)[row : row + 2].clip(0, height).tolist()
+        return x0, y0, x1, y1
+
     def extent(self) -> tuple[float, float, float, float]:
         """(left, right, bottom, top) of the patch grid in original pixels, as matplotlib has it."""
         x, y = self._edges(0), self._edges(1)

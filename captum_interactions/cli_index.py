@@ -1,0 +1,120 @@
+"""The commands of collections: ``captum-interactions index build`` and ``index query``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_index_commands(commands: Any) -> None:
+    """Add ``index`` to the program's commands."""
+    index = commands.add_parser(
+        "index",
+        help="explain a whole collection",
+        description="Factorise a collection once, and search it by what matched.",
+    )
+    actions = index.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser(
+        "build",
+        help="factorise images or texts into a folder",
+        description="Factorise images or texts into a folder, or go on where a build stopped. "
+        "Under torchrun, each worker takes its share.",
+    )
+    build.set_defaults(run=_build)
+    build.add_argument("folder", type=Path, metavar="FOLDER", help="where the index is written")
+    build.add_argument("--model", required=True, metavar="NAME_OR_DIR", help="the model")
+    source = build.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--images", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them"
+    )
+    source.add_argument(
+        "--texts", type=Path, metavar="FILE", help="a file with a text in each line"
+    )
+    build.add_argument(
+        "--side", choices=("a", "b"), help="which encoder (default: a for images, b for texts)"
+    )
+    build.add_argument("--steps", type=int, metavar="N", help="quadrature nodes")
+    build.add_argument(
+        "--storage", default="float16", choices=("float32", "float16", "bfloat16"),
+        help="type that factors are stored in (float16)",
+    )  # fmt: skip
+    build.add_argument("--batch-size", type=int, default=16, metavar="N", help="items at once (16)")
+    query = actions.add_parser(
+        "query",
+        help="the best items and regions for a text",
+        description="Print the items with the best scores for a text, and where in the collection "
+        "a phrase of it matches best.",
+    )
+    query.set_defaults(run=_query)
+    query.add_argument("folder", type=Path, metavar="FOLDER", help="the index")
+    query.add_argument("--model", required=True, metavar="NAME_OR_DIR", help="the same model")
+    query.add_argument("--text", required=True, metavar="TEXT", help="what to look for")
+    query.add_argument("--phrase", metavar="TEXT", help="words of it (default: the whole text)")
+    query.add_argument("--top", type=int, default=10, metavar="K", help="how many to print (10)")
+
+
+def _build(options: argparse.Namespace) -> None:
+    items: dict[str, Any]
+    if options.texts is None:
+        items = {str(path): path for path in _image_files(options.images)}
+    else:
+        lines = enumerate(options.texts.read_text(encoding="utf-8").splitlines(), 1)
+        items = {f"line {number}": line for number, line in lines if line.strip()}
+    if not items:
+        raise ValueError("there is nothing to factorise: no image, and no line of text")
+
+    from captum_interactions.corpus import build_index
+    from captum_interactions.encoders import from_pretrained
+
+    index = build_index(
+        options.folder,
+        from_pretrained(options.model),
+        items,
+        side=options.side or ("b" if options.images is None else "a"),
+        n_steps=options.steps,
+        storage=options.storage,
+        batch_size=options.batch_size,
+        show_progress=True,
+    )
+    print(index)
+    print(f"largest error by storage: {index.storage_error.relative:.1e} of the largest factor")
+
+
+def _query(options: argparse.Namespace) -> None:
+    from captum_interactions.corpus import FactorIndex, Factoriser, top_regions
+    from captum_interactions.encoders import from_pretrained
+
+    index = FactorIndex(options.folder)
+    factorise = Factoriser.matching(from_pretrained(options.model), index.settings)
+    query = factorise(options.text)
+    factors = query.factors(options.phrase)  # raises if the phrase is not in the text
+    found = (index.embeddings @ query.embedding).topk(min(options.top, len(index)))
+    print(f"best scores for {options.text!r}:")
+    for score, row in zip(found.values.tolist(), found.indices.tolist(), strict=True):
+        print(f"  {score:+.4f} {_name(index, index.keys[row])}")
+    print(f"best regions for {options.phrase or options.text!r}:")
+    for region in top_regions(index, factors, options.top)[0]:
+        place = "" if region.place is None else f" at {tuple(round(x, 1) for x in region.place)}"
+        print(f"  {region.attribution:+.4f} {_name(index, region.key)}: {region.label}{place}")
+
+
+def _image_files(paths: list[Path]) -> list[Path]:
+    """The files, and those in folders that a picture's ending shows to be one."""
+    from PIL import Image
+
+    endings = Image.registered_extensions()
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"there is no image, and no folder, at {str(path)!r}")
+    return files
+
+
+def _name(index: Any, key: str) -> str:
+    source = index.source(key)
+    return key if source in (None, key) else f"{key} ({source})"

@@ -1,0 +1,154 @@
+"""What factors depend on beside their input: the model, the layers, and how they were computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from captum_interactions.attr.paths import Baseline, Normalization
+from captum_interactions.encoders import DualEncoderWrapper, Layer
+
+_PARTS = ("image_processor", "feature_extractor", "config")
+"""What a tower may keep that says in plain values how its model and its inputs are made."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the factors of one side were computed, in plain values."""
+
+    side: Literal["a", "b"]
+    """Which tower: ``"a"`` is the first."""
+    layers: tuple[Layer, Layer]
+    """Layers of both towers, counted from the front."""
+    normalization: Normalization
+    n_steps: int
+    method: str
+    """Quadrature rule."""
+    baseline: Any
+    """None for the wrapper's own reference, a number, a tensor's digest, or a list of these."""
+    truncation: bool
+    """Whether texts that are too long were cut."""
+    model: dict[str, str]
+    """What :func:`model_identity` gave."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON holds them."""
+        fields_: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields_
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Settings:
+        """What :meth:`to_json` gave."""
+        return cls(**{**values, "layers": tuple(values["layers"])})
+
+
+def model_identity(wrapper: DualEncoderWrapper) -> dict[str, str]:
+    """Name and digests (SHA-256) of a model, which tell whether factors come from the same one.
+
+    Returns:
+        dict: ``name``, for readers; ``weights``, the digest of all parameters and buffers with
+        their names, types and shapes; ``configuration``, that of the model's and the processors'
+        configurations and vocabularies and of the towers' plain attributes. Paths, versions of
+        libraries and the device do not count. Functions without weights cannot be told apart.
+    """
+    weights, configuration = hashlib.sha256(), hashlib.sha256()
+    with torch.no_grad():
+        for name, tensor in _tensors(wrapper):
+            weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            weights.update(tensor_bytes(tensor))
+    towers = (wrapper.tower_a, wrapper.tower_b)
+    described = [_description(tower) for tower in towers]
+    configuration.update(json.dumps(described, sort_keys=True, default=str).encode())
+    models = [type(getattr(tower, "model", tower)).__name__ for tower in towers]
+    return {
+        "name": " and ".join(dict.fromkeys(models)),
+        "weights": weights.hexdigest(),
+        "configuration": configuration.hexdigest(),
+    }
+
+
+def baseline_identity(baseline: Baseline) -> Any:
+    """A baseline in plain values: a tensor becomes its shape and digest."""
+    if isinstance(baseline, list):
+        return [baseline_identity(one) for one in baseline]
+    if isinstance(baseline, Tensor):
+        digest = hashlib.sha256(tensor_bytes(baseline)).hexdigest()
+        return {"shape": list(baseline.shape), "sha256": digest}
+    return baseline
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, not copied if it lies in the processor's memory in one piece."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().data
+
+
+def differences(
+    first: Settings, second: Settings, names: tuple[str, ...] | None = None
+) -> list[str]:
+    """What differs between two settings, in words; all fields by default."""
+    found = []
+    for name in names or tuple(field.name for field in fields(Settings)):
+        one, other = getattr(first, name), getattr(second, name)
+        if name == "model":
+            changed = [key for key in one if one[key] != other.get(key)]
+            found += [f"model {key} ({_short(one[key])}, {_short(other[key])})" for key in changed]
+        elif one != other:
+            found.append(f"{name} ({one!r}, {other!r})")
+    return found
+
+
+def check_compatible(a: Settings, b: Settings) -> None:
+    """See that factors of two inputs, one of each side, make a map.
+
+    Raises:
+        ValueError: If they are not of the sides a and b, or of different models, layers or
+            normalizations; the message says what differs.
+    """
+    if (a.side, b.side) != ("a", "b"):
+        raise ValueError(f"a map needs factors of sides a and b, but got {a.side} and {b.side}")
+    found = differences(a, b, ("model", "layers", "normalization"))
+    if found:
+        raise ValueError(f"these factors make no maps with each other: {', '.join(found)} differ")
+
+
+def _tensors(wrapper: DualEncoderWrapper) -> Iterator[tuple[str, Tensor]]:
+    """All weights once, also those of a model that serves both towers."""
+    yield from wrapper.named_parameters()
+    yield from wrapper.named_buffers()
+
+
+def _description(tower: Any) -> list[Any]:
+    plain = {
+        name: value
+        for name, value in vars(tower).items()
+        if not name.startswith("_")
+        and name != "training"
+        and isinstance(value, (str, int, float, tuple))
+    }
+    model: Any = getattr(tower, "model", None)
+    holders: list[Any] = [getattr(owner, name, None) for owner in (tower, model) for name in _PARTS]
+    known = [_plain(holder.to_dict()) for holder in holders if hasattr(holder, "to_dict")]
+    tokenizer: Any = getattr(tower, "tokenizer", None)
+    vocabulary = sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else None
+    return [type(tower).__name__, plain, known, vocabulary]
+
+
+def _plain(value: Any) -> Any:
+    """A configuration without paths and versions, which change nothing."""
+    if isinstance(value, dict):
+        dropped = ("transformers_version", "name_or_path")
+        kept = {str(key): _plain(item) for key, item in value.items()}
+        return {k: v for k, v in kept.items() if not k.startswith("_") and k not in dropped}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _short(text: str) -> str:
+    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] + "…" if is_digest else text

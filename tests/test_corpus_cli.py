@@ -1,0 +1,60 @@
+"""The commands of collections as a user meets them."""
+
+import pytest
+
+from captum_interactions.cli import main
+from captum_interactions.corpus import FactorIndex
+from tests import corpora, models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model, images and a file of texts."""
+    folder = tmp_path_factory.mktemp("command")
+    model, processor = models.clip_with_processor()
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    (folder / "images" / "more").mkdir(parents=True)
+    for name in ("one.png", "two.png", "more/three.png"):
+        corpora.picture(len(name)).save(folder / "images" / name)
+    (folder / "images" / "notes.txt").write_text("no image")
+    (folder / "texts.txt").write_text("a red circle\n\nred\n")
+    return folder
+
+
+def test_build_and_query(folder, capsys):
+    model, index = ["--model", str(folder / "model")], str(folder / "index")
+    build = ["index", "build", index, *model, "--images", str(folder / "images"), "--steps", "3"]
+    assert main(build) == 0
+    assert "3 items of side a, 30 tokens in float16" in capsys.readouterr().out
+    assert FactorIndex(index).keys == tuple(
+        str(folder / "images" / name) for name in ("more/three.png", "one.png", "two.png")
+    )
+    query = ["index", "query", index, *model, "--text", "a red dot", "--phrase", "red"]
+    assert main([*query, "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "best scores for 'a red dot':"
+    assert lines[3] == "best regions for 'red':"
+    assert len(lines) == 6
+    assert "patch" in lines[4]
+    assert main([*query[:-1], "blue"]) == 2
+    assert "'blue' does not occur" in capsys.readouterr().err
+
+
+def test_texts_line_by_line(folder, capsys):
+    index = str(folder / "texts")
+    build = ["index", "build", index, "--model", str(folder / "model"), "--steps", "3"]
+    assert main([*build, "--texts", str(folder / "texts.txt"), "--storage", "float32"]) == 0
+    assert "largest error by storage: 0.0e+00" in capsys.readouterr().out
+    built = FactorIndex(index)
+    assert (built.keys, built.settings.side) == (("line 1", "line 3"), "b")
+    assert built.source("line 3") == "red"
+
+
+def test_wrong_inputs(folder, capsys):
+    build = ["index", "build", str(folder / "none"), "--model", str(folder / "model")]
+    assert main([*build, "--images", str(folder / "nowhere")]) == 2
+    assert "no image, and no folder, at" in capsys.readouterr().err
+    assert main([*build, "--images", str(folder / "model")]) == 2
+    assert "nothing to factorise" in capsys.readouterr().err
+    assert not (folder / "none").exists()
