@@ -24,7 +24,7 @@ from captum_interactions.visualization.sides import (
 from captum_interactions.visualization.words import weights_of
 
 if TYPE_CHECKING:
-    from captum.attr.visualization import VisualizationDataRecord
+    from captum.attr._utils.visualization import VisualizationDataRecord
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -125,7 +125,7 @@ def visualization_data_record(
         TypeError: If neither input is a text.
         ValueError: If a first-order map has no values of it.
     """
-    from captum.attr.visualization import VisualizationDataRecord
+    from captum.attr import visualization
 
     side = text_side(imap, side)
     axis = axis_of(imap, side)
@@ -135,7 +135,7 @@ def visualization_data_record(
     weights = weights_of(axis, values)
     largest = float(np.abs(weights).max(initial=0.0)) or 1.0
     shown = "all" if selection is None else html.escape(str(selection))
-    return VisualizationDataRecord(
+    return visualization.VisualizationDataRecord(
         word_attributions=weights / largest,
         pred_prob=imap.score,
         pred_class="score",

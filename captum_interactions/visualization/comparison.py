@@ -116,12 +116,14 @@ def plot_comparison(
             _draw(ax, axis_of(imap, side), values, top, style, upsampling)
             phrase = name_of_selection(chosen[column], text)
             if not as_grid:
-                set_title(ax, name if chosen[0] is None else f"{name}: {phrase}", fontsize=8)
+                set_title(ax, name, fontsize=8)
                 continue
             if row == 0:
                 set_title(ax, phrase, fontsize=8)
             if column == 0:
                 _wrap_beside(ax, name)
+    if axes is None and not as_grid and chosen[0] is not None:
+        set_legible(figure.suptitle("", fontsize=9), name_of_selection(chosen[0], text))
     found = np.array(places, dtype=object)
     return figure, found.reshape(len(maps), len(chosen)) if as_grid else found
 

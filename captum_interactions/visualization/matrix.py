@@ -16,7 +16,7 @@ from captum_interactions.visualization.lettering import (
     shorten,
     size_of,
 )
-from captum_interactions.visualization.palette import COLOURS, limit_of
+from captum_interactions.visualization.palette import COLOURS, limit_of, mark_scale
 from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def plot_matrix(
         values, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
     )
     bar = figure_of(ax).colorbar(image, ax=ax, fraction=0.05, pad=0.03)
-    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
-    bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(labelsize=8, length=2, pad=2)
+    mark_scale(bar, limit, size_of(ax)[1])
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
     if title is None:

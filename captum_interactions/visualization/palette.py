@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
 
 COLOURS = "RdBu_r"
 """Diverging and safe for colour-blind readers: red is a match, blue a clash, white neither."""
@@ -66,13 +67,18 @@ def sign_colour(value: float) -> str:
 
 def add_colorbar(ax: Axes, limit: float, aspect: float = 1.0) -> None:
     """Draw the scale at the right of axes whose height is ``aspect`` times their width."""
-    from captum_interactions.visualization.lettering import figure_of
+    from captum_interactions.visualization.lettering import figure_of, size_of
 
     beside = ax.inset_axes((1.0 + 0.03 * aspect, 0.0, 0.045 * aspect, 1.0))
-    bar = figure_of(ax).colorbar(scale(limit), cax=beside)
+    mark_scale(figure_of(ax).colorbar(scale(limit), cax=beside), limit, size_of(ax)[1])
+
+
+def mark_scale(bar: Colorbar, limit: float, height: float) -> None:
+    """Write the ends of a scale, and zero where its height in inches leaves room."""
     bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(labelsize=8, length=2, pad=2)
-    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    bar.ax.tick_params(labelsize=8 if height > 0.5 else 6, length=2, pad=2)
+    ticks = [-limit, 0.0, limit] if height > 0.4 else [-limit, limit]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
 
 
 def ink(background: Colour) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captum_interactions.visualization.lettering import figure_of
-from captum_interactions.visualization.palette import scale
+from captum_interactions.visualization.palette import mark_scale, scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +58,7 @@ def panels(
 def shared_colorbar(figure: Figure, places: Sequence[Axes], limit: float) -> None:
     """One scale at the right of all panels, or no higher than one panel can use."""
     bar = figure.colorbar(scale(limit), ax=list(places), fraction=0.05, pad=0.02, aspect=25)
-    bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(labelsize=8, length=2, pad=2)
-    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    mark_scale(bar, limit, float(figure.get_size_inches()[1]) - 0.4)
 
 
 def name_of_selection(selection: Any, text: str = "") -> str:

@@ -107,9 +107,10 @@ def plot_words(
         from matplotlib import pyplot as plt
 
         width = 6.0
-        height = height_of(words, width - 1.0) + 0.1
-        figure = plt.figure(figsize=(width, height + 0.4))
-        ax = figure.add_axes((0.1 / width, 0.05, 1 - 1.0 / width, height / (height + 0.4)))
+        height = max(height_of(words, width - 1.0) + 0.1, 0.5)
+        total = height + 0.45
+        figure = plt.figure(figsize=(width, total))
+        ax = figure.add_axes((0.1 / width, 0.1 / total, 1 - 1.0 / width, height / total))
     figure = draw_words(ax, words)
     width, height = size_of(ax)
     add_colorbar(ax, limit, min(height / width, 0.25) * 1.2)
