@@ -117,6 +117,21 @@ def _family(character: str, families: tuple[str, ...]) -> str | None:
     for font in upright:
         if ord(character) in _charmap(font.fname):
             return font.name
+    return _newly_installed(character)
+
+
+def _newly_installed(character: str) -> str | None:
+    """A family that came to the system after matplotlib had listed its fonts."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    listed = {font.fname for font in fontManager.ttflist}
+    for path in sorted(findSystemFonts(), key=lambda path: ("Sans" not in path, path)):
+        hidden = ("Bold", "Italic", "Oblique", "Color", "Symbols")
+        if path in listed or any(part in path for part in hidden):
+            continue
+        if ord(character) in _charmap(path):
+            fontManager.addfont(path)
+            return next(font.name for font in fontManager.ttflist if font.fname == path)
     return None
 
 
