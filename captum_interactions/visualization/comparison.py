@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
-from captum_interactions.visualization.lettering import set_legible, set_title
+from captum_interactions.visualization.lettering import set_legible, set_title, size_of
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.panels import name_of_selection, panels
 from captum_interactions.visualization.picture import (
@@ -107,6 +107,7 @@ def plot_comparison(
     figure, places = panels(n, len(chosen) if as_grid else columns, width, aspect, axes)
 
     panel = iter(places)
+    room = size_of(places[0])[0]  # once: a layout takes a while
     for row, (name, imap) in enumerate(maps.items()):
         drawn = [values_of(imap, side, selection) for selection in chosen]
         weights = [None if v is None else _shown(axis_of(imap, side), v) for v in drawn]
@@ -116,10 +117,10 @@ def plot_comparison(
             _draw(ax, axis_of(imap, side), values, top, style, upsampling)
             phrase = name_of_selection(chosen[column], text)
             if not as_grid:
-                set_title(ax, name, fontsize=8)
+                set_title(ax, name, fontsize=8, width=room)
                 continue
             if row == 0:
-                set_title(ax, phrase, fontsize=8)
+                set_title(ax, phrase, fontsize=8, width=room)
             if column == 0:
                 _wrap_beside(ax, name)
     if axes is None and not as_grid and chosen[0] is not None:

@@ -47,7 +47,7 @@ def plot_connections(
     Input a is at the left, b at the right: images as they are, texts as columns of words, sounds as
     cells of seconds (across) and frequency (upwards). Red lines are matches, blue and dashed ones
     clashes; the stronger, the thicker. Fewer lines than asked for are drawn where fewer pairs of
-    that sign are not zero.
+    that sign are not zero. Where a long text has no room, only its words with a line are written.
 
     Args:
         imap (InteractionMap): An explanation of inputs of any kind.
@@ -144,7 +144,10 @@ class _Side:
     def _draw_words(
         self, ax: Axes, columns: tuple[float, float], height: float, used: set[int], at_left: bool
     ) -> tuple[list[tuple[float, float]], float]:
-        n = max(len(self.labels), 1)
+        shown = list(range(len(self.labels)))
+        if len(shown) * _SMALLEST * 1.25 > height * 72:  # no room for words without a line
+            shown = sorted(used)
+        n = max(len(shown), 1)
         pitch = min(height / n, 0.3)
         fontsize = min(max(pitch * 72 / 1.25, _SMALLEST), _LARGEST)
         top = height / 2 + pitch * n / 2
@@ -152,12 +155,12 @@ class _Side:
         texts = []
         widest = 0.0
         room = columns[1] - columns[0] - 0.1
-        for index, label in enumerate(self.labels):
+        for row, index in enumerate(shown):
             text = ax.text(
-                0, top - (index + 0.5) * pitch, "", va="center", ha="right" if at_left else "left",
+                0, top - (row + 0.5) * pitch, "", va="center", ha="right" if at_left else "left",
                 fontsize=fontsize, color="black" if index in used else "#8a8a8a", zorder=5,
             )  # fmt: skip
-            set_legible(text, shorten(label, _LETTERS))
+            set_legible(text, shorten(self.labels[index], _LETTERS))
             if text.get_text():
                 widest = max(widest, text.get_window_extent(renderer).width / dpi)
             texts.append(text)
@@ -165,10 +168,10 @@ class _Side:
             fontsize = max(fontsize * room / widest, 3.0)
             widest = room
         x = columns[0] + widest if at_left else columns[1] - widest
-        points = []
-        for text in texts:
+        points = [(x, height / 2)] * len(self.labels)
+        for index, text in zip(shown, texts, strict=True):
             text.set(x=x, fontsize=fontsize)
-            points.append((x, float(text.get_position()[1])))
+            points[index] = (x, float(text.get_position()[1]))
         return points, x + 0.05 if at_left else x - 0.05
 
     def _draw_picture(

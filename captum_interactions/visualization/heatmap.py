@@ -114,7 +114,7 @@ def plot_heatmap(
     draw_heat(ax, picture, heat, limit, style, upsampling, mask)
     outline(ax, region)
     if colorbar:
-        add_colorbar(ax, limit, min(picture.aspect, 6.0) / n_pictures)
+        add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
     set_title(ax, title or "")
     return figure_of(ax), ax
 

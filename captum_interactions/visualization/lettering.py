@@ -56,7 +56,7 @@ def set_title(ax: Axes, title: str, fontsize: float = 9.0, width: float | None =
         width (float, optional): Inches to fill. Default: those of the axes
     """
     label = ax.set_title("", fontsize=fontsize)
-    inches = size_of(ax)[0] if width is None else width
+    inches = size_of(ax)[0] if width is None and title else width or 1.0
     letters = max(int(inches * 72 / (fontsize * _LETTER)), 8)
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in title)
     letters = max(int(letters * len(title) / (len(title) + 0.8 * wide)), 4) if title else letters

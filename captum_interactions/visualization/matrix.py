@@ -85,13 +85,14 @@ def plot_matrix(
         values, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
     )
     bar = figure_of(ax).colorbar(image, ax=ax, fraction=0.05, pad=0.03)
-    mark_scale(bar, limit, size_of(ax)[1])
+    width, height = size_of(ax)
+    mark_scale(bar, limit, height)
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
     if title is None:
         title = f"shown {values.sum():+.3f}"
         title = f"score {source.score:.3f}, {title}" if is_second_order(source) else ""
-    set_title(ax, title, width=max(size_of(ax)[0], 2.0))
+    set_title(ax, title, width=max(width, 2.0))
     width, height = size_of(ax)
     _label(ax, "y", rows, row_length, height)
     _label(ax, "x", columns, column_length, width)

@@ -87,7 +87,7 @@ def plot_interactions(
     limit = limit_of(heat)
     draw_heat(ax, picture, heat, limit, style, upsampling)
     n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
-    add_colorbar(ax, limit, min(picture.aspect, 6.0) / n_pictures)
+    add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
     outline(ax, a)
     set_title(ax, _title(imap, b, a, heat))
     draw_words(below, words)

@@ -9,7 +9,7 @@ import numpy as np
 
 from captum_interactions.encoders.axes import TextAxis
 from captum_interactions.visualization.heatmap import heat_of
-from captum_interactions.visualization.lettering import set_title
+from captum_interactions.visualization.lettering import set_title, size_of
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.panels import name_of_selection, panels, shared_colorbar
 from captum_interactions.visualization.picture import Style, Upsampling, check_style, draw_heat
@@ -76,11 +76,12 @@ def plot_phrase_grid(
     if columns is None:
         columns = min(len(chosen), max(int(width / (1.15 * wide)), 1))
     figure, places = panels(len(chosen), columns, width, picture.aspect / wide, axes)
+    room = size_of(places[0])[0]  # once: a layout takes a while
     for ax, (name, _), (_, heat) in zip(places, chosen, drawn, strict=True):
         draw_heat(ax, picture, heat, limit, style, upsampling)
         ax.set_ylabel("")
         if picture.is_sound:
             ax.set_xticks([])
-        set_title(ax, f"{name}  {heat.sum():+.2f}", fontsize=8)
+        set_title(ax, f"{name}  {heat.sum():+.2f}", fontsize=8, width=room)
     shared_colorbar(figure, places, limit)
     return figure, np.array(places, dtype=object)
