@@ -78,17 +78,21 @@ class FirstOrderMap:
             f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
         )
 
-    def plot(self, b: Any = None, a: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    def plot(
+        self, b: Any = None, a: Any = None, ax: Axes | None = None, **options: Any
+    ) -> tuple[Figure, Axes]:
         """Draw an image with its heat map and the caption's words, as an interaction map is.
 
         Args:
             b: A phrase to frame in the caption.
             a: A region to outline in the image.
             ax (Axes, optional): Where to draw. Default: a new figure
+            options: Options of :func:`~captum_interactions.visualization.plot_interactions`
+                (``style``, ``upsampling``).
         """
         from captum_interactions.visualization import plot_interactions
 
-        return plot_interactions(self, b=b, a=a, ax=ax)
+        return plot_interactions(self, b=b, a=a, ax=ax, **options)
 
     def __repr__(self) -> str:
         sides = []

@@ -147,13 +147,20 @@ class InteractionMap:
 
     # Views and files.
 
-    def plot(self, b: Any = None, a: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    def plot(
+        self, b: Any = None, a: Any = None, ax: Axes | None = None, **options: Any
+    ) -> tuple[Figure, Axes]:
         """Draw an image with its heat map and the caption's words; any other pair as a matrix.
+
+        Other figures are functions of :mod:`captum_interactions.visualization`.
 
         Args:
             b: A selection of the text: the heat map shows where it matched and clashed.
             a: A selection of the image: the words show what matched and clashed there.
             ax (Axes, optional): Where to draw. Default: a new figure
+            options: Options of :func:`~captum_interactions.visualization.plot_interactions`
+                (``style``, ``upsampling``), or of
+                :func:`~captum_interactions.visualization.plot_matrix` (``by``, ``limit``).
 
         Returns:
             tuple: figure and axes; nothing is shown.
@@ -165,8 +172,8 @@ class InteractionMap:
 
         is_image_text = isinstance(self.axis_a, ImageAxis) and isinstance(self.axis_b, TextAxis)
         if not is_image_text and a is None and b is None:
-            return plot_matrix(self, ax=ax)
-        return plot_interactions(self, b=b, a=a, ax=ax)
+            return plot_matrix(self, ax=ax, **options)
+        return plot_interactions(self, b=b, a=a, ax=ax, **options)
 
     def to_numpy(self) -> NDArray[np.float32]:
         """The interactions as an array, shape (Ta, Tb)."""

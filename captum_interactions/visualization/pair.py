@@ -8,7 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.encoders.axes import ImageAxis, TextAxis
-from captum_interactions.visualization.words import StyledWord, draw_words
+from captum_interactions.visualization.lettering import figure_of, set_title
+from captum_interactions.visualization.palette import add_colorbar, limit_of
+from captum_interactions.visualization.picture import (
+    Picture,
+    Style,
+    Upsampling,
+    check_style,
+    draw_heat,
+    outline,
+    picture_of,
+)
+from captum_interactions.visualization.sides import is_second_order, values_of
+from captum_interactions.visualization.words import (
+    StyledWord,
+    draw_words,
+    height_of,
+    style_words,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,12 +35,15 @@ if TYPE_CHECKING:
     from captum_interactions.first_order_map import FirstOrderMap
     from captum_interactions.interaction_map import InteractionMap
 
-COLOURS = "RdBu_r"
-"""Diverging and safe for colour-blind readers: red is a match, blue a clash."""
-
 
 def plot_interactions(
-    imap: InteractionMap | FirstOrderMap, b: Any = None, a: Any = None, ax: Axes | None = None
+    imap: InteractionMap | FirstOrderMap,
+    b: Any = None,
+    a: Any = None,
+    ax: Axes | None = None,
+    *,
+    style: Style = "overlay",
+    upsampling: Upsampling = "nearest",
 ) -> tuple[Figure, Axes]:
     """Draw an image–text pair: where the image, and which words, matched or clashed.
 
@@ -35,13 +56,16 @@ def plot_interactions(
         b: A selection of the text. Default: None, the whole caption
         a: A selection of the image. Default: None, the whole image
         ax (Axes, optional): Where the image is drawn; the caption comes below it. Default: a new
-            figure of a size that fits
+            figure of a size that fits, with the image itself at the left
+        style (str): How the heat map is drawn, see :func:`plot_heatmap`. Default: ``"overlay"``
+        upsampling (str): ``"nearest"`` or ``"smooth"``. Default: ``"nearest"``
 
     Returns:
         tuple: figure and axes of the image. Nothing is shown.
 
     Raises:
         TypeError: If the first input is not an image or the second not a text.
+        ValueError: If a style is unknown.
     """
     image, text = imap.axis_a, imap.axis_b
     if not isinstance(image, ImageAxis) or not isinstance(text, TextAxis):
@@ -49,36 +73,37 @@ def plot_interactions(
             "plot_interactions draws an image as input a and a text as input b, but the axes are "
             f"{type(image).__name__} and {type(text).__name__}"
         )
+    check_style(style, upsampling)
     heat = imap.heatmap(b)
-    words = _style(imap, text, b, a)
+    values = values_of(imap, "b", a)
+    weights = weights_of(text, np.zeros(len(text)) if values is None else values)
+    words = style_words(text, weights, limit_of(weights), b)
+    picture = picture_of(image)
 
     if ax is None:
-        ax, below = _new_axes(image, words)
+        ax, below = _new_axes(picture, words, style)
     else:
         below = ax.inset_axes((0.0, -0.32, 1.0, 0.28))
-    _draw_heat(ax, image, heat)
-    _outline(ax, a)
-    ax.set_title(_title(imap, b, a, heat), fontsize=10)
+    limit = limit_of(heat)
+    draw_heat(ax, picture, heat, limit, style, upsampling)
+    n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
+    add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
+    outline(ax, a)
+    set_title(ax, _title(imap, b, a, heat))
     draw_words(below, words)
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure, ax
+    return figure_of(ax), ax
 
 
-def _new_axes(image: ImageAxis, words: list[StyledWord]) -> tuple[Axes, Axes]:
+def _new_axes(picture: Picture, words: list[StyledWord], style: Style) -> tuple[Axes, Axes]:
     """A figure with the image itself at the left; returns axes for heat map and caption."""
     from matplotlib import pyplot as plt
 
-    height, width = image.frame.original
-    picture = (3.0, 3.0 * min(max(height / width, 0.4), 1.6))
-    margin, bar, title = 0.12, 0.95, 0.32
-    n_pictures = 1 if image.image is None else 2
-    total_width = n_pictures * (picture[0] + margin) + margin + bar
-    letters = (total_width - 2 * margin) * 9.0  # about nine letters an inch at 11 points
-    n_lines = 1 + int(sum(len(word.text) + 2 for word in words) / letters)
-    caption = 0.32 * n_lines + margin
-    total_height = picture[1] + title + caption
-
+    size = (3.0, 3.0 * min(max(picture.aspect, 0.4), 1.6))
+    margin, bar, title = 0.12, 0.95, 0.42
+    n_pictures = 1 if picture.image is None else 2
+    total_width = n_pictures * (size[0] + margin) + margin + bar
+    caption = height_of(words, total_width - 2 * margin) + 2 * margin
+    total_height = size[1] + title + caption
     figure = plt.figure(figsize=(total_width, total_height))
 
     def add(x: float, y: float, w: float, h: float) -> Axes:
@@ -86,85 +111,22 @@ def _new_axes(image: ImageAxis, words: list[StyledWord]) -> tuple[Axes, Axes]:
             (x / total_width, y / total_height, w / total_width, h / total_height)
         )
 
-    if image.image is not None:
-        original = add(margin, caption, *picture)
-        original.imshow(image.image)
-        original.set_title("image", fontsize=10)
+    below = add(margin, margin / 2, total_width - 2 * margin, caption - margin)
+    if style == "side_by_side":  # the image shares the axes of the heat map
+        return add(margin, caption, n_pictures * size[0] + margin, size[1]), below
+    if picture.image is not None:
+        original = add(margin, caption, *size)
+        original.imshow(picture.image)
+        set_title(original, "image")
         original.set_xticks([])
         original.set_yticks([])
-    ax = add(margin + (n_pictures - 1) * (picture[0] + margin), caption, *picture)
-    below = add(margin, margin / 2, total_width - 2 * margin, caption - margin)
-    return ax, below
-
-
-def _draw_heat(ax: Axes, image: ImageAxis, heat: NDArray[np.float32]) -> None:
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    height, width = image.frame.original
-    limit = float(np.abs(heat).max()) or 1.0
-    if image.image is not None:
-        # Pale grey, so that colours speak of attribution alone.
-        grey = np.asarray(image.image.convert("L")) * 0.5 + 127.5
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    colours = ScalarMappable(Normalize(-limit, limit), colormaps[COLOURS])
-    opacity = 0.9 * np.sqrt(np.abs(heat) / limit)
-    ax.imshow(colours.to_rgba(heat, alpha=opacity), extent=image.extent(), interpolation="nearest")
-    ax.set_xlim(0, width)
-    ax.set_ylim(height, 0)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    beside = ax.inset_axes((1.03, 0.0, 0.04, 1.0))
-    figure = ax.get_figure()
-    assert figure is not None
-    bar = figure.colorbar(colours, cax=beside)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
-
-
-def _outline(ax: Axes, selection: Any) -> None:
-    """Draw a selected box or mask on the image."""
-    if isinstance(selection, np.ndarray) and selection.ndim == 2:
-        ax.contour(selection.astype(float), levels=[0.5], colors="black", linewidths=1.5)
-    elif isinstance(selection, tuple) and len(selection) == 4:
-        from matplotlib.patches import Rectangle
-
-        x0, y0, x1, y1 = selection
-        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, lw=1.8, ec="black"))
-
-
-def _style(
-    imap: InteractionMap | FirstOrderMap, text: TextAxis, b: Any, a: Any
-) -> list[StyledWord]:
-    """Words coloured by the selected region; those of the selected phrase are framed."""
-    from matplotlib import colormaps
-
-    if getattr(imap, "attributions_b", 0) is None:  # a first-order method without a map of texts
-        weights = np.zeros(len(text.words))
-    else:
-        weights = np.array([weight for _, weight in imap.word_weights(a)])
-    chosen = text.select(b) if b is not None else np.zeros(len(text))
-    limit = float(np.abs(weights).max(initial=0.0)) or 1.0
-    styled: list[StyledWord] = []
-    end = 0
-    words = text.words or ()
-    for word, weight in zip(words, weights, strict=False):
-        red, green, blue, _ = colormaps[COLOURS](0.5 + 0.5 * weight / limit)
-        styled.append(
-            StyledWord(
-                word.text,
-                background=(red, green, blue, 0.85),
-                framed=bool(chosen[list(word.tokens)].any()),
-                glued=word.span[0] == end and bool(styled),
-            )
-        )
-        end = word.span[1]
-    return styled
+        for spine in original.spines.values():
+            spine.set_linewidth(0.5)
+    return add(margin + (n_pictures - 1) * (size[0] + margin), caption, *size), below
 
 
 def _title(imap: InteractionMap | FirstOrderMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
-    if not hasattr(imap, "between"):
+    if not is_second_order(imap):
         return f"{imap.settings.get('attribution', 'first order')}, score {imap.score:.3f}"
     if b is None and a is None:
         return f"score {imap.score:.3f}, interactions of patches {heat.sum():+.3f}"

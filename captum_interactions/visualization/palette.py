@@ -1,0 +1,88 @@
+"""Colours of attributions: one palette and one symmetric scale for every figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
+
+COLOURS = "RdBu_r"
+"""Diverging and safe for colour-blind readers: red is a match, blue a clash, white neither."""
+POSITIVE, NEGATIVE, NEUTRAL = "#b2182b", "#2166ac", "#5f5f5f"
+"""Lines, bars and letters: the ends of the palette, and a grey for what has no sign."""
+
+Colour = tuple[float, float, float, float]
+
+
+def limit_of(*values: Any, limit: float | None = None) -> float:
+    """The end of a symmetric scale that holds all values.
+
+    Args:
+        values (array-like): What will be drawn; entries that are not finite count for nothing.
+        limit (float, optional): A limit to use instead, as for panels that share a scale.
+
+    Returns:
+        float: greater than 0; 1.0 if all values are zero.
+
+    Raises:
+        ValueError: If ``limit`` is not a positive number.
+    """
+    if limit is not None:
+        if not (np.isfinite(limit) and limit > 0):
+            raise ValueError(f"the limit of a scale must be a positive number, but got {limit!r}")
+        return float(limit)
+    largest = 0.0
+    for array in values:
+        numbers = np.abs(np.asarray(array, np.float64))
+        largest = max(largest, float(numbers[np.isfinite(numbers)].max(initial=0.0)))
+    return largest or 1.0
+
+
+def scale(limit: float) -> ScalarMappable:
+    """Colours of values between ``-limit`` and ``limit``."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(-limit, limit), colormaps[COLOURS])
+
+
+def colour(value: float, limit: float, opacity: float = 1.0) -> Colour:
+    """The colour (red, green, blue, opacity) of one value."""
+    from matplotlib import colormaps
+
+    red, green, blue, _ = colormaps[COLOURS](0.5 + 0.5 * value / limit)
+    return float(red), float(green), float(blue), opacity
+
+
+def sign_colour(value: float) -> str:
+    """Red for a match, blue for a clash, grey for zero."""
+    return POSITIVE if value > 0 else NEGATIVE if value < 0 else NEUTRAL
+
+
+def add_colorbar(ax: Axes, limit: float, aspect: float = 1.0) -> None:
+    """Draw the scale at the right of axes whose height is ``aspect`` times their width."""
+    from captum_interactions.visualization.lettering import figure_of, size_of
+
+    beside = ax.inset_axes((1.0 + 0.03 * aspect, 0.0, 0.045 * aspect, 1.0))
+    mark_scale(figure_of(ax).colorbar(scale(limit), cax=beside), limit, size_of(ax)[1])
+
+
+def mark_scale(bar: Colorbar, limit: float, height: float) -> None:
+    """Write the ends of a scale, and zero where its height in inches leaves room."""
+    bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(labelsize=8 if height > 0.5 else 6, length=2, pad=2)
+    ticks = [-limit, 0.0, limit] if height > 0.4 else [-limit, limit]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+
+
+def ink(background: Colour) -> str:
+    """Black or white, whichever reads better on the background over white paper."""
+    red, green, blue, alpha = background
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "black" if alpha * luminance + 1.0 - alpha > 0.45 else "white"
