@@ -167,24 +167,19 @@ def as_maps(entry: Map | Sequence[Map] | Mapping[str, Map]) -> dict[str, Map]:
         TypeError: If something is no map.
         ValueError: If there is none.
     """
-    if isinstance(entry, (InteractionMap, FirstOrderMap)):
-        named: dict[str, Map] = {method_name(entry): entry}
-    elif isinstance(entry, Mapping):
-        named = {str(name): imap for name, imap in entry.items()}
-    elif isinstance(entry, Sequence) and not isinstance(entry, str):
-        wrong = [e for e in entry if not isinstance(e, (InteractionMap, FirstOrderMap))]
-        named = dict(zip(unique_names(entry), entry, strict=True)) if not wrong else {"": wrong[0]}
-    else:
-        named = {"": entry}
-    if not named:
-        raise ValueError("a pair needs at least one map, but got none")
-    for imap in named.values():
+    many = isinstance(entry, (Sequence, Mapping)) and not isinstance(entry, str)
+    maps: Any = entry if many else [entry]
+    values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+    for imap in values:
         if not isinstance(imap, (InteractionMap, FirstOrderMap)):
             raise TypeError(
                 "a report takes InteractionMaps and FirstOrderMaps, several of one pair as a list "
                 f"or as a mapping from names, but got {type(imap).__name__}"
             )
-    return named
+    if not values:
+        raise ValueError("a pair needs at least one map, but got none")
+    names = map(str, maps) if isinstance(maps, Mapping) else unique_names(values)
+    return dict(zip(names, values, strict=True))
 
 
 def _sides(imap: Map) -> list[tuple[str, TokenAxis]]:

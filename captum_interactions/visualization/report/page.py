@@ -84,8 +84,8 @@ def report_html(
     pictures = Pictures()
     is_single = len(pairs) == 1
     cards = [
-        card(pair, "" if is_single else str(label), -1 if is_single else number, pictures)
-        for number, (pair, label) in enumerate(zip(pairs, labels, strict=True))
+        card(pair, "" if is_single else str(label), pictures, is_open=is_single)
+        for pair, label in zip(pairs, labels, strict=True)
     ]
     data = {
         "colours": {"match": MATCH, "clash": CLASH, "opacity": OPACITY, "gamma": GAMMA},

@@ -100,6 +100,13 @@
     return (value < 0 ? "−" : "+") + text.replace("e-", "e−").replace("e+", "e");
   }
 
+  // With as many decimals as give the largest of its neighbours three digits.
+  function brief(value, limit) {
+    const decimals = Math.max(0, Math.min(8, 2 - Math.floor(Math.log10(limit))));
+    const text = Math.abs(value).toFixed(decimals);
+    return (Number(text) === 0 ? "" : value < 0 ? "−" : "+") + text;
+  }
+
   // Names of what is selected.
 
   function cellName(axis, cell) {
@@ -283,7 +290,7 @@
         const units = values && byUnit(axis, values), limit = (values && largest(units)) || 1;
         words.forEach((word, i) => {
           colourWord(word, values ? units[i] : 0, limit);
-          word.lastChild.textContent = values ? signed(units[i], 2) : "";
+          word.lastChild.textContent = values ? brief(units[i], limit) : "";
           if (values) word.title = signed(units[i], 4);
           word.setAttribute("aria-selected", isIn(i, state.chosen[side]));
           word.classList.toggle("chosen", isIn(i, state.chosen[side]));
@@ -438,8 +445,7 @@
     }
     const values = marginal(map, "a", selection.b);
     const value = total(values, weights(map.a, selection.a, values.length));
-    const lines = ["a", "b"].filter((side) => !selection[side] || !selection[OTHER[side]])
-      .filter((side) => !selection[side]).map((side) => spread(map, side, selection[OTHER[side]]));
+    const lines = ["a", "b"].filter((side) => !selection[side]).map((side) => spread(map, side, selection[OTHER[side]]));
     return { names: names.join(" × "), value: signed(value, 4), more: lines.join(" ") };
   }
 
@@ -481,8 +487,7 @@
     find(".reading .names").textContent = names;
     find(".reading .value").textContent = value;
     find(".reading .more").textContent = more;
-    const nothing = !state.chosen.a && !state.chosen.b;
-    find(".clear").disabled = nothing;
+    find(".clear").disabled = !state.chosen.a && !state.chosen.b;
     renderTiles();
   }
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TokenAxis
 from captum_interactions.first_order_map import FirstOrderMap
-from captum_interactions.interaction_map import InteractionMap
 from captum_interactions.visualization.report.data import (
     Map,
     grid_data,
@@ -31,27 +30,34 @@ def signed(value: float, digits: int = 3) -> str:
     return "0" if value == 0 else text.rstrip(".").replace("-", "−")
 
 
-def card(maps: Mapping[str, Map], label: str, number: int, pictures: Pictures) -> str:
+def fixed(value: float) -> str:
+    """A score, as people compare them: with three decimals."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def card(maps: Mapping[str, Map], label: str, pictures: Pictures, *, is_open: bool) -> str:
     """One pair: its inputs with the marginals of its first map, and the numbers of every map."""
     first = next(iter(maps.values()))
     names = side_names(first.axis_a, first.axis_b)
     sides = [
-        _side(first, axis, values, name, pictures)
+        _side(axis, values, name, pictures)
         for axis, values, name in zip(
             (first.axis_a, first.axis_b), _marginals(first), names, strict=True
         )
     ]
-    single = "" if number >= 0 else " open"
     numbers = "\n".join(
-        f'<div class="map" data-map="{index}">{_parts(imap, name, names)}{_pairs(imap, names)}</div>'
+        f'<div class="map" data-map="{index}">'
+        f"{_parts(imap, name, names)}{_pairs(imap, names)}</div>"
         for index, (name, imap) in enumerate(maps.items())
     )
+    opened = " open" if is_open else ""
     return (
         f'<li class="card" data-score="{first.score!r}">\n'
         f"<h2><span>{escape(label)}</span>"
-        f'<span class="score">score {first.score:.3f}</span></h2>\n'
+        f'<span class="score">score {fixed(first.score)}</span></h2>\n'
         f"{''.join(sides)}\n"
-        f'<details class="numbers"{single}><summary>Numbers</summary>\n{numbers}\n</details>\n</li>'
+        f'<details class="numbers"{opened}><summary>Numbers</summary>\n{numbers}\n</details>\n'
+        "</li>"
     )
 
 
@@ -61,16 +67,14 @@ def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
     return imap.marginal_a(), imap.marginal_b()
 
 
-def _side(
-    imap: Map, axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures
-) -> str:
+def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
         return _stage(axis, values, name, pictures)
     weights = [
         0.0 if values is None else float(values[list(unit.tokens)].sum()) for unit in axis.units
     ]
     limit = max(map(abs, weights), default=0.0) or 1.0
-    pieces = []
+    pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
         sign = "match" if weight > 0 else "clash" if weight < 0 else ""
         space = "" if word["glued"] or not pieces else " "
@@ -99,12 +103,11 @@ def _stage(
         )
         heat = f'<img class="heat" alt="" src="{heat_picture(grid)}" style="{position}">'
     about = f"The {name}, {rows} × {columns} parts: red where it matched, blue where it clashed"
-    shape = _shape(axis, width, height)
-    return f'<div class="stage" role="img" aria-label="{about}" style="{shape}">{picture}{heat}</div>'
-
-
-def _shape(axis: TokenAxis, width: float, height: float) -> str:
-    return f"aspect-ratio:{width}/{height}" if isinstance(axis, ImageAxis) else "aspect-ratio:2/1"
+    shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
+    return (
+        f'<div class="stage" role="img" aria-label="{about}" style="aspect-ratio:{shape}">'
+        f"{picture}{heat}</div>"
+    )
 
 
 def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
@@ -136,8 +139,7 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
             '<p class="note warning">The parts miss the score by more than a tenth: take more '
             "steps or a later layer.</p>"
         )
-    title = f"The score and its parts, {escape(name)}"
-    return f'<div class="facts"><table class="parts"><caption>{title}</caption>{"".join(rows)}</table>{note}</div>'
+    return _facts(f"The score and its parts, {name}", rows, note)
 
 
 def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -> str:
@@ -153,11 +155,13 @@ def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -
         for title, value in sums
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), reach, "", "sum"))
-    return (
-        f'<div class="facts"><table class="parts"><caption>The score, {escape(name)}</caption>'
-        f'{"".join(rows)}</table><p class="note">A first-order method: one value a part, whatever '
-        f"is selected in the other input.</p></div>"
-    )
+    note = "A first-order method: one value a part, whatever is selected in the other input."
+    return _facts(f"The score, {name}", rows, f'<p class="note">{note}</p>')
+
+
+def _facts(title: str, rows: list[str], note: str) -> str:
+    table = f'<table class="parts"><caption>{escape(title)}</caption>{"".join(rows)}</table>'
+    return f'<div class="facts">{table}{note}</div>'
 
 
 def _row(
@@ -173,7 +177,7 @@ def _row(
     left, width = (min(span) - low) * scale, abs(span[1] - span[0]) * scale
     bar = f'<i class="{colour}" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
     zero = f'<i class="zero" style="left:{-low * scale:.2f}%"></i>'
-    number = f"{value:.3f}".replace("-", "−") if kind else signed(value)
+    number = fixed(value) if kind else signed(value)
     return (
         f'<tr class="{kind}"><th scope="row">{escape(title)}</th>'
         f'<td><div class="track">{zero}{bar}</div></td><td class="number">{number}</td></tr>'
@@ -230,4 +234,5 @@ def _bar(value: float, limit: float) -> str:
 
 
 def _table(title: str, rows: list[str]) -> str:
-    return f'<div class="strongest"><table><caption>{escape(title)}</caption>{"".join(rows)}</table></div>'
+    table = f"<table><caption>{escape(title)}</caption>{''.join(rows)}</table>"
+    return f'<div class="strongest">{table}</div>'
