@@ -226,7 +226,7 @@
     let anchor = 0, drag = null;
     const at = (event) => words.indexOf(
       document.elementFromPoint(event.clientX, event.clientY)?.closest(".word"));
-    const choose = (selection) => { state.chosen[side] = selection; pass(side, null); };
+    const choose = (selection) => { state.chosen[side] = selection; pass(side, null, true); };
 
     list.addEventListener("pointerdown", (event) => {
       const index = at(event);
@@ -341,7 +341,7 @@
       const isInside = column >= 0 && row >= 0 && column < columns && row < rows;
       return isInside ? row * columns + column : -1;
     };
-    const choose = (selection) => { state.chosen[side] = selection; pass(side, null); };
+    const choose = (selection) => { state.chosen[side] = selection; pass(side, null, true); };
     const passCell = (cell) => pass(side, cell < 0 ? null : cellBox(axis, cell));
 
     let start = null;
@@ -473,7 +473,8 @@
     }, 200);
   }
 
-  function pass(side, selection) {
+  function pass(side, selection, always = false) {
+    if (!always && String(selection) === String(state.passing[side])) return;
     state.passing[side] = selection;
     render();
   }
