@@ -137,8 +137,8 @@ def test_without_scripts_the_parts_and_the_strongest_pairs_are_there():
 
 
 def test_a_delta_that_matters_is_called_so():
-    assert "take more" not in picture_and_text("red").to_html()
-    assert "take more" in picture_and_text("red", delta=-5.0).to_html()
+    assert "more than a tenth" not in picture_and_text("red").to_html()
+    assert "more than a tenth" in picture_and_text("red", delta=-5.0).to_html()
 
 
 def test_the_largest_usual_map_of_a_noisy_photograph_stays_below_one_megabyte():

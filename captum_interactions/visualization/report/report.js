@@ -212,7 +212,7 @@
     list.setAttribute("aria-label", `Words of the ${axis.name}`);
     list.dir = "auto";
     const words = axis.words.map((word, index) => {
-      const item = make("span", word.glued ? "word glued" : "word");
+      const item = make("span", "word");
       item.setAttribute("role", "option");
       item.tabIndex = index === 0 ? 0 : -1;
       item.append(make("span", "text", word.text), make("span", "number"));
@@ -445,8 +445,18 @@
     }
     const values = marginal(map, "a", selection.b);
     const value = total(values, weights(map.a, selection.a, values.length));
-    const lines = ["a", "b"].filter((side) => !selection[side]).map((side) => spread(map, side, selection[OTHER[side]]));
+    const lines = selection.a && selection.b
+      ? ["a", "b"].map((side) => alone(map, side, selection[side]))
+      : ["a", "b"].filter((side) => !selection[side])
+        .map((side) => spread(map, side, selection[OTHER[side]]));
     return { names: names.join(" × "), value: signed(value, 4), more: lines.join(" ") };
+  }
+
+  // What a selection is worth with all of the other input.
+  function alone(map, side, selection) {
+    const value = total(marginal(map, OTHER[side], selection));
+    return `${describe(map[side], selection)} with all of the ${map[OTHER[side]].name}: `
+      + `${signed(value)}.`;
   }
 
   // How a selection is spread over the parts of the other input.

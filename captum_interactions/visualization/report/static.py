@@ -121,7 +121,7 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
         (f"{a} alone", float(imap.main_effects_a.sum()), ""),
         (f"{b} alone", float(imap.main_effects_b.sum()), ""),
         ("interactions", interactions, "match" if interactions >= 0 else "clash"),
-        ("error of quadrature", -imap.convergence_delta, ""),
+        ("missed by the parts", -imap.convergence_delta, ""),
     ]
     ends = np.cumsum([0.0, *(value for _, value, _ in terms)])
     low, high = min(0.0, *ends), max(0.0, *ends)
@@ -136,8 +136,8 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
     )
     if abs(imap.convergence_delta) > 0.1 * max(abs(imap.score), abs(interactions)):
         note += (
-            '<p class="note warning">The parts miss the score by more than a tenth: take more '
-            "steps or a later layer.</p>"
+            '<p class="note warning">The parts miss the score by more than a tenth: too few '
+            "steps, or a method whose parts need not add up.</p>"
         )
     return _facts(f"The score and its parts, {name}", rows, note)
 
