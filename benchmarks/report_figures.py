@@ -1,4 +1,4 @@
-"""Pages about scenes of the bundled model, and pictures of them, for the documents.
+"""Pictures of pages about scenes of the bundled model, for the documents.
 
     python -m benchmarks.report_figures docs/_static/report
 
@@ -11,6 +11,7 @@ import argparse
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
@@ -30,8 +31,14 @@ def main() -> None:
     """Write the pages, open them, and take their pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder.absolute()
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as pages:
+        _write_pages(Path(pages))
+        _take_pictures(Path(pages), folder)
+
+
+def _write_pages(folder: Path) -> None:
 
     wrapper, scenes = load_demo()
     scene, captions = scenes[0], [scene.caption for scene in scenes[:8]]
@@ -44,6 +51,8 @@ def main() -> None:
     maps = [explain(wrapper, scene.image, caption) for caption in captions]
     save_report(folder / "sheet.html", maps, title="One image, eight captions")
 
+
+def _take_pictures(pages: Path, folder: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
@@ -55,7 +64,7 @@ def main() -> None:
         ]
         for page_name, name, size, act in views:
             page = browser.new_page(viewport=size)
-            page.goto((folder / f"{page_name}.html").as_uri())
+            page.goto((pages / f"{page_name}.html").as_uri())
             act(page)
             path = folder / f"{name}.png"
             page.screenshot(path=path)
@@ -63,7 +72,6 @@ def main() -> None:
                 picture.convert("RGB").quantize(256, kmeans=3).save(path, optimize=True)
             print(path, path.stat().st_size)
         browser.close()
-    (folder / "sheet.html").unlink()
 
 
 def _explore(page: Page) -> None:

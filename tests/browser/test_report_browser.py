@@ -139,6 +139,9 @@ def test_a_box_lights_up_its_words(imap, show):
     assert_words(page, imap.word_weights(box))
     assert_heat(page, imap.heatmap("red"))
     assert value(page) == pytest.approx(imap.between(box, "red"), rel=6e-4)
+    more = re.findall(r": ([+−][\d.]+)\.", page.locator(".reading .more").inner_text())
+    expected = [imap.between(b="red"), imap.between(a=box)]
+    assert [number(text) for text in more] == pytest.approx(expected, rel=6e-3)
     page.locator(".clear").click()
     assert_words(page, imap.word_weights())
 

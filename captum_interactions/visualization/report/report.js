@@ -446,10 +446,11 @@
     const values = marginal(map, "a", selection.b);
     const value = total(values, weights(map.a, selection.a, values.length));
     const lines = selection.a && selection.b
-      ? ["a", "b"].map((side) => alone(map, side, selection[side]))
+      ? ["b", "a"].map((side) => alone(map, side, selection[side]))
       : ["a", "b"].filter((side) => !selection[side])
         .map((side) => spread(map, side, selection[OTHER[side]]));
-    return { names: names.join(" × "), value: signed(value, 4), more: lines.join(" ") };
+    const sentences = lines.map((line) => line.charAt(0).toUpperCase() + line.slice(1));
+    return { names: names.join(" × "), value: signed(value, 4), more: sentences.join(" ") };
   }
 
   // What a selection is worth with all of the other input.
