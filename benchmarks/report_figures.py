@@ -20,11 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 from captum_interactions import explain, load_demo
 from captum_interactions.visualization.report import save_report
 
-OTHERS: dict[str, dict[str, Any]] = {
-    "banzhaf_interactions": {"n_samples": 512},
-    "integrated_gradients": {},
-    "occlusion": {},
-}
+OTHERS = ("integrated_gradients", "occlusion", "grad_cam")
 
 
 def main() -> None:
@@ -39,14 +35,10 @@ def main() -> None:
 
 
 def _write_pages(folder: Path) -> None:
-
     wrapper, scenes = load_demo()
     scene, captions = scenes[0], [scene.caption for scene in scenes[:8]]
     imap = explain(wrapper, scene.image, scene.caption)
-    others = [
-        explain(wrapper, scene.image, scene.caption, name, **options)
-        for name, options in OTHERS.items()
-    ]
+    others = [explain(wrapper, scene.image, scene.caption, name) for name in OTHERS]
     imap.save_html(folder / "pair.html", others, b=scene.objects[0].phrase)
     maps = [explain(wrapper, scene.image, caption) for caption in captions]
     save_report(folder / "sheet.html", maps, title="One image, eight captions")

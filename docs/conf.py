@@ -109,8 +109,11 @@ def _write_pages_of_methods() -> None:
 
 def _write_interactive_page() -> None:
     """A pair to explore, by the page's present script."""
+    from transformers.utils import logging
+
     from captum_interactions import explain, load_demo
 
+    logging.disable_progress_bar()
     wrapper, (scene, *_) = load_demo()
     names = ("second_order_integrated_gradients", "integrated_gradients", "grad_cam")
     imap, *others = (explain(wrapper, scene.image, scene.caption, name) for name in names)
@@ -119,9 +122,8 @@ def _write_interactive_page() -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    if (
-        not path.exists() or path.read_text(encoding="utf-8") != text
-    ):  # a newer file would be read again
+    # A newer file would be read again.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
