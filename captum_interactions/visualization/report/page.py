@@ -98,7 +98,7 @@ def report_html(
             for pair, label, start in zip(pairs, labels, starts, strict=True)
         ],
     }
-    script = _file("report.js")
+    script = _script()
     return Template(_file("report.html")).substitute(
         policy=_policy(script),
         title=escape(title or _TITLE),
@@ -141,6 +141,12 @@ def notebook_html(imap: Map) -> str:
         f'<iframe title="Interaction map" srcdoc="{escape(report_html([imap]))}" '
         'style="width:100%;height:820px;border:0" loading="lazy"></iframe>'
     )
+
+
+def _script() -> str:
+    """All of the script in a scope of its own."""
+    parts = "\n".join(_file(name) for name in ("numbers.js", "panels.js", "report.js"))
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 
 def _policy(script: str) -> str:
