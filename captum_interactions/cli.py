@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--truncate", action="store_true", help="cut a caption that is too long")
     explain.add_argument(
         "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
-        help="where to write the picture (interactions.png); with the ending .safetensors, the map",
+        help="where to write the picture (interactions.png); with the ending .html, an interactive "
+        "page; with .safetensors, the map",
     )  # fmt: skip
     add_evaluate(commands)
     add_index_commands(commands)
@@ -85,9 +86,10 @@ def _layer(value: str) -> int | str:
 
 def _explain(options: argparse.Namespace) -> None:
     output: Path = options.output
-    if output.suffix.lower() not in (*PICTURES, ".safetensors"):
+    if output.suffix.lower() not in (*PICTURES, ".html", ".safetensors"):
         raise ValueError(
-            f"--output must end in {', '.join(PICTURES)} or .safetensors, but got {str(output)!r}"
+            f"--output must end in {', '.join(PICTURES)}, .html or .safetensors, but got "
+            f"{str(output)!r}"
         )
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"the folder of --output does not exist: {str(output.parent)!r}")
@@ -119,6 +121,8 @@ def _explain(options: argparse.Namespace) -> None:
     imap = explain(wrapper, first, caption, truncation=options.truncate, **choice)
     if output.suffix.lower() == ".safetensors":
         imap.save(output)
+    elif output.suffix.lower() == ".html":
+        imap.save_html(output, a=box, b=phrase)
     else:
         import matplotlib
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from captum_interactions.first_order_map import FirstOrderMap
 
 _FORMAT = "captum_interactions.InteractionMap/1"
 _TENSORS = ("interactions", "main_effects_a", "main_effects_b")
@@ -174,6 +177,56 @@ class InteractionMap:
         if not is_image_text and a is None and b is None:
             return plot_matrix(self, ax=ax, **options)
         return plot_interactions(self, b=b, a=a, ax=ax, **options)
+
+    def to_html(
+        self,
+        others: Sequence[InteractionMap | FirstOrderMap] = (),
+        *,
+        title: str | None = None,
+        a: Any = None,
+        b: Any = None,
+    ) -> str:
+        """An interactive page as one self-contained HTML file that needs no network.
+
+        Select words, and the image shows where they matched and clashed; drag a box on the image,
+        and the words show what it matched. Pairs of other inputs are shown in the same way.
+
+        Args:
+            others (sequence): Maps of the same pair by other methods, to switch to and compare.
+            title (str, optional): Heading of the page.
+            a: A selection of a to open with: a phrase or character span of a text, a box of an
+                image.
+            b: The same for b.
+
+        Returns:
+            str: an HTML document; :meth:`save_html` writes it.
+
+        Raises:
+            TypeError: If ``others`` are no maps, or the page cannot select ``a`` or ``b``.
+            ValueError: If a map holds values that are not finite.
+        """
+        from captum_interactions.visualization.report import report_html
+
+        return report_html([[self, *others]], title=title, a=a, b=b)
+
+    def save_html(
+        self,
+        path: str | Path,
+        others: Sequence[InteractionMap | FirstOrderMap] = (),
+        *,
+        title: str | None = None,
+        a: Any = None,
+        b: Any = None,
+    ) -> None:
+        """Write the page of :meth:`to_html` to a file, by the same arguments."""
+        page = self.to_html(others, title=title, a=a, b=b)
+        Path(path).write_text(page, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, for notebooks."""
+        from captum_interactions.visualization.report import notebook_html
+
+        return notebook_html(self)
 
     def to_numpy(self) -> NDArray[np.float32]:
         """The interactions as an array, shape (Ta, Tb)."""

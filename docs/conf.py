@@ -69,6 +69,7 @@ def setup(app: Any) -> None:
     """Connect what is defined below."""
     _write_table_of_models()
     _write_pages_of_methods()
+    _write_interactive_page()
     app.connect("autodoc-process-docstring", _clean)
     # Formulas become MathML, which browsers draw by themselves.
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
@@ -125,9 +126,24 @@ def _write_pages_of_methods() -> None:
     _write(folder.parent / "tables" / "methods.rst", "\n".join(rows) + "\n")
 
 
+def _write_interactive_page() -> None:
+    """A pair to explore, by the page's present script."""
+    from transformers.utils import logging
+
+    from captum_interactions import explain, load_demo
+
+    logging.disable_progress_bar()
+    wrapper, (scene, *_) = load_demo()
+    names = ("second_order_integrated_gradients", "integrated_gradients", "grad_cam")
+    imap, *others = (explain(wrapper, scene.image, scene.caption, name) for name in names)
+    page = imap.to_html(others, b=scene.objects[0].phrase)
+    _write(Path(__file__).parent / "_static" / "report" / "pair.html", page)
+
+
 def _write(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:  # a newer file would be read again
-        path.write_text(text)
+    # A newer file would be read again.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def _clean(*args: Any) -> None:

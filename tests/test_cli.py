@@ -1,5 +1,6 @@
 """The command line as a user meets it, on the bundled model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_box_prints_every_word_and_a_map_can_be_kept(scene, tmp_path, capsys):
     printed = capsys.readouterr().out
     for word, weight in imap.word_weights(tuple(map(float, box))):
         assert f"{weight:+.4f} {word}" in printed
+
+
+def test_a_page_opens_with_the_phrase(scene, tmp_path):
+    path, scene = scene
+    phrase = scene.named[0].phrase
+    output = tmp_path / "page.html"
+    arguments = ["--image", path, "--caption", scene.caption, "--phrase", phrase]
+    assert main(["explain", *arguments, "--output", str(output)]) == 0
+    page = output.read_text(encoding="utf-8")
+    text = page.split('<script type="application/json" class="data">')[1].split("</script>")[0]
+    (pair,) = json.loads(text)["pairs"]
+    first, last = pair["start"]["b"]
+    words = [word["text"] for word in pair["maps"][0]["b"]["words"]]
+    assert " ".join(words[first : last + 1]) == phrase
 
 
 def test_two_texts_are_drawn_as_a_matrix(tmp_path, capsys):

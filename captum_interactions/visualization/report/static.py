@@ -1,0 +1,238 @@
+"""What a page shows without its script: pictures, captions, the parts of the score, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+from torch import Tensor
+
+from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TokenAxis
+from captum_interactions.first_order_map import FirstOrderMap
+from captum_interactions.visualization.report.data import (
+    Map,
+    grid_data,
+    side_names,
+    tail,
+    unit_place,
+    words_data,
+)
+from captum_interactions.visualization.report.pictures import Pictures, heat_picture
+
+N_PAIRS = 12
+"""How many of the strongest pairs a page lists."""
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign and so many significant digits, as the script writes it."""
+    text = f"{value:+.{digits}g}" if 0 < abs(value) < 1e-4 else f"{value:+#.{digits}g}"
+    return "0" if value == 0 else text.rstrip(".").replace("-", "−")
+
+
+def fixed(value: float) -> str:
+    """A score, as people compare them: with three decimals."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def card(maps: Mapping[str, Map], label: str, pictures: Pictures, *, is_open: bool) -> str:
+    """One pair: its inputs with the marginals of its first map, and the numbers of every map."""
+    first = next(iter(maps.values()))
+    names = side_names(first.axis_a, first.axis_b)
+    sides = [
+        _side(axis, values, name, pictures)
+        for axis, values, name in zip(
+            (first.axis_a, first.axis_b), _marginals(first), names, strict=True
+        )
+    ]
+    numbers = "\n".join(
+        f'<div class="map" data-map="{index}">'
+        f"{_parts(imap, name, names)}{_pairs(imap, names)}</div>"
+        for index, (name, imap) in enumerate(maps.items())
+    )
+    opened = " open" if is_open else ""
+    return (
+        f'<li class="card" data-score="{first.score!r}">\n'
+        f"<h2><span>{escape(label)}</span>"
+        f'<span class="score">score {fixed(first.score)}</span></h2>\n'
+        f"{''.join(sides)}\n"
+        f'<details class="numbers"{opened}><summary>Numbers</summary>\n{numbers}\n</details>\n'
+        "</li>"
+    )
+
+
+def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
+    if isinstance(imap, FirstOrderMap):
+        return imap.attributions_a, imap.attributions_b
+    return imap.marginal_a(), imap.marginal_b()
+
+
+def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
+    if isinstance(axis, (ImageAxis, AudioAxis)):
+        return _stage(axis, values, name, pictures)
+    weights = [
+        0.0 if values is None else float(values[list(unit.tokens)].sum()) for unit in axis.units
+    ]
+    limit = max(map(abs, weights), default=0.0) or 1.0
+    pieces: list[str] = []
+    for word, weight in zip(words_data(axis), weights, strict=True):
+        sign = "match" if weight > 0 else "clash" if weight < 0 else ""
+        space = "" if word["glued"] or not pieces else " "
+        pieces.append(
+            f'{space}<span class="word {sign}" style="--w:{abs(weight) / limit:.3f}">'
+            f"{escape(word['text'])}</span>"
+        )
+    rest = f' <span class="tail">{escape(tail(axis))}</span>' if tail(axis) else ""
+    return f'<p class="line" dir="auto">{"".join(pieces)}{rest}</p>'
+
+
+def _stage(
+    axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
+) -> str:
+    place = grid_data(axis)
+    (width, height), (x0, y0, x1, y1) = place["size"], place["extent"]
+    rows, columns = place["grid"]
+    picture = heat = ""
+    if isinstance(axis, ImageAxis) and axis.image is not None:
+        picture = f'<div class="picture picture-{pictures.add(axis.image)}"></div>'
+    if values is not None:
+        grid = values.numpy()[place["tokens"]].reshape(rows, columns)
+        position = (
+            f"left:{100 * x0 / width:.3f}%;top:{100 * y0 / height:.3f}%;"
+            f"width:{100 * (x1 - x0) / width:.3f}%;height:{100 * (y1 - y0) / height:.3f}%"
+        )
+        heat = f'<img class="heat" alt="" src="{heat_picture(grid)}" style="{position}">'
+    about = f"The {name}, {rows} × {columns} parts: red where it matched, blue where it clashed"
+    shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
+    return (
+        f'<div class="stage" role="img" aria-label="{about}" style="aspect-ratio:{shape}">'
+        f"{picture}{heat}</div>"
+    )
+
+
+def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
+    """The score as a sum: a waterfall in a table."""
+    if isinstance(imap, FirstOrderMap):
+        return _first_order_parts(imap, name, names)
+    a, b = names
+    interactions = float(imap.interactions.sum())
+    terms = [
+        ("constant", imap.constant, ""),
+        (f"{a} alone", float(imap.main_effects_a.sum()), ""),
+        (f"{b} alone", float(imap.main_effects_b.sum()), ""),
+        ("interactions", interactions, "match" if interactions >= 0 else "clash"),
+        ("missed by the parts", -imap.convergence_delta, ""),
+    ]
+    ends = np.cumsum([0.0, *(value for _, value, _ in terms)])
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    rows = [
+        _row(title, value, (start, end), (low, high), colour)
+        for (title, value, colour), start, end in zip(terms, ends, ends[1:], strict=False)
+    ]
+    rows.append(_row("score", imap.score, (0.0, imap.score), (low, high), "", "sum"))
+    note = (
+        f'<p class="note">Convergence delta {signed(imap.convergence_delta, 2)}: what the parts '
+        f"have more than the score.</p>"
+    )
+    if abs(imap.convergence_delta) > 0.1 * max(abs(imap.score), abs(interactions)):
+        note += (
+            '<p class="note warning">The parts miss the score by more than a tenth: too few '
+            "steps, or a method whose parts need not add up.</p>"
+        )
+    return _facts(f"The score and its parts, {name}", rows, note)
+
+
+def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -> str:
+    sums = [
+        (f"sum over the {side}", float(values.sum()))
+        for side, values in zip(names, (imap.attributions_a, imap.attributions_b), strict=True)
+        if values is not None
+    ]
+    ends = [0.0, imap.score, *(value for _, value in sums)]
+    reach = (min(ends), max(ends))
+    rows = [
+        _row(title, value, (0.0, value), reach, "match" if value >= 0 else "clash")
+        for title, value in sums
+    ]
+    rows.append(_row("score", imap.score, (0.0, imap.score), reach, "", "sum"))
+    note = "A first-order method: one value a part, whatever is selected in the other input."
+    return _facts(f"The score, {name}", rows, f'<p class="note">{note}</p>')
+
+
+def _facts(title: str, rows: list[str], note: str) -> str:
+    table = f'<table class="parts"><caption>{escape(title)}</caption>{"".join(rows)}</table>'
+    return f'<div class="facts">{table}{note}</div>'
+
+
+def _row(
+    title: str,
+    value: float,
+    span: tuple[float, float],
+    reach: tuple[float, float],
+    colour: str,
+    kind: str = "",
+) -> str:
+    low, high = reach
+    scale = 100.0 / ((high - low) or 1.0)
+    left, width = (min(span) - low) * scale, abs(span[1] - span[0]) * scale
+    bar = f'<i class="{colour}" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
+    zero = f'<i class="zero" style="left:{-low * scale:.2f}%"></i>'
+    number = fixed(value) if kind else signed(value)
+    return (
+        f'<tr class="{kind}"><th scope="row">{escape(title)}</th>'
+        f'<td><div class="track">{zero}{bar}</div></td><td class="number">{number}</td></tr>'
+    )
+
+
+def _pairs(imap: Map, names: tuple[str, str]) -> str:
+    """The strongest pairs of an interaction map; the strongest parts of a first-order one."""
+    if isinstance(imap, FirstOrderMap):
+        return _parts_of_sides(imap, names)
+    by_unit = imap.by_unit()
+    flat = by_unit.flatten()
+    order = flat.abs().argsort(descending=True)[:N_PAIRS].tolist()
+    units = imap.axis_a.units, imap.axis_b.units
+    limit = float(flat.abs().max()) if order else 1.0
+    rows = []
+    for index in order:
+        i, j = divmod(index, len(units[1]))
+        value = float(by_unit[i, j])
+        rows.append(
+            f'<tr data-a="{unit_place(imap.axis_a, i)}" data-b="{unit_place(imap.axis_b, j)}">'
+            f'<td class="pair"><bdi>{escape(units[1][j].label)}</bdi> × '
+            f"<bdi>{escape(units[0][i].label)}</bdi></td>{_bar(value, limit)}</tr>"
+        )
+    return _table(f"Strongest pairs, {names[1]} × {names[0]}", rows)
+
+
+def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
+    strongest = []
+    for side, axis, values in (
+        (names[0], imap.axis_a, imap.attributions_a),
+        (names[1], imap.axis_b, imap.attributions_b),
+    ):
+        if values is not None:
+            strongest += [(float(values[list(u.tokens)].sum()), side, u.label) for u in axis.units]
+    strongest.sort(key=lambda item: -abs(item[0]))
+    limit = abs(strongest[0][0]) if strongest else 1.0
+    rows = [
+        f"<tr><td><bdi>{escape(label)}</bdi> ({side})</td>{_bar(value, limit)}</tr>"
+        for value, side, label in strongest[:N_PAIRS]
+    ]
+    return _table("Strongest parts", rows)
+
+
+def _bar(value: float, limit: float) -> str:
+    share = 50.0 * abs(value) / (limit or 1.0)
+    left = 50.0 if value >= 0 else 50.0 - share
+    sign = "match" if value >= 0 else "clash"
+    return (
+        f'<td><div class="track"><i class="zero" style="left:50%"></i>'
+        f'<i class="{sign}" style="left:{left:.2f}%;width:{share:.2f}%"></i></div></td>'
+        f'<td class="number">{signed(value, 4)}</td>'
+    )
+
+
+def _table(title: str, rows: list[str]) -> str:
+    table = f"<table><caption>{escape(title)}</caption>{''.join(rows)}</table>"
+    return f'<div class="strongest">{table}</div>'
