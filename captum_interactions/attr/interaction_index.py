@@ -193,6 +193,7 @@ class InteractionIndex(PerturbationAttribution):
             return play(
                 list(zip(*sides, strict=True)),
                 self._rule,
+                self._index,
                 n_samples=limits,
                 batch_size=perturbations_per_eval,
                 seed=seed,
@@ -245,6 +246,9 @@ class InteractionIndex(PerturbationAttribution):
 
     _share: float
     """How much of each interaction is in the value of either player."""
+
+    _index: str
+    """What its interactions are called in shapiq."""
 
     @abstractmethod
     def _rule(self, n_players: int, is_exact: bool) -> Quadrature:
@@ -325,6 +329,7 @@ class BanzhafInteractions(InteractionIndex):
         if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
             raise ValueError(f"p must be a probability between 0 and 1, but got {p!r}")
         self.p = self._share = float(p)
+        self._index = "BII" if p == 0.5 else "weighted BII"
 
     def _rule(self, n_players: int, is_exact: bool) -> Quadrature:
         one = torch.ones(1, dtype=torch.float64)
@@ -384,6 +389,7 @@ class ShapleyInteractions(InteractionIndex):
     """
 
     _share = 0.5
+    _index = "SII"
 
     def __init__(
         self,
