@@ -281,7 +281,7 @@ def test_rise_is_its_formula_on_the_same_masks(wrapper):
 
 
 def test_centred_rise_does_not_count_how_often_a_token_is_shown():
-    """Where no token matters, the published map shows the masks' counts, the centred one nothing."""
+    """Where no token matters, the published map is of counts, and the centred one is zero."""
     wrapper = wrap((Line([0.0] * 4), lambda x: fixed(x) + fixed(x).flip(1)))
     inputs = torch.ones(1, 4), torch.ones(1, 2)
     published, centred = (
