@@ -35,7 +35,7 @@ from captum_interactions.zoo.report import REPORT_SEED
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "banzhaf_interactions": {"n_samples": 512},
-    "shapley_interactions": {"n_samples": 1600},
+    "shapley_interactions": {"n_samples": 2336},
     "interaction_lime": {"n_samples": 500},
     "integrated_hessians": {"n_steps": 4},
     "occlusion": {"perturbations_per_eval": 16},

@@ -355,6 +355,10 @@ class ShapleyInteractions(InteractionIndex):
 
     The integrand is a polynomial in p of a degree below the number n of players, so n / 2 nodes are
     exact. Coalitions that were drawn for one node serve all of them, by their probabilities.
+    Drawn coalitions are many by default (32 times as many as players, and a few more), since they
+    must tell the players apart at every node; nearly all of the time goes into encoding them. For
+    a scene of the bundled model, half as many doubled the standard errors, to 45 % of the
+    interactions (root mean square), and with a quarter there were only errors left.
 
     :meth:`game` returns the Shapley values of all tokens and the Shapley interactions within each
     input as well; values sum to ``score − baseline`` (efficiency). :meth:`decompose` splits the
