@@ -137,7 +137,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 def summaries(path: Path) -> list[Summary]:
     """One of each method in a file of results, the best median first."""
     by_case = defaultdict(list)
-    for line in read(path):
+    # Two runs at once may have done a scene twice.
+    for line in {(line["method"], line["scene"]): line for line in read(path)}.values():
         by_case[line["method"]].append(line)
     order = {info.name: info.order for info in attributions()}
     found = []

@@ -31,7 +31,7 @@ def draw(found: list[Summary], chance: float, path: Path) -> None:
         energy.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.35)
         energy.plot(one.median, row, "o", color=colour)
         pointing.plot([0, one.pointing], [row, row], color=colour, linewidth=1, alpha=0.35)
-        pointing.plot(one.pointing, row, "o", color=colour)
+        pointing.plot(one.pointing, row, "o", color=colour, clip_on=False)
         cost.plot(one.seconds, row, "o", color=colour)
     energy.axvline(chance, color="black", linewidth=0.8, linestyle=":")
     energy.text(chance, len(found) - 0.3, " chance", fontsize=8, va="bottom", ha="center")
@@ -43,7 +43,7 @@ def draw(found: list[Summary], chance: float, path: Path) -> None:
     pointing.set_xlim(0, 1)
     pointing.set_xlabel("pointing accuracy")
     cost.set_xscale("log")
-    cost.set_xlabel("CPU seconds a pair, median")
+    cost.set_xlabel("CPU seconds a pair,\nmedian")
     for axes in (energy, pointing, cost):
         axes.grid(axis="both", color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -53,6 +53,7 @@ def draw(found: list[Summary], chance: float, path: Path) -> None:
         plt.Line2D([], [], color=colour, marker="o", linestyle="", label=label)
         for colour, label in ((COLOURS[2], "second order"), (COLOURS[1], "first order"))
     ]
-    cost.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
+    # Where the shares of the last rows are small.
+    energy.legend(handles=handles, frameon=False, fontsize=9, loc="lower right")
     figure.savefig(path, dpi=110)
     plt.close(figure)
