@@ -1,10 +1,12 @@
 """Every attribution method on generated scenes: does its map find the object that a phrase names?
 
     python -m benchmarks.comparison --scenes 500 --results comparison.jsonl
+    python -m benchmarks.comparison --scenes 0 --results comparison.jsonl --figure comparison.png
 
-Results are appended as they come, a line a method and scene, and runs go on where others stopped.
-A table is printed at the end. Captions name two or three of several objects; a first-order method
-has one map for all phrases.
+Results are appended as they come, a line a method and scene, and runs go on where others stopped:
+``--methods`` and ``--scenes`` choose what is added. A table of all that the file holds is printed
+at the end. Captions name two or three of several objects; a first-order method has one map for all
+phrases. Times are CPU seconds of one thread.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from captum_interactions import explain, load_demo
@@ -30,8 +33,38 @@ from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.zoo.report import REPORT_SEED
 
-OPTIONS: dict[str, dict[str, Any]] = {"banzhaf_interactions": {"n_samples": 512}}
-"""Options of methods whose defaults are not meant for hundreds of pairs."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "banzhaf_interactions": {"n_samples": 512},
+    "shapley_interactions": {"n_samples": 2336},
+    "interaction_lime": {"n_samples": 500},
+    "integrated_hessians": {"n_steps": 4},
+    "occlusion": {"perturbations_per_eval": 16},
+    "rise": {"n_samples": 500},
+    "rise, centered": {"n_samples": 500, "centered": True},
+}
+"""Options of methods whose defaults are not meant for hundreds of pairs, and of variants."""
+
+CASES = (*(info.name for info in attributions()), "rise, centered")
+"""Names of methods, and of variants after a comma."""
+
+
+class Summary(NamedTuple):
+    """What the results of one method come to."""
+
+    name: str
+    order: int
+    n_scenes: int
+    inside: NDArray[np.float64]
+    """Share of positive attribution inside the box, of each phrase that has any."""
+    undefined: float
+    pointing: float
+    seconds: float
+    images: float
+    texts: float
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.inside))
 
 
 @contextmanager
@@ -53,13 +86,14 @@ def counted_rows(wrapper: DualEncoderWrapper) -> Iterator[dict[str, int]]:
             handle.remove()
 
 
-def measure(wrapper: DualEncoderWrapper, scene: Scene, method: str) -> dict[str, Any]:
+def measure(wrapper: DualEncoderWrapper, scene: Scene, case: str) -> dict[str, Any]:
     """Explain one scene and look where the map of each phrase lies."""
+    method, options = case.split(",")[0], OPTIONS.get(case, {})
     with counted_rows(wrapper) as rows, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        start = time.perf_counter()
-        imap = explain(wrapper, scene.image, scene.caption, method, **OPTIONS.get(method, {}))
-        seconds = time.perf_counter() - start
+        start = time.process_time()
+        imap = explain(wrapper, scene.image, scene.caption, method, **options)
+        seconds = time.process_time() - start
     axis = imap.axis_a
     result: dict[str, Any] = {"seconds": seconds, **rows, "inside": [], "pointed": []}
     for thing in scene.named:
@@ -78,66 +112,104 @@ def crowded(count: int) -> list[Scene]:
     return list(islice((scene for scene in scenes if len(scene.named) > 1), count))
 
 
-def run(path: Path, n_scenes: int, names: list[str]) -> None:
+def run(path: Path, n_scenes: int, cases: list[str]) -> None:
     """Add what is missing to a file of results."""
     done = {(line["method"], line["scene"]) for line in read(path)}
     wrapper, _ = load_demo()
     scenes = crowded(n_scenes)
     with path.open("a") as file:
-        for name in names:
-            for index, scene in enumerate(tqdm(scenes, name, leave=False)):
-                if (name, index) not in done:
-                    result = measure(wrapper, scene, name)
-                    print(json.dumps({"method": name, "scene": index, **result}), file=file)
-                    file.flush()
+        for case in cases:
+            missing = [index for index in range(n_scenes) if (case, index) not in done]
+            for index in tqdm(missing, case, leave=False):
+                try:
+                    result = measure(wrapper, scenes[index], case)
+                except ValueError as error:  # a method that this model has not all for
+                    print(f"{case}: {error}\n")
+                    break
+                print(json.dumps({"method": case, "scene": index, **result}), file=file)
+                file.flush()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def table(path: Path) -> Iterator[str]:
-    """Lines of a Markdown table, the best median first."""
-    by_method = defaultdict(list)
-    for line in read(path):
-        by_method[line["method"]].append(line)
+def summaries(path: Path) -> list[Summary]:
+    """One of each method in a file of results, the best median first."""
+    by_case = defaultdict(list)
+    # Two runs at once may have done a scene twice.
+    for line in {(line["method"], line["scene"]): line for line in read(path)}.values():
+        by_case[line["method"]].append(line)
     order = {info.name: info.order for info in attributions()}
-    columns = ("method", "order", "PGE median", "PGE mean", "pointing", "undefined", "seconds")
-    yield f"| {' | '.join((*columns, 'images', 'texts'))} |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    rows = []
-    for name, lines in by_method.items():
+    found = []
+    for case, lines in by_case.items():
         inside = [value for line in lines for value in line["inside"]]
         known = np.array([value for value in inside if value is not None])
-        pointed = np.mean([value for line in lines for value in line["pointed"]])
-        median = float(np.median(known)) if len(known) else 0.0
-        means = [f"{np.mean([line[key] for line in lines]):.0f}" for key in ("image", "text")]
-        cells = [f"{median:.3f}", f"{known.mean():.3f}", f"{pointed:.1%}"]
-        cells += [f"{1 - len(known) / len(inside):.1%}"]
-        cells += [f"{np.median([line['seconds'] for line in lines]):.3f}", *means]
-        rows.append((median, f"| {name} | {order[name]} | {' | '.join(cells)} |"))
-    yield from (row for _, row in sorted(rows, reverse=True))
-    scenes = {line["scene"] for line in read(path)}
-    boxes = np.array([o.box for scene in crowded(max(scenes) + 1) for o in scene.named])
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / IMAGE_SIZE**2
+        found.append(
+            Summary(
+                name=case,
+                order=order[case.split(",")[0]],
+                n_scenes=len(lines),
+                inside=known,
+                undefined=1 - len(known) / len(inside),
+                pointing=float(np.mean([value for line in lines for value in line["pointed"]])),
+                seconds=float(np.median([line["seconds"] for line in lines])),
+                images=float(np.mean([line["image"] for line in lines])),
+                texts=float(np.mean([line["text"] for line in lines])),
+            )
+        )
+    return sorted(found, key=lambda summary: -summary.median)
+
+
+def chance(n_scenes: int) -> NDArray[np.float64]:
+    """Shares of the image that the boxes of all phrases cover."""
+    boxes = np.array([thing.box for scene in crowded(n_scenes) for thing in scene.named])
+    return np.asarray(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / IMAGE_SIZE**2)
+
+
+def table(found: list[Summary]) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    columns = ("method", "order", "scenes", "PGE median", "quartiles", "PGE mean", "pointing")
+    columns = (*columns, "undefined", "seconds", "images", "texts")
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for one in found:
+        low, high = np.quantile(one.inside, (0.25, 0.75))
+        cells = [one.name, str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
+        cells += [f"{low:.2f}–{high:.2f}", f"{one.inside.mean():.3f}", f"{one.pointing:.1%}"]
+        cells += [f"{one.undefined:.1%}", f"{one.seconds:.3f}"]
+        yield f"| {' | '.join([*cells, f'{one.images:.0f}', f'{one.texts:.0f}'])} |"
+    n_scenes = max(one.n_scenes for one in found)
+    areas = chance(n_scenes)
     yield (
-        f"\n{len(scenes)} scenes, {len(boxes)} phrases; chance is the area of the boxes: median "
-        f"{np.median(areas):.3f}, mean {areas.mean():.3f}.\n"
+        f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
+        f"median {np.median(areas):.3f}, mean {areas.mean():.3f}.\n"
     )
+    names = {one.name for one in found}
+    used = {case: options for case, options in OPTIONS.items() if case in names}
+    said = (
+        f"`{case}` ({', '.join(f'{name}={value}' for name, value in options.items())})"
+        for case, options in used.items()
+    )
+    yield f"Options that are not the defaults: {', '.join(said)}.\n"
 
 
 def main() -> None:
     """Run the methods, and print the table."""
-    known = [info.name for info in attributions()]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--results", type=Path, default=Path("comparison.jsonl"))
-    parser.add_argument("--methods", nargs="*", default=known, choices=known, metavar="NAME")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="*", default=CASES, choices=CASES, metavar="NAME")
+    parser.add_argument("--figure", type=Path, help="draw the table, too")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     run(options.results, options.scenes, options.methods)
-    print("\n".join(table(options.results)))
+    found = summaries(options.results)
+    print("\n".join(table(found)))
+    if options.figure is not None:
+        from benchmarks.comparison_figure import draw
+
+        draw(found, float(np.median(chance(max(one.n_scenes for one in found)))), options.figure)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from captum_interactions.encoders.axes.fields import axis_from_fields, axis_to_f
 
 if TYPE_CHECKING:
     import pandas as pd
+    import shapiq
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -245,6 +246,83 @@ class InteractionMap:
             self.to_numpy(), index=list(self.axis_a.labels), columns=list(self.axis_b.labels)
         )
 
+    def to_shapiq(self, *, units: bool = True) -> shapiq.InteractionValues:
+        """The map as ``shapiq.InteractionValues``, which shapiq can plot (needs shapiq).
+
+        Players are the parts of a, then those of b. A map is the additive model that gives a
+        coalition of them the constant, the main effects of its members and their interactions; the
+        values are the coefficients of that model (its Möbius transform, in shapiq's words).
+
+        Args:
+            units (bool, optional): Words, patches and the like are players, as ``axis_a.units`` and
+                ``axis_b.units``; what special tokens and padding contribute goes to the value of
+                the empty set and to the players that they interact with. False takes every token.
+                Default: True
+
+        Raises:
+            ImportError: If shapiq is not installed.
+        """
+        from captum_interactions.shapiq_values import interaction_values
+
+        whole = torch.cat([torch.zeros(1), self.main_effects_b])
+        matrix = torch.cat([self.main_effects_a.unsqueeze(1), self.interactions], 1)
+        matrix = torch.cat([whole.unsqueeze(0), matrix]).double()
+        matrix[0, 0] = self.constant
+        if units:
+            matrix = _with_rest(self.axis_a) @ matrix @ _with_rest(self.axis_b).T
+        n_a, n_b = (size - 1 for size in matrix.shape)
+        pairs = matrix.new_zeros(n_a + n_b, n_a + n_b)
+        pairs[:n_a, n_a:] = matrix[1:, 1:]
+        singles = torch.cat([matrix[1:, 0], matrix[0, 1:]])
+        return interaction_values("Moebius", float(matrix[0, 0]), singles, pairs)
+
+    @classmethod
+    def from_shapiq(
+        cls,
+        values: shapiq.InteractionValues,
+        axis_a: TokenAxis,
+        axis_b: TokenAxis,
+        *,
+        score: float | None = None,
+    ) -> InteractionMap:
+        """A map from ``shapiq.InteractionValues``, this package's or its own (needs shapiq).
+
+        Half of each interaction within an input goes to the main effects of its two players. Values
+        of shapiq's ``SII`` and ``BII`` lose half of the interactions across, which the map shows by
+        themselves, as :class:`~captum_interactions.attr.ShapleyInteractions` does it.
+
+        Args:
+            values (shapiq.InteractionValues): Of second order at most; players are the parts of a,
+                then those of b.
+            axis_a, axis_b (TokenAxis): What these are: the axes of a map of the same pair. If there
+                are as many players as tokens, players are tokens; if as many as units, units.
+            score (float, optional): The score that is explained. Default: None, the sum of all
+
+        Raises:
+            ImportError: If shapiq is not installed.
+            TypeError: If ``values`` are no InteractionValues.
+            ValueError: If there are neither as many players as tokens nor as units, if values have
+                a higher order, or if their index is not known to add up.
+        """
+        from captum_interactions.shapiq_values import axis_of_units, parts
+
+        if getattr(values, "n_players", None) != len(axis_a) + len(axis_b):
+            axis_a, axis_b = axis_of_units(axis_a), axis_of_units(axis_b)
+        found = parts(values, len(axis_a), len(axis_b))
+        total = found.constant + float(sum(part.double().sum() for part in found[1:]))
+        score = total if score is None else score
+        return cls(
+            interactions=found.interactions,
+            main_effects_a=found.main_effects_a,
+            main_effects_b=found.main_effects_b,
+            constant=found.constant,
+            score=score,
+            convergence_delta=total - score,
+            axis_a=axis_a,
+            axis_b=axis_b,
+            settings={"attribution": f"shapiq {values.index}"},
+        )
+
     def save(self, path: str | Path) -> None:
         """Write everything, the image included, to one safetensors file with a JSON header."""
         from safetensors.torch import save_file
@@ -328,6 +406,16 @@ def _incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
     matrix = torch.zeros(len(units), n_tokens)
     for index, unit in enumerate(units):
         matrix[index, list(unit.tokens)] = 1.0
+    return matrix
+
+
+def _with_rest(axis: TokenAxis) -> Tensor:
+    """From 1 and the tokens to 1 and the units, (1 + U, 1 + T): the first takes what is left."""
+    incidence = _incidence(axis.units, len(axis)).double()
+    shared = incidence.sum(0)
+    # A token that serves two words is divided among them, so that nothing counts twice.
+    matrix: Tensor = torch.block_diag(torch.ones(1, 1).double(), incidence / shared.clamp(min=1))
+    matrix[0, 1:] = shared == 0
     return matrix
 
 

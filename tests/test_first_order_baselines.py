@@ -280,6 +280,18 @@ def test_rise_is_its_formula_on_the_same_masks(wrapper):
     assert relative_error(b, expected) < 1e-4
 
 
+def test_centred_rise_does_not_count_how_often_a_token_is_shown():
+    """Where no token matters, the published map is of counts, and the centred one is zero."""
+    wrapper = wrap((Line([0.0] * 4), lambda x: fixed(x) + fixed(x).flip(1)))
+    inputs = torch.ones(1, 4), torch.ones(1, 2)
+    published, centred = (
+        RISE(wrapper, centered=centered).attribute(inputs, n_samples=100)[0]
+        for centered in (False, True)
+    )
+    assert published.std() > 0.02
+    assert centred.abs().max() < 1e-6
+
+
 def test_rise_leaves_the_random_state_alone_and_obeys_its_seed(wrapper):
     before = torch.get_rng_state()
     first, again, other = (run(RISE, wrapper, seed=seed)[0] for seed in (0, 0, 1))

@@ -107,6 +107,23 @@ def test_the_grid_of_joint_scores_gives_the_same_numbers(p):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
+def test_rounding_of_embeddings_that_hardly_change():
+    """In float32, the products are still the grid's numbers as it gives them in float64."""
+    sizes = (20, 5)
+    members = [draw_coalitions(n, nodes(0.5), 60, generator(n)) for n in sizes]
+    seen = []
+    for n, one in zip(sizes, members, strict=True):
+        weights = torch.randn(n, K, generator=generator(n), dtype=torch.float64)
+        seen.append((3 + 0.02 * (one.double() @ weights - 0.5).tanh()).float())
+    readings = [design(one, nodes(0.5), is_exact=False) for one in members]
+    sides = [effects(reading, v) for reading, v in zip(readings, seen, strict=True)]
+    actual = products(*sides, nodes(1.0))[0][1:, 1:].double()
+    grid = torch.ones(60, 60, dtype=torch.float64)
+    scores = seen[0].double() @ seen[1].double().T
+    expected = game_oracle.grid_fit(scores, *(one.double() - 0.5 for one in members), grid)[1:, 1:]
+    assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 def test_weighted_least_squares_over_the_grid_at_each_node_of_the_integral():
     values_a, values_b = smooth(6, 1), smooth(5, 2)
     probabilities, weights = quadrature(n_steps=3, dtype=torch.float64)

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from tests import models
+from tests.test_second_derivatives import Once, Opaque, Sine
 
 # Ten image tokens, and captions of six and four tokens that are padded to sixteen.
 IDS, MASK = (pad(values, (0, 10)) for values in models.captions(6, 4))
@@ -63,3 +64,17 @@ def test_silence_is_the_default(capsys, wrapper):
     SecondOrderIntegratedGradients(wrapper).attribute(**BATCH)
     captured = capsys.readouterr()
     assert captured.err == captured.out == ""
+
+
+@pytest.mark.parametrize("sine", [Once, Opaque])
+def test_products_of_a_model_without_second_derivatives(capsys, sine):
+    """Forward products that fail give way to one backward product a dimension: 6 for 4 features."""
+    soig = SecondOrderIntegratedGradients(wrap((Sine(sine), Sine(sine))))
+    for size in (None, 2):
+        soig.attribute(
+            (torch.rand(2, 4), torch.rand(2, 4)), n_steps=3, internal_batch_size=size,
+            show_progress=True,
+        )  # fmt: skip
+        taken, planned = counted(capsys)
+        assert taken == planned
+        assert taken >= (6 + 4) * (1 if size is None else 3)

@@ -48,11 +48,8 @@ class Archipelago(PairAttribution, PerturbationAttribution):
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.
-        layers (tuple, optional): Where features are put at their reference, see
-            :class:`~captum_interactions.SecondOrderIntegratedGradients`. ``("input", 0)`` removes
-            pixels and word embeddings. Default: None, ``wrapper.default_layers``
-        normalization (str, optional): The score that is explained, see there. Default:
-            ``"cosine"``
+        layers, normalization (optional): As of
+            :class:`~captum_interactions.attr.InteractionLIME`.
         context (str, optional): ``"present"``, ``"absent"``, ``"both"`` for their mean, or
             ``"strength"`` for the mean of their squares. Default: ``"both"``
 
@@ -93,7 +90,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         *,
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
-        internal_batch_size: int | None = None,
+        internal_batch_size: int | None = 64,
         show_progress: bool = False,
     ) -> Tensor:
         """Interactions of every part of a with every part of b.
@@ -109,8 +106,8 @@ class Archipelago(PairAttribution, PerturbationAttribution):
             groups_a, groups_b (optional): Parts that are groups of tokens: a list of lists of
                 token indices, or weights from 0 to 1 of shape (G, T) or (B, G, T). They must not
                 share tokens; tokens in no group are always present. Default: None, every token
-            internal_batch_size (int, optional): At most this many rows go through a tower at once.
-                Default: None, all
+            internal_batch_size (int, optional): At most this many rows go through a tower at once;
+                None for all. Default: 64
             show_progress (bool, optional): Show progress bars. Default: False
 
         Returns:
@@ -132,7 +129,7 @@ class Archipelago(PairAttribution, PerturbationAttribution):
         baselines: Baselines = None,
         additional_forward_args: Any = None,
         *,
-        internal_batch_size: int | None = None,
+        internal_batch_size: int | None = 64,
         show_progress: bool = False,
     ) -> Decomposition:
         """Interactions, with what each part does alone: ``s(i) - s()``, when all else is absent.

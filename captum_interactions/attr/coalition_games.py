@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from captum_interactions.functional.games import (
     pair_effects,
     products,
 )
+from captum_interactions.shapiq_values import interaction_values
+
+if TYPE_CHECKING:
+    import shapiq
 
 _BUDGET = 1024
 """Coalitions of one input unless told otherwise: up to ten players are enumerated."""
@@ -56,6 +60,8 @@ class Terms:
 class Game(Terms):
     """The joint games of B pairs, in which the tokens or groups of both inputs are players."""
 
+    index: str
+    """What the interactions are: ``"SII"``, ``"BII"``, or ``"weighted BII"`` if p is not 1/2."""
     standard_errors: Terms
     """Errors of sampling, of every term; zero if all coalitions of both inputs were encoded."""
     score: Tensor
@@ -66,6 +72,36 @@ class Game(Terms):
     """The expected score of random coalitions (for Shapley, averaged over p too), shape (B,)."""
     n_encoded: tuple[int, int]
     """How many masked inputs a, and b, were encoded."""
+
+    def to_shapiq(self) -> list[shapiq.InteractionValues]:
+        """One ``shapiq.InteractionValues`` a pair, which shapiq can plot (needs shapiq).
+
+        Players are the tokens or groups of a, then those of b. The value of the empty set is the
+        mean score of random coalitions, as in shapiq's own values of these indices, and the
+        ``baseline_value`` is the score without any player.
+
+        Raises:
+            ImportError: If shapiq is not installed.
+        """
+        is_estimated = bool(self.standard_errors.interactions.any())
+        return [
+            interaction_values(
+                self.index,
+                float(self.mean[row]),
+                torch.cat([self.main_effects_a[row], self.main_effects_b[row]]),
+                _symmetric(self.interactions[row], self._within(row, "a"), self._within(row, "b")),
+                baseline=float(self.baseline[row]),
+                budget=sum(self.n_encoded),
+                estimated=is_estimated,
+            )
+            for row in range(len(self.score))
+        ]
+
+    def _within(self, row: int, side: str) -> Tensor:
+        """Interactions within an input, zero if they are not known."""
+        intra = self.intra_a if side == "a" else self.intra_b
+        size = self.interactions.shape[1 if side == "a" else 2]
+        return self.interactions.new_zeros(size, size) if intra is None else intra[row]
 
     def __repr__(self) -> str:
         shape, errors = tuple(self.interactions.shape), self.standard_errors.interactions
@@ -96,6 +132,7 @@ class _PairPlan(NamedTuple):
 def play(
     pairs: Sequence[tuple[Players, Players]],
     rule: Rule,
+    index: str,
     *,
     n_samples: tuple[int | None, int | None],
     batch_size: int,
@@ -108,6 +145,7 @@ def play(
     Args:
         pairs: The players of each pair.
         rule (Callable): See :data:`Rule`.
+        index (str): What the rule makes of the game.
         n_samples (tuple): At most this many coalitions of a, and of b; None for the default.
         batch_size (int): At most this many masked inputs are encoded at once.
         seed (int): Seed of the coalitions of every pair.
@@ -132,6 +170,7 @@ def play(
     score, baseline, mean = torch.stack(scores, 1)
     return Game(
         **_joined(values),
+        index=index,
         standard_errors=Terms(**_joined(errors)),
         score=score,
         baseline=baseline,
@@ -237,6 +276,13 @@ def _placed(values: Tensor, *players: Players) -> Tensor:
         shape[axis] = one.path.n_outputs
         values = values.new_zeros(shape).index_copy(axis, one.indices, values)
     return values
+
+
+def _symmetric(across: Tensor, within_a: Tensor, within_b: Tensor) -> Tensor:
+    """Interactions of all players of both inputs, (Ga + Gb, Ga + Gb)."""
+    return torch.cat(
+        [torch.cat([within_a, across], 1), torch.cat([across.T, within_b], 1)],
+    )
 
 
 def _joined(rows: Sequence[_Row]) -> dict[str, Any]:

@@ -174,6 +174,7 @@ class InteractionIndex(PerturbationAttribution):
             return play(
                 list(zip(*sides, strict=True)),
                 self._rule,
+                self._index,
                 n_samples=limits,
                 batch_size=perturbations_per_eval,
                 seed=seed,
@@ -226,6 +227,9 @@ class InteractionIndex(PerturbationAttribution):
 
     _share: float
     """How much of each interaction is in the value of either player."""
+
+    _index: str
+    """What its interactions are called in shapiq."""
 
     @abstractmethod
     def _rule(self, n_players: int, is_exact: bool) -> Quadrature:
@@ -306,6 +310,7 @@ class BanzhafInteractions(InteractionIndex):
         if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < 1:
             raise ValueError(f"p must be a probability between 0 and 1, but got {p!r}")
         self.p = self._share = float(p)
+        self._index = "BII" if p == 0.5 else "weighted BII"
 
     def _rule(self, n_players: int, is_exact: bool) -> Quadrature:
         one = torch.ones(1, dtype=torch.float64)
@@ -331,6 +336,10 @@ class ShapleyInteractions(InteractionIndex):
 
     The integrand is a polynomial in p of a degree below the number n of players, so n / 2 nodes are
     exact. Coalitions that were drawn for one node serve all of them, by their probabilities.
+    Drawn coalitions are many by default (32 times as many as players, and a few more), since they
+    must tell the players apart at every node; nearly all of the time goes into encoding them. For
+    a scene of the bundled model, half as many doubled the standard errors, to 45 % of the
+    interactions (root mean square), and with a quarter there were only errors left.
 
     :meth:`game` returns the Shapley values of all tokens and the Shapley interactions within each
     input as well; values sum to ``score − baseline`` (efficiency). :meth:`decompose` splits the
@@ -365,6 +374,7 @@ class ShapleyInteractions(InteractionIndex):
     """
 
     _share = 0.5
+    _index = "SII"
 
     def __init__(
         self,

