@@ -233,8 +233,8 @@ def command(folder, n, seconds, n_processes=1):
     program = ["-m", "tests.evaluation_standin", str(folder), str(n), str(seconds)]
     if n_processes == 1:
         return [sys.executable, *program]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(n_processes)]
-    return [sys.executable, *launcher, "--master-port", "0", *program]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return [sys.executable, *launcher, str(n_processes), *program]
 
 
 def environment():
