@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from captum_interactions.datasets import CocoRecords, DatasetError, Skipped, load_dataset
@@ -160,6 +161,55 @@ def test_phrases_and_boxes_by_hand(tmp_path: Path) -> None:
 def test_crowds_on_request(tmp_path: Path) -> None:
     records = CocoRecords(write(tmp_path, files()), crowds=True)
     assert records[2].phrases[0].boxes == ((0, 0, 5, 5), (0, 0, 60, 40))
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> list[float]:
+    return [x0, y0, x1, y0, x1, y1, x0, y1]
+
+
+def test_masks_by_hand(tmp_path: Path) -> None:
+    dog, person, crowd = (
+        thing(1, 139, 18, [2, 3, 9, 9]),
+        *(thing(k, 139, 1, [1, 1, 9, 9]) for k in (2, 3)),
+    )
+    dog["segmentation"] = [rectangle(2, 3, 6, 5), [10, 10, 14, 10, 10, 14]]
+    person["segmentation"] = [rectangle(60.4, 40.6, 70, 50)]  # beyond the image
+    crowd |= {"iscrowd": 1, "segmentation": {"counts": [49, 2, 64 * 48 - 51], "size": [48, 64]}}
+    root = write(tmp_path, files(things=[dog, person, crowd], said=[said(1, 139, "a dog, a man")]))
+    (record,) = CocoRecords(root, masks=True)
+    expected = np.zeros((48, 64), bool)
+    expected[3:5, 2:6] = True
+    for k in range(4):  # a pixel counts if its centre is inside
+        expected[10 + k, 10 : 13 - k] = True
+    assert record.phrases[0].mask is not None
+    assert np.array_equal(record.phrases[0].mask, expected)
+    assert record.phrases[1].mask is None  # part of a crowd
+    (record,) = CocoRecords(root, masks=True, crowds=True)
+    expected = np.zeros((48, 64), bool)
+    expected[41:, 60:] = True
+    expected[1:3, 1] = True  # runs go down the columns
+    assert record.phrases[1].mask is not None
+    assert np.array_equal(record.phrases[1].mask, expected)
+    check(CocoRecords(root, masks=True))
+    assert CocoRecords(root)[0].phrases[0].mask is None
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        (7, "expected a JSON object, but got 7"),
+        ([[1, 2, 3, 4]], r"a polygon is \[x, y, x, y, ...\], but got \[1, 2, 3, 4\]"),
+        ([[1, 2, 3, 4, 5, "6"]], "a polygon is"),
+        ({"counts": "abc", "size": [48, 64]}, "'counts' must be of type list, but is 'abc'"),
+        ({"counts": [3072], "size": [64, 48]}, "of another size than its image, 64x48"),
+        ({"counts": [3071], "size": [48, 64]}, "of another size than its image, 64x48"),
+    ],
+)
+def test_broken_masks(tmp_path: Path, segmentation: Any, reason: str) -> None:
+    root = write(tmp_path, broken("things", 2, segmentation=segmentation))
+    with pytest.raises(DatasetError, match=f"annotation 3: .*{reason}"):
+        CocoRecords(root, masks=True)
+    check(CocoRecords(root))
 
 
 def test_categories_of_ones_own(tmp_path: Path) -> None:

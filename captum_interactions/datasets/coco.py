@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
+from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_segmentation
 from captum_interactions.datasets.coco_words import COCO_DECOYS, COCO_WORDS
 from captum_interactions.datasets.problems import DatasetError, Problems
 from captum_interactions.datasets.reading import box_from_xywh, need, read_json
@@ -28,6 +29,8 @@ class CocoImage:
     """By category."""
     crowds: set[str]
     """Categories of which the image has a crowd region; its box is among ``boxes``."""
+    segmentations: dict[str, list[Segmentation]]
+    """By category, if masks are wanted."""
 
 
 class Caption(NamedTuple):
@@ -43,7 +46,9 @@ class Caption(NamedTuple):
 class CocoRecords(RecordSequence[Caption]):
     """COCO's captions with the objects that their words name: one record for each caption.
 
-    On disk, as downloaded from https://cocodataset.org, each part a folder or the zip file::
+    On disk, as downloaded from https://cocodataset.org, each part a folder or the zip file:
+
+    .. code-block:: text
 
         PATH/annotations/captions_val2017.json      (or annotations_trainval2017.zip)
         PATH/annotations/instances_val2017.json
@@ -70,6 +75,8 @@ class CocoRecords(RecordSequence[Caption]):
             this split are taken. Default: None
         images: Folder or zip file with the images, if it is elsewhere. Default: None
         crowds: Count a crowd region as a box. Default: False
+        masks: Give phrases that have boxes the mask of their objects too: every pixel whose centre
+            is inside an outline. The outlines are then kept in memory. Default: False
         on_error: ``"raise"`` at the first broken annotation, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
@@ -87,6 +94,7 @@ class CocoRecords(RecordSequence[Caption]):
         karpathy: str | Path | None = None,
         images: str | Path | None = None,
         crowds: bool = False,
+        masks: bool = False,
         on_error: str = "raise",
     ) -> None:
         root, problems = Files(path), Problems(on_error)
@@ -104,10 +112,10 @@ class CocoRecords(RecordSequence[Caption]):
             folder = find_folder(
                 [root if images is None else Files(images)], names, "the images", lambda _: True
             )
-            index = _Index(place, part, wanted, problems)
+            index = _Index(place, part, wanted, problems, masks=masks)
             entries += index.captions(folder)
             categories |= index.categories
-        self.crowds = crowds
+        self.crowds, self.masks = crowds, masks
         self._category_of = {
             word: category
             for category in sorted(categories)
@@ -132,16 +140,25 @@ class CocoRecords(RecordSequence[Caption]):
             if category is not None and (category in image.boxes or category in image.crowds):
                 incomplete = category in image.crowds and not self.crowds
                 boxes = () if incomplete else tuple(image.boxes.get(category, ()))
-                yield Phrase(caption[slice(*span)], span, boxes, category)
+                mask = None
+                if self.masks and boxes:
+                    mask = mask_of(image.segmentations[category], image.size)
+                yield Phrase(caption[slice(*span)], span, boxes, category, mask)
 
 
 class _Index:
     """What one pair of annotation files says."""
 
     def __init__(
-        self, files: Files, part: str, wanted: set[int] | None, problems: Problems
+        self,
+        files: Files,
+        part: str,
+        wanted: set[int] | None,
+        problems: Problems,
+        *,
+        masks: bool,
     ) -> None:
-        self._problems, self._wanted = problems, wanted
+        self._problems, self._wanted, self._masks = problems, wanted, masks
         self._file = f"captions_{part}.json"
         self._holder = read_json(files, self._file)
         self._images: dict[int, CocoImage] = {}
@@ -168,7 +185,7 @@ class _Index:
                 where = f"{file}: image {number}"
                 size = need(image, "width", int, where), need(image, "height", int, where)
                 name = need(image, "file_name", str, where)
-                self._images[number] = CocoImage(name, size, {}, set())
+                self._images[number] = CocoImage(name, size, {}, set(), {})
 
     def _read_object(self, annotation: object, names: dict[int, str], where: str) -> None:
         number = need(annotation, "image_id", int, where)
@@ -180,6 +197,9 @@ class _Index:
             raise DatasetError(where, f"its category {category} is not among the categories")
         box = box_from_xywh(need(annotation, "bbox", list, where), where)
         assert isinstance(annotation, dict)
+        if self._masks:
+            outline = read_segmentation(annotation.get("segmentation"), image.size, where)
+            image.segmentations.setdefault(names[category], []).append(outline)
         if annotation.get("iscrowd"):
             image.crowds.add(names[category])
         if box is not None:

@@ -7,7 +7,7 @@ words overlap, the longest counts, so that "hot dog" is no dog; :data:`COCO_DECO
 expressions in which a category's word means something else, or only a part or a place of it.
 
 The table prefers to miss a mention to finding a false one: words that mostly mean something else
-are not in it ("glasses", "monitor", "stand", "phone booth").
+are not in it ("glasses", "monitor", "stand").
 """
 
 from __future__ import annotations

@@ -41,7 +41,9 @@ class Flickr30kRecords(RecordSequence[Sentence]):
 
     On disk, as downloaded, with the images beside the annotations; each part is a folder or a zip
     file, and ``Sentences`` and ``Annotations`` may also lie in a folder ``flickr30k_entities`` or
-    in ``annotations.zip``::
+    in ``annotations.zip``:
+
+    .. code-block:: text
 
         PATH/Sentences/36979.txt            [/EN#1/people Two young guys] with ...
         PATH/Annotations/36979.xml

@@ -26,7 +26,9 @@ class Captioned(NamedTuple):
 class FolderRecords(RecordSequence[Captioned]):
     """A folder of images with captions beside them: one record for each line of a text file.
 
-    On disk::
+    On disk:
+
+    .. code-block:: text
 
         PATH/beach.jpg
         PATH/beach.txt      a caption in each line; most often there is one

@@ -33,7 +33,9 @@ class Statement(NamedTuple):
 class HNCRecords(RecordSequence[Statement]):
     """HNC, hard negative captions (Dönmez et al., CoNLL 2023): one record for each caption.
 
-    On disk, as downloaded (https://doi.org/10.18419/darus-4341), with the images of GQA::
+    On disk, as downloaded (https://doi.org/10.18419/darus-4341), with the images of GQA:
+
+    .. code-block:: text
 
         PATH/hnc_clean_strict_val.json
         PATH/images/2353884.jpg                 (or images.zip)

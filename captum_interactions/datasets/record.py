@@ -20,7 +20,7 @@ class Phrase:
 
     text: str
     span: tuple[int, int]
-    """Half-open character range in the caption: ``caption[span[0]:span[1]] == text``."""
+    """Half-open range of characters, so that ``caption[span[0]:span[1]] == text``."""
     boxes: tuple[Box, ...] = ()
     """Every box that the phrase names; empty where the annotation gives none."""
     label: str | None = None
@@ -41,8 +41,8 @@ class Foil:
     replaced: tuple[str, str] | None = None
     """(true words, false words)."""
     boxes: tuple[Box, ...] = ()
-    """The boxes of what the true words name: of the object that they name, or of the one whose
-    attribute they are. Empty where the annotation does not tell."""
+    """The boxes of the object that the true words name, or whose attribute they are; empty where
+    the annotation does not tell."""
 
 
 @dataclass(frozen=True)

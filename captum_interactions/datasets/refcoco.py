@@ -39,7 +39,9 @@ class Expression(NamedTuple):
 class RefCocoRecords(RecordSequence[Expression]):
     """RefCOCO, RefCOCO+ and RefCOCOg: one record for each expression.
 
-    On disk, as downloaded (https://github.com/lichengunc/refer), with COCO's images of 2014::
+    On disk, as downloaded (https://github.com/lichengunc/refer), with COCO's images of 2014:
+
+    .. code-block:: text
 
         PATH/refs(unc).p                   (or refs(google).p, refs(umd).p)
         PATH/instances.json

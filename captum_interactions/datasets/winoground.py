@@ -31,7 +31,9 @@ class WinogroundRecords(RecordSequence[Pairing]):
     """Winoground-style pairs (Thrush et al., CVPR 2022): four records for each example.
 
     On disk, as downloaded from ``facebook/winoground`` on the Hugging Face hub, the images a folder
-    or the zip file; also with everything in a folder ``data``::
+    or the zip file; also with everything in a folder ``data``:
+
+    .. code-block:: text
 
         PATH/examples.jsonl         {"id": 0, "image_0": "ex_0_img_0", "image_1": "ex_0_img_1",
                                      "caption_0": "...", "caption_1": "...", ...} in each line
