@@ -137,14 +137,25 @@ class MethodStudy(Study):
         }
 
     def explain(
-        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+        self,
+        wrapper: DualEncoderWrapper,
+        variant: str,
+        records: Sequence[Record],
+        captions: Sequence[str] | None = None,
     ) -> list[Map]:
-        """The map of each record by one of the methods; captions that are too long are cut."""
+        """The map of each record by one of the methods; captions that are too long are cut.
+
+        Args:
+            wrapper: The model.
+            variant: The method.
+            records: Whose images are explained.
+            captions (optional): With these captions. Default: the records' own
+        """
         name, options = parse_method(variant)
         return explain_batch(
             wrapper,
             [record.image for record in records],
-            [record.caption for record in records],
+            captions or [record.caption for record in records],
             name,
             truncation=True,
             **options,
