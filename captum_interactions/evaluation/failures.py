@@ -134,7 +134,8 @@ class FailureCases(MethodStudy):
                 if worst:
                     suffix = "" if not number else f"_{number + 1}"
                     figures[name + suffix] = pictures(
-                        [_picture(name, case, records) for case in worst], f"{name}: {method}"
+                        [_picture(name, case, records) for case in worst],
+                        f"{name.replace('_', ' ')}: {method}",
                     )
         tables = {
             "counts": Table(
