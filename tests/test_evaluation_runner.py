@@ -121,6 +121,12 @@ def test_a_summary_needs_no_model_and_may_ask_otherwise(wrapper, tmp_path, monke
         summarise(Lengths(), tmp_path / "elsewhere", records(SAID))
 
 
+def test_a_summary_of_fewer_records_leaves_out_the_rows_of_others(wrapper, tmp_path):
+    run(wrapper, tmp_path)
+    assert run(wrapper, tmp_path, said=SAID[:3]).tables["totals"].rows[0] == ["letters", 12]
+    assert len(lines(tmp_path)) == 2 * len(SAID)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -215,6 +221,13 @@ def test_a_broken_line_within_the_file_is_named(tmp_path):
         read(path)
 
 
+def test_a_row_knows_its_record():
+    said = records(["one", "two"])
+    assert row("r1", index=1).of(said).caption == "two"
+    with pytest.raises(ValueError, match=r"record 1 was 'r7' when it was measured, but is 'r1'"):
+        row("r7", index=1).of(said)
+
+
 def test_merging_sorts_and_counts_once(tmp_path):
     target, shard = tmp_path / "results.jsonl", tmp_path / "results-1.jsonl"
     append(target, [row("c", "w", 2), row("a", "v", 0, x=1)])
@@ -233,8 +246,8 @@ def command(folder, n, seconds, n_processes=1):
     program = ["-m", "tests.evaluation_standin", str(folder), str(n), str(seconds)]
     if n_processes == 1:
         return [sys.executable, *program]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(n_processes)]
-    return [sys.executable, *launcher, "--master-port", "0", *program]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return [sys.executable, *launcher, str(n_processes), *program]
 
 
 def environment():

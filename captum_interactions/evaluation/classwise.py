@@ -126,11 +126,9 @@ def _figures(by_method: Mapping[str, list[list[Any]]]) -> dict[str, Figure]:
     }
     if len(by_method) > 1:
         shown = [row[1] for row in _ends(own)]
-        values = [
-            [{row[1]: row[3] for row in classes}.get(label) for classes in by_method.values()]
-            for label in shown
-        ]
-        figures["methods"] = matrix(values, shown, list(by_method), "Point Game Energy, median")
+        medians = [{row[1]: row[3] for row in classes} for classes in by_method.values()]
+        values = [[of_method.get(label) for label in shown] for of_method in medians]
+        figures["methods"] = matrix(values, list(by_method), shown, "PGE, median")
     return figures
 
 

@@ -115,7 +115,10 @@ def scatter(
     title: str = "",
     log_x: bool = False,
 ) -> Figure:
-    """Points with their names; names are left out where there are more than 40."""
+    """Points with their names; names are left out where there are more than 40.
+
+    With ``log_x``, the first axis is logarithmic if its values span more than a factor of ten.
+    """
     from matplotlib import pyplot as plt
 
     figure, ax = plt.subplots(figsize=(5.5, 4.0), layout="constrained")
@@ -124,7 +127,7 @@ def scatter(
         ax.annotate(
             name, (x[place], y[place]), xytext=(4, 3), textcoords="offset points", fontsize=8
         )
-    if log_x:
+    if log_x and min(x) > 0 and max(x) > 10 * min(x):
         ax.set_xscale("log")
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
@@ -146,7 +149,7 @@ def matrix(
 
     array = np.array([[np.nan if v is None else v for v in row] for row in values], np.float64)
     figure, ax = plt.subplots(
-        figsize=(2.2 + 0.55 * len(columns), 1.9 + 0.28 * len(rows)), layout="constrained"
+        figsize=(4.2 + 0.42 * len(columns), 1.6 + 0.3 * len(rows)), layout="constrained"
     )
     image = ax.imshow(array, cmap="Blues", vmin=limits[0], vmax=limits[1], aspect="auto")
     middle = sum(limits) / 2
@@ -155,9 +158,16 @@ def matrix(
             ink = "white" if value > middle else "black"
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
     ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
-    ax.set_xticks(range(len(columns)), list(columns), rotation=45, ha="right", fontsize=8)
+    ax.set_xticks(
+        range(len(columns)),
+        list(columns),
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=8,
+    )
     ax.tick_params(length=0)
-    figure.colorbar(image, ax=ax, label=label, shrink=0.8)
+    figure.colorbar(image, ax=ax, label=label)
     return figure
 
 

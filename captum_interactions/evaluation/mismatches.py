@@ -16,9 +16,8 @@ from captum_interactions.evaluation.figures import grouped_bars
 from captum_interactions.evaluation.phrases import check_regions, covered, image_axis
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean
-from captum_interactions.evaluation.study import Map, MethodStudy, parse_method, view
+from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
-from captum_interactions.explanation import explain_batch
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,11 @@ class Mismatches(MethodStudy):
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
         foils = [(record, record.foil) for record in records if record.foil is not None]
-        name, options = parse_method(variant)
-        true_maps = explain_batch(
+        true_maps = self.explain(
             wrapper,
-            [record.image for record, _ in foils],
+            variant,
+            [record for record, _ in foils],
             [foil.positive_caption for _, foil in foils],
-            name,
-            truncation=True,
-            **options,
         )
         truths = {record.key: imap for (record, _), imap in zip(foils, true_maps, strict=True)}
         maps = self.explain(wrapper, variant, records)

@@ -58,7 +58,11 @@ class PhraseStudy(MethodStudy):
     ) -> list[Mapping[str, Any]]:
         maps = self.explain(wrapper, variant, records)
         return [
-            {"phrases": pointing(imap, record, regions=self.regions, sign=self.sign)}
+            {
+                "score": imap.score,
+                "delta": getattr(imap, "convergence_delta", None),
+                "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
+            }
             for imap, record in zip(maps, records, strict=True)
         ]
 

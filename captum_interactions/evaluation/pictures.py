@@ -38,12 +38,13 @@ def pictures(shown: Sequence[Picture], title: str, *, columns: int = 4) -> Figur
     figure, axes = plt.subplots(
         n_rows,
         2 * n_columns,
-        figsize=(3.3 * n_columns, 2.5 * n_rows + 0.4),
+        figsize=(3.3 * n_columns, 2.25 * n_rows + 0.3),
         squeeze=False,
         layout="constrained",
     )
     for ax in axes.flat:
         ax.axis("off")
+        ax.set_anchor("N")
     for place, picture in enumerate(shown):
         row, column = divmod(place, n_columns)
         plain, heated = axes[row, 2 * column : 2 * column + 2]

@@ -29,8 +29,8 @@ class Study(ABC):
     """A question asked of a model and a dataset, record by record.
 
     A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
-    can hold. It is registered in :data:`captum_interactions.evaluation.STUDIES`, and then runs by
-    its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
+    can hold. :func:`~captum_interactions.evaluation.run_study` does the rest. A study runs by its
+    name if :data:`captum_interactions.evaluation.catalogue.STUDIES` lists it.
     """
 
     name: ClassVar[str]
@@ -96,9 +96,9 @@ class Study(ABC):
         """Tables and figures from all measured rows, without a model.
 
         Args:
-            rows: The measured rows, sorted by variant and record. There may be variants that this
-                study does not name: those of earlier runs.
-            records: The dataset, for pictures; ``records[row.index]`` is a row's record.
+            rows: The measured rows of these records, sorted by variant and record. There may be
+                variants that this study does not name: those of earlier runs.
+            records: The dataset, for pictures; ``row.of(records)`` is a row's record.
         """
 
 
@@ -141,14 +141,25 @@ class MethodStudy(Study):
         }
 
     def explain(
-        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+        self,
+        wrapper: DualEncoderWrapper,
+        variant: str,
+        records: Sequence[Record],
+        captions: Sequence[str] | None = None,
     ) -> list[Map]:
-        """The map of each record by one of the methods; captions that are too long are cut."""
+        """The map of each record by one of the methods; captions that are too long are cut.
+
+        Args:
+            wrapper: The model.
+            variant: The method.
+            records: Whose images are explained.
+            captions (optional): With these captions. Default: the records' own
+        """
         name, options = parse_method(variant)
         return explain_batch(
             wrapper,
             [record.image for record in records],
-            [record.caption for record in records],
+            captions or [record.caption for record in records],
             name,
             truncation=True,
             **options,

@@ -1,0 +1,19 @@
+"""Rows of a study without its runner."""
+
+from __future__ import annotations
+
+import json
+
+from captum_interactions.evaluation import Row
+
+
+def rows_of(study, wrapper, records, variants=None):
+    """Rows as the runner makes them, through JSON."""
+    rows = []
+    for variant in variants or study.variants:
+        for index, (record, values) in enumerate(
+            zip(records, study.measure(wrapper, variant, records), strict=True)
+        ):
+            row = Row(record.key, variant, index, "measured", values)
+            rows.append(Row(**json.loads(row.line())))
+    return rows
