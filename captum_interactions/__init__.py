@@ -7,7 +7,7 @@ from captum_interactions.explanation import explain, explain_batch
 from captum_interactions.interaction_map import InteractionMap
 from captum_interactions.zoo import load_demo
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CallableTower",
