@@ -21,7 +21,7 @@ def add_evaluate(commands: Any) -> None:
         "evaluate",
         help="run a study of a model's explanations on a dataset",
         description="Run a study. Started again with the same command it goes on where it was; "
-        "under accelerate launch or torchrun the records are shared by all processes.",
+        "under torchrun or accelerate launch the records are shared by all processes.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("study", nargs="?", metavar="STUDY", help="its name, see --list")

@@ -50,7 +50,8 @@ class Localization(PhraseStudy):
             "PGE: share of a map's mass in the phrase's boxes; PGA: how often its strongest patch "
             "lies there. Intervals are of the median, with records drawn anew. *best*: what a "
             "perfect map could reach on this grid. *undefined*: phrases without mass or without a "
-            "visible box. *mean delta*: absolute convergence delta of second-order maps.",
+            "visible box. *mean delta*: absolute convergence delta where "
+            "the parts are meant to make the score.",
         )  # fmt: skip
         if not cells:
             return Summary({"by_method": table}, notes=["No phrase passed the filters."])

@@ -12,7 +12,7 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.summary import Summary
-from captum_interactions.explanation import check_options, explain_batch
+from captum_interactions.explanation import check_options, explain_batch, is_complete
 from captum_interactions.first_order_map import FirstOrderMap
 from captum_interactions.interaction_map import InteractionMap
 
@@ -164,6 +164,10 @@ class MethodStudy(Study):
             truncation=True,
             **options,
         )
+
+    def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
+        """Whether the convergence delta of one of the methods is an error, see its class."""
+        return is_complete(wrapper, *parse_method(variant))
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
