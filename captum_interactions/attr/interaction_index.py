@@ -15,14 +15,12 @@ from captum_interactions.attr.pairs import (
     Baselines,
     check_explainer,
     check_target,
-    each_baseline,
     each_option,
     first_layers,
-    open_pair,
     resolve_layers,
 )
 from captum_interactions.attr.paths import Groups, Normalization
-from captum_interactions.attr.players import Masking, Players, check_groups, check_masking
+from captum_interactions.attr.players import Masking, open_players
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.functional import Decomposition, Quadrature, quadrature
@@ -161,14 +159,8 @@ class InteractionIndex(PerturbationAttribution):
         for limit in limits:
             if limit is not None:
                 _check_count("n_samples", limit, least=2)
-        maskings: tuple[Masking, Masking] = each_option("masking", masking)
-        for name, tower, one in zip("ab", self._towers, maskings, strict=True):
-            check_masking(name, tower, one)
-        for name, baseline in zip("ab", each_baseline(baselines), strict=True):
-            if isinstance(baseline, list):
-                raise TypeError(f"absent tokens have one baseline {name}, but got a list of them")
         with explaining(self.wrapper), torch.no_grad():
-            paths = open_pair(
+            _, sides = open_players(
                 self.wrapper,
                 self.layers,
                 inputs,
@@ -176,18 +168,9 @@ class InteractionIndex(PerturbationAttribution):
                 additional_forward_args,
                 groups_a,
                 groups_b,
+                masking=masking,
                 normalization=self.normalization,
             )
-            for path in paths:
-                check_groups(path)
-            extras = self.wrapper.split_additional(additional_forward_args)
-            sides = [
-                [
-                    Players(path, row, whole, extra, how, self.normalization)
-                    for row in range(len(whole))
-                ]
-                for path, whole, extra, how in zip(paths, inputs, extras, maskings, strict=True)
-            ]
             return play(
                 list(zip(*sides, strict=True)),
                 self._rule,

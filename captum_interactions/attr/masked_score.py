@@ -12,14 +12,11 @@ from tqdm.auto import tqdm
 from captum_interactions.attr.pairs import (
     Baselines,
     check_explainer,
-    each_baseline,
-    each_option,
     first_layers,
-    open_pair,
     resolve_layers,
 )
 from captum_interactions.attr.paths import Groups, Normalization, Path
-from captum_interactions.attr.players import Masking, Players, check_groups, check_masking
+from captum_interactions.attr.players import Masking, Players, open_players
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.modes import explaining
 
@@ -182,14 +179,8 @@ def masked_score(
         raise ValueError(
             f"perturbations_per_eval must be an int of at least 1, but got {perturbations_per_eval}"
         )
-    maskings: tuple[Masking, Masking] = each_option("masking", masking)
-    for name, tower, how in zip("ab", (wrapper.tower_a, wrapper.tower_b), maskings, strict=True):
-        check_masking(name, tower, how)
-    for name, baseline in zip("ab", each_baseline(baselines), strict=True):
-        if isinstance(baseline, list):
-            raise TypeError(f"absent tokens have one baseline {name}, but got a list of them")
     with explaining(wrapper), torch.no_grad():
-        paths = open_pair(
+        paths, sides = open_players(
             wrapper,
             layers,
             inputs,
@@ -197,13 +188,7 @@ def masked_score(
             additional_forward_args,
             groups_a,
             groups_b,
+            masking=masking,
             normalization=normalization,
         )
-    for path in paths:
-        check_groups(path)
-    extras = wrapper.split_additional(additional_forward_args)
-    side_a, side_b = (
-        tuple(Players(path, row, whole, extra, how, normalization) for row in range(len(path.end)))
-        for path, whole, extra, how in zip(paths, inputs, extras, maskings, strict=True)
-    )
-    return MaskedScore(wrapper, paths, (side_a, side_b), perturbations_per_eval)
+    return MaskedScore(wrapper, paths, sides, perturbations_per_eval)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_interactions.attr.paths import Normalization, Path
-from captum_interactions.encoders import Tower
+from captum_interactions.attr.pairs import Baselines, each_baseline, each_option, open_pair
+from captum_interactions.attr.paths import Groups, Normalization, Path
+from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.wrapper import widen
 
 Masking = Literal["reference", "attention"]
@@ -115,6 +116,52 @@ class Players:
         if not isinstance(value, Tensor) or not value.dim():
             return value
         return value[self.row].expand(count, *value.shape[1:])
+
+
+def open_players(
+    wrapper: DualEncoderWrapper,
+    layers: tuple[Layer, Layer],
+    inputs: tuple[Tensor, Tensor],
+    baselines: Baselines,
+    additional_forward_args: Any,
+    groups_a: Groups | None,
+    groups_b: Groups | None,
+    *,
+    masking: Masking | tuple[Masking, Masking],
+    normalization: Normalization,
+) -> tuple[tuple[Path, Path], tuple[tuple[Players, ...], tuple[Players, ...]]]:
+    """The paths of both inputs of B aligned pairs, and the players of each input.
+
+    Raises:
+        TypeError: If inputs are not a pair of tensors, or on another device, or a side has several
+            baselines.
+        ValueError: If shapes or values do not fit the towers, or tokens cannot be taken away.
+    """
+    maskings: tuple[Masking, Masking] = each_option("masking", masking)
+    towers = (wrapper.tower_a, wrapper.tower_b)
+    for name, tower, how in zip("ab", towers, maskings, strict=True):
+        check_masking(name, tower, how)
+    for name, baseline in zip("ab", each_baseline(baselines), strict=True):
+        if isinstance(baseline, list):
+            raise TypeError(f"absent tokens have one baseline {name}, but got a list of them")
+    paths = open_pair(
+        wrapper,
+        layers,
+        inputs,
+        baselines,
+        additional_forward_args,
+        groups_a,
+        groups_b,
+        normalization=normalization,
+    )
+    for path in paths:
+        check_groups(path)
+    extras = wrapper.split_additional(additional_forward_args)
+    side_a, side_b = (
+        tuple(Players(path, row, whole, extra, how, normalization) for row in range(len(whole)))
+        for path, whole, extra, how in zip(paths, inputs, extras, maskings, strict=True)
+    )
+    return paths, (side_a, side_b)
 
 
 def check_masking(name: str, tower: Tower, masking: str) -> None:

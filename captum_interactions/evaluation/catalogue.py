@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from captum_interactions.evaluation.classwise import Classwise
+from captum_interactions.evaluation.failures import FailureCases
 from captum_interactions.evaluation.localization import Localization
+from captum_interactions.evaluation.mismatches import Mismatches
 from captum_interactions.evaluation.recognition import Recognition
 from captum_interactions.evaluation.study import Study
 
-STUDIES: Mapping[str, type[Study]] = {study.name: study for study in (Localization, Recognition)}
+STUDIES: Mapping[str, type[Study]] = {
+    study.name: study
+    for study in (Localization, Classwise, Mismatches, Recognition, FailureCases)
+}
 """Every study by name."""

@@ -53,7 +53,7 @@ def add_evaluate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, metavar="DIR",
-        help="folder of the results (default: evaluation/STUDY-DATASET)",
+        help="folder of the results (default: evaluation/ROWS-DATASET)",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=int, default=8, metavar="N", help="records explained together (8)"
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
         options.dataset, options.data, options.split, on_error=options.on_error, **given
     )
     records = _First(records, options.limit)
-    output = options.output or Path("evaluation") / f"{study.name}-{options.dataset}"
+    output = options.output or Path("evaluation") / f"{study.rows_name}-{options.dataset}"
     if options.summarise:
         summarise(study, output, records)
     else:
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
         )
         if found is None:  # another process speaks for all
             return
-    print((output / "summary" / "summary.md").read_text(encoding="utf-8"))
+    print((output / study.name / "summary.md").read_text(encoding="utf-8"))
     print(f"written to {output}")
 
 

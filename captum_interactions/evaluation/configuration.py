@@ -18,7 +18,7 @@ from captum_interactions.evaluation.rows import plain, replace_file
 from captum_interactions.evaluation.study import Study
 
 FORMAT = "captum_interactions.evaluation/1"
-_COMPARED = ("format", "study", "settings", "model", "dataset")
+_COMPARED = ("format", "rows", "settings", "model", "dataset")
 _PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy", "accelerate")
 
 
@@ -40,7 +40,7 @@ def configuration(
     described: dict[str, Any] = plain(
         {
             "format": FORMAT,
-            "study": study.name,
+            "rows": study.rows_name,
             "settings": study.settings,
             "variants": study.variants,
             "model": {"kind": type(wrapper).__name__, "weights": hash_of_weights(wrapper)},

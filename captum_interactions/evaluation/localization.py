@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
-from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.figures import boxplots
-from captum_interactions.evaluation.phrases import check_regions, pointing
+from captum_interactions.evaluation.phrase_study import PhraseStudy
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
@@ -18,71 +17,7 @@ from captum_interactions.evaluation.statistics import (
     numbers,
     quantile,
 )
-from captum_interactions.evaluation.study import MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
-
-if TYPE_CHECKING:
-    from captum_interactions.metrics import Sign
-
-
-@dataclass(frozen=True)
-class PhraseStudy(MethodStudy):
-    """What the studies of grounding share: the pointing game of each phrase with boxes.
-
-    The filters choose among phrases that were measured, so they may change at no cost.
-
-    Raises:
-        ValueError: If an option has no such value.
-    """
-
-    regions: str = "boxes"
-    """``"boxes"``, as in the paper, or ``"masks"`` where the dataset has them."""
-    sign: Sign = "positive"
-    """What of a map counts as its mass, see :data:`~captum_interactions.metrics.Sign`."""
-    single_instance: bool = view(False)
-    """Only phrases with one box, no other box of the record bearing the same label."""
-    min_area: float = view(0.0)
-    """Only phrases whose boxes cover at least this share of the image."""
-    max_area: float = view(1.0)
-    """Only phrases whose boxes cover at most this share of the image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_regions(self.regions)
-        if self.sign not in ("positive", "negative", "absolute"):
-            raise ValueError(
-                f"sign must be 'positive', 'negative' or 'absolute', but got {self.sign!r}"
-            )
-        if not 0 <= self.min_area <= self.max_area <= 1:
-            raise ValueError(
-                "min_area and max_area are shares of the image, from 0 to 1, but got "
-                f"{self.min_area} and {self.max_area}"
-            )
-
-    def declines(self, record: Record) -> str | None:
-        return None if record.grounded else "no phrase of the caption has a box"
-
-    def measure(
-        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
-    ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
-        return [
-            {"phrases": pointing(imap, record, regions=self.regions, sign=self.sign)}
-            for imap, record in zip(maps, records, strict=True)
-        ]
-
-    def phrases(self, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
-        """Phrases that pass the filters, with their ``record``, by variant."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            kept = found.setdefault(row.variant, [])
-            kept += [
-                {**phrase, "record": row.record}
-                for phrase in row.values["phrases"]
-                if self.min_area <= phrase["area"] <= self.max_area
-                and (not self.single_instance or phrase["n_boxes"] == phrase["n_alike"] == 1)
-            ]
-        return found
 
 
 @dataclass(frozen=True)
@@ -123,13 +58,7 @@ class Localization(PhraseStudy):
             "Point Game Energy",
             reference=float(cells[0][9] or 0.0),
         )
-        return Summary({"by_method": table}, {"energy": figure}, self._notes())
-
-    def _notes(self) -> list[str]:
-        filters = [f"boxes cover {self.min_area:g} to {self.max_area:g} of the image"]
-        if self.single_instance:
-            filters.append("one box a phrase, and no other of its label")
-        return [f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."]
+        return Summary({"by_method": table}, {"energy": figure}, self.notes())
 
 
 def _row(method: str, phrases: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -23,7 +23,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.study import Study
 from captum_interactions.evaluation.summary import Summary, Table
 
-RESULTS, CONFIG, SUMMARY = "results.jsonl", "config.json", "summary"
+RESULTS, CONFIG = "results.jsonl", "config.json"
 
 
 def run_study(
@@ -48,7 +48,8 @@ def run_study(
         study: The study.
         wrapper: The model, on the device where it is to compute.
         records: The dataset, or a part of it.
-        output: Folder for ``config.json``, ``results.jsonl`` and ``summary/``; made if missing.
+        output: Folder for ``config.json``, ``results.jsonl`` and a folder of the study's name with
+            the summary; made if missing.
         dataset: How the dataset was opened; results of another one are refused.
         batch_size: Records that are explained together. Default: 8
         retry_failed: Measure records again that failed before. Default: False
@@ -90,7 +91,8 @@ def run_study(
 def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
     """Make tables and figures from a folder's rows, without explaining anything.
 
-    They are written to ``summary/`` in the folder. The first table counts the rows.
+    They are written to a folder of the study's name in ``output``. One table counts the rows, and
+    another lists why some have no values.
 
     Raises:
         FileNotFoundError: If the folder has no results.
@@ -107,7 +109,7 @@ def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Su
     if problems.rows:
         tables["problems"] = problems
     summary = Summary(tables, found.figures, found.notes)
-    summary.write(folder / SUMMARY, study.title)
+    summary.write(folder / study.name, study.title)
     return summary
 
 
@@ -140,8 +142,8 @@ def _measure_all(
                     files.append(path, new)
                     failed += sum(row.status == "failed" for row in new)
                     progress.set_postfix(failed=failed, refresh=False)
-                progress.initial += len(batch) - len(missing)  # what was there has no rate
-                progress.update(len(batch))
+                progress.total -= len(batch) - len(missing)  # what was there has no rate
+                progress.update(len(missing))
 
 
 def _measure(

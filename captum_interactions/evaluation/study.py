@@ -29,7 +29,7 @@ class Study(ABC):
     """A question asked of a model and a dataset, record by record.
 
     A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
-    can hold. It is registered in :data:`captum_interactions.evaluation.STUDIES`, and then runs by
+    can hold. It is registered in :data:`captum_interactions.evaluation.catalogue.STUDIES`, and then runs by
     its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
     """
 
@@ -39,11 +39,19 @@ class Study(ABC):
     """The heading of its summary."""
     question: ClassVar[str]
     """One line for ``captum-interactions evaluate --list``."""
+    measures: ClassVar[str] = ""
+    """What its rows are called; studies that measure the same under one name may share a folder.
+    Default: the study's name"""
     dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options that datasets are opened with unless told otherwise, by the dataset's name."""
 
     seed: int = 0
     """Of everything that the study draws."""
+
+    @property
+    def rows_name(self) -> str:
+        """What the rows are, see :attr:`measures`."""
+        return self.measures or self.name
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -133,14 +141,25 @@ class MethodStudy(Study):
         }
 
     def explain(
-        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+        self,
+        wrapper: DualEncoderWrapper,
+        variant: str,
+        records: Sequence[Record],
+        captions: Sequence[str] | None = None,
     ) -> list[Map]:
-        """The map of each record by one of the methods; captions that are too long are cut."""
+        """The map of each record by one of the methods; captions that are too long are cut.
+
+        Args:
+            wrapper: The model.
+            variant: The method.
+            records: Whose images are explained.
+            captions (optional): With these captions. Default: the records' own
+        """
         name, options = parse_method(variant)
         return explain_batch(
             wrapper,
             [record.image for record in records],
-            [record.caption for record in records],
+            captions or [record.caption for record in records],
             name,
             truncation=True,
             **options,

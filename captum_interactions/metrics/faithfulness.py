@@ -101,8 +101,9 @@ def faithfulness(predicted: Tensor, scores: Tensor) -> Faithfulness:
 
     Draw what is there with probability p (:func:`draw_present`), ask the model
     (:func:`captum_interactions.attr.masked_score`, whose ``grid`` gives M · N scores for M + N
-    encoder calls) and the decomposition (:func:`predicted_scores`). The weighted Banzhaf
-    approximation with the same p has the highest R² that interactions of a with b can have.
+    encoder calls) and the decomposition (:func:`predicted_scores`). With enough
+    choices, the weighted Banzhaf approximation for the same p has the highest R² of all
+    decompositions.
 
     Source: p-faithfulness of Baniecki et al., "Explaining Similarity in Vision–Language Encoders
     with Weighted Banzhaf Interactions", 2025 (arXiv 2508.05430).

@@ -57,7 +57,7 @@ def interaction_infidelity(
             )
     rows = removed_a.double() @ interactions.detach().double()
     predicted = (rows * removed_b.double()).sum(2)
-    actual = mixed_difference(score, removed_a, removed_b).double()
+    actual = mixed_difference(score, removed_a, removed_b).to(predicted)
     if normalize:
         product, square = (predicted * actual).sum(1), predicted.square().sum(1)
         scale = torch.where(square > 0, product / square, 1.0)

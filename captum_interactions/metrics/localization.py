@@ -167,7 +167,7 @@ def check_maps(maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
             "maps and regions must have the same shape, (B, T) or (B, H, W), but got "
             f"{tuple(maps.shape)} and {tuple(regions.shape)}"
         )
-    regions = check_regions(regions)
+    regions = check_regions(regions.to(maps.device))
     maps = maps.detach().double().flatten(1)
     if not torch.isfinite(maps).all():
         raise ValueError("maps hold NaN or infinite values")

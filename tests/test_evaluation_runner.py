@@ -1,0 +1,311 @@
+"""How studies run: nothing is lost, nothing counted twice, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from captum_interactions.evaluation import ConfigurationError, run_study, summarise
+from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
+from tests.evaluation_standin import Lengths, captions, model, records
+
+SAID = ["one two", "", "three", "fail", "five six seven"]
+
+
+@pytest.fixture(scope="module")
+def wrapper():
+    return model()
+
+
+def run(wrapper, folder, study=None, said=SAID, **options):
+    options = {"dataset": {"name": "captions"}, "batch_size": 2, **options}
+    return run_study(study or Lengths(), wrapper, records(said), folder, **options)
+
+
+def lines(folder):
+    """The rows as they are on file, but for their times."""
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("seconds")
+    return rows
+
+
+def test_every_record_has_one_row_and_none_hides_its_fate(wrapper, tmp_path):
+    run(wrapper, tmp_path)
+    rows = [row for row in lines(tmp_path) if row["variant"] == "letters"]
+    assert [row["record"] for row in rows] == ["r0", "r1", "r2", "r3", "r4"]
+    assert [row["index"] for row in rows] == list(range(5))
+    assert [row["status"] for row in rows] == [
+        "measured", "declined", "measured", "failed", "measured",
+    ]  # fmt: skip
+    assert [row["values"].get("length") for row in rows] == [7, None, 5, None, 14]
+    assert rows[0]["values"]["nothing"] is None
+    assert rows[1]["message"] == "nothing is said"
+    assert rows[3]["message"] == "RuntimeError: cannot read it, 1 of them"
+
+
+def test_summary_counts_what_was_not_measured(wrapper, tmp_path):
+    study = Lengths(names=("letters", "refused"))
+    summary = run(wrapper, tmp_path, study, ["one", "three", "", "fail"])
+    assert summary.tables["totals"].rows == [["letters", 8]]
+    counts = [row[:5] for row in summary.tables["records"].rows]
+    assert counts == [["letters", 2, 1, 1, 0], ["refused", 0, 1, 3, 0]]
+    problems = {(row[0], row[1]): row[3:] for row in summary.tables["problems"].rows}
+    assert problems["letters", "failed"] == [1, "r3"]
+    assert problems["letters", "declined"] == [1, "r2"]
+
+
+def test_a_method_that_refuses_every_record_alike_is_refused(wrapper, tmp_path):
+    summary = run(wrapper, tmp_path, Lengths(names=("refused",)), ["one", "three"])
+    assert [row[:5] for row in summary.tables["records"].rows] == [["refused", 0, 0, 0, 2]]
+    assert [row[2:4] for row in summary.tables["problems"].rows] == [
+        ["ValueError: not defined: 3 is no number of mine", 2]
+    ]
+
+
+def test_summary_is_written_for_people_and_programs(wrapper, tmp_path):
+    run(wrapper, tmp_path)
+    page = (tmp_path / "lengths" / "summary.md").read_text()
+    assert page.startswith("# Lengths of captions\n\nAll counted.\n\n## Totals\n")
+    assert "| letters | 26 |" in page
+    assert (tmp_path / "lengths" / "totals.csv").read_text() == (
+        "variant,total\nletters,26\nwords,6\n"
+    )
+
+
+def test_a_second_run_measures_nothing_anew(wrapper, tmp_path, monkeypatch):
+    run(wrapper, tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    monkeypatch.setattr(Lengths, "measure", lambda *_: pytest.fail("measured again"))
+    run(wrapper, tmp_path)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_runs_in_parts_add_up_to_the_whole(wrapper, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(wrapper, whole)
+    run(wrapper, parts, Lengths(names=("letters",)), SAID[:3])
+    run(wrapper, parts, Lengths(names=("words",)))
+    run(wrapper, parts, Lengths())
+    assert lines(parts) == lines(whole)
+    assert set(json.loads((parts / "config.json").read_text())["variants"]) == {"letters", "words"}
+
+
+def test_failed_records_are_tried_again_on_request(wrapper, tmp_path, monkeypatch):
+    said = ["one", "fail"]
+    run(wrapper, tmp_path, said=said)
+    run(wrapper, tmp_path, said=said)
+    assert [row["status"] for row in lines(tmp_path)] == ["measured", "failed"] * 2
+    monkeypatch.setattr(
+        Lengths, "measure", lambda self, wrapper, variant, records: [{"length": 0}] * len(records)
+    )
+    run(wrapper, tmp_path, said=said, retry_failed=True)
+    assert [row["status"] for row in lines(tmp_path)] == ["measured"] * 4
+    assert lines(tmp_path)[0]["values"] == {"length": 3, "nothing": None}  # not measured again
+
+
+def test_a_summary_needs_no_model_and_may_ask_otherwise(wrapper, tmp_path, monkeypatch):
+    run(wrapper, tmp_path)
+    monkeypatch.setattr(Lengths, "measure", lambda *_: pytest.fail("measured again"))
+    summary = summarise(Lengths(digits=1), tmp_path, records(SAID))
+    assert summary.tables["totals"].rows == [["letters", 26], ["words", 6]]
+    run(wrapper, tmp_path, Lengths(digits=1))  # a view changes no row
+    with pytest.raises(FileNotFoundError, match="there are no results"):
+        summarise(Lengths(), tmp_path / "elsewhere", records(SAID))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"study": Lengths(scale=2)}, r"settings.scale: 1 there, 2 now"),
+        ({"study": Lengths(seed=1)}, r"settings.seed: 0 there, 1 now"),
+        ({"dataset": {"name": "others"}}, r'dataset.name: "captions" there, "others" now'),
+        ({"said": ["another", "one"]}, r"dataset.first_record"),
+    ],
+)
+def test_another_configuration_is_refused(wrapper, tmp_path, change, message):
+    run(wrapper, tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes(), (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ConfigurationError, match=message):
+        run(wrapper, tmp_path, **change)
+    after = (tmp_path / "results.jsonl").read_bytes(), (tmp_path / "config.json").read_bytes()
+    assert after == before
+
+
+def test_another_model_is_refused(wrapper, tmp_path):
+    run(wrapper, tmp_path)
+    other = model()
+    next(iter(other.state_dict().values())).add_(1)
+    with pytest.raises(ConfigurationError, match=r"model.weights"):
+        run(other, tmp_path)
+
+
+def test_an_interrupted_run_goes_on(wrapper, tmp_path, monkeypatch):
+    measure, calls = Lengths.measure, []
+
+    def interrupted(self, wrapper, variant, records):
+        calls.append(variant)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(self, wrapper, variant, records)
+
+    said = captions(9)
+    monkeypatch.setattr(Lengths, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(wrapper, tmp_path / "cut", said=said)
+    assert len(lines(tmp_path / "cut")) == 4
+    run(wrapper, tmp_path / "cut", said=said)
+    monkeypatch.setattr(Lengths, "measure", measure)
+    run(wrapper, tmp_path / "whole", said=said)
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_folder_serves_one_run_at_a_time(wrapper, tmp_path, monkeypatch):
+    def another(self, *_):
+        with pytest.raises(RuntimeError, match="another run is at work"):
+            run(wrapper, tmp_path)
+        return [{"length": 1}]
+
+    monkeypatch.setattr(Lengths, "measure", another)
+    run(wrapper, tmp_path, said=["one"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"said": []}, "needs records"), ({"batch_size": 0}, "batch_size must be at least 1")],
+)
+def test_bad_calls_are_refused(wrapper, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(wrapper, tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+# The file of results.
+
+
+def row(key, variant="v", index=0, **values):
+    return Row(key, variant, index, "measured", values)
+
+
+@pytest.mark.parametrize("rest", ['{"record": "b", "vari', '{"record"', "x" * 5000])
+def test_a_half_written_line_is_cut_off(tmp_path, rest):
+    path = tmp_path / "results.jsonl"
+    append(path, [row("a")])
+    whole = path.read_bytes()
+    with path.open("a") as file:
+        file.write(rest)
+    cut_half_written(path)
+    assert path.read_bytes() == whole
+    cut_half_written(path)
+    assert path.read_bytes() == whole
+
+
+def test_a_broken_line_within_the_file_is_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append(path, [row("a")])
+    path.write_text(path.read_text() + "what?\n" + path.read_text())
+    with pytest.raises(ValueError, match=r"results.jsonl: line 2 is no row"):
+        read(path)
+
+
+def test_merging_sorts_and_counts_once(tmp_path):
+    target, shard = tmp_path / "results.jsonl", tmp_path / "results-1.jsonl"
+    append(target, [row("c", "w", 2), row("a", "v", 0, x=1)])
+    append(shard, [row("b", "v", 1), row("a", "v", 0, x=2), row("a", "w", 0)])
+    merge(target, [shard], ["v", "w"])
+    rows = read(target)
+    assert [one.identity for one in rows] == [("v", "a"), ("v", "b"), ("w", "a"), ("w", "c")]
+    assert rows[0].values == {"x": 1}
+    assert not shard.exists()
+
+
+# Several processes, and their deaths.
+
+
+def command(folder, n, seconds, n_processes=1):
+    program = ["-m", "tests.evaluation_standin", str(folder), str(n), str(seconds)]
+    if n_processes == 1:
+        return [sys.executable, *program]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return [sys.executable, *launcher, str(n_processes), *program]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def wait_for_rows(path, n, process):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= n:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {n} rows in {path}, exit status {process.poll()}")
+
+
+def test_a_killed_run_loses_nothing_and_repeats_nothing(wrapper, tmp_path):
+    n = 40
+    said = captions(n)
+    run(wrapper, tmp_path / "whole", said=said, batch_size=3)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(command(cut, n, 0.05), env=environment())
+    try:
+        wait_for_rows(cut / "results.jsonl", 12, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = read(cut / "results.jsonl")
+    assert 12 <= len(done) < 2 * n
+    with (cut / "results.jsonl").open("a") as file:
+        file.write('{"record": "r39", "variant": "let')
+    run(wrapper, cut, said=said, batch_size=3)
+    assert lines(cut) == lines(tmp_path / "whole")
+    again = {one.identity: one for one in read(cut / "results.jsonl")}
+    assert all(again[one.identity].seconds == one.seconds for one in done)  # the very same rows
+
+
+def test_two_processes_find_what_one_finds_even_after_a_death(wrapper, tmp_path):
+    """A worker is killed, the launcher ends the other, and two new ones go on."""
+    n = 24
+    said = captions(n)
+    run(wrapper, tmp_path / "one", said=said, batch_size=3)
+    two = tmp_path / "two"
+    process = subprocess.Popen(
+        command(two, n, 0.25, 2), env=environment(), stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_rows(two / "results-1.jsonl", 6, process)
+        worker = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))
+        os.kill(worker, signal.SIGKILL)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.kill()
+        process.wait()
+    partial = read(two / "results.jsonl") + read(two / "results-1.jsonl")
+    assert 6 <= len(partial) < 2 * n
+    finished = subprocess.run(
+        command(two, n, 0, 2), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert lines(two) == lines(tmp_path / "one")
+    assert not list(two.glob("results-*.jsonl"))
+    assert (two / "lengths" / "totals.csv").read_text() == (
+        (tmp_path / "one" / "lengths" / "totals.csv").read_text()
+    )
+
+
+def children(pid):
+    """Ids of the processes that a process has started (Linux)."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for one in lists for child in one.read_text().split()]
+
+
+def environment_of(pid):
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
