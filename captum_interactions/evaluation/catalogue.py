@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from captum_interactions.evaluation.ablations import Ablations
 from captum_interactions.evaluation.classwise import Classwise
 from captum_interactions.evaluation.failures import FailureCases
+from captum_interactions.evaluation.faithfulness import Faithfulness
 from captum_interactions.evaluation.localization import Localization
 from captum_interactions.evaluation.mismatches import Mismatches
+from captum_interactions.evaluation.perturbation import Perturbation
 from captum_interactions.evaluation.recognition import Recognition
 from captum_interactions.evaluation.study import Study
 
 STUDIES: Mapping[str, type[Study]] = {
     study.name: study
-    for study in (Localization, Classwise, Mismatches, Recognition, FailureCases)
+    for study in (
+        Localization,
+        Perturbation,
+        Classwise,
+        Mismatches,
+        Ablations,
+        Faithfulness,
+        Recognition,
+        FailureCases,
+    )
 }
 """Every study by name."""

@@ -29,8 +29,8 @@ class Study(ABC):
     """A question asked of a model and a dataset, record by record.
 
     A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
-    can hold. It is registered in :data:`captum_interactions.evaluation.catalogue.STUDIES`, and then runs by
-    its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
+    can hold. It is registered in :data:`captum_interactions.evaluation.catalogue.STUDIES`, and then
+    runs by its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
     """
 
     name: ClassVar[str]
