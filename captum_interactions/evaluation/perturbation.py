@@ -15,13 +15,14 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.lines import Line, panels
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, numbers
+from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median
 from captum_interactions.evaluation.study import Map, MethodStudy
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.evaluation.units import MaskedUnits, by_unit, masked_units, own_seed
 from captum_interactions.interaction_map import InteractionMap
 from captum_interactions.metrics import (
     Curve,
+    Mode,
     conditional_curve,
     first_order_pairs,
     pair_deletion_curve,
@@ -99,7 +100,7 @@ class Perturbation(MethodStudy):
             maps: Sequence[Map | None] = [None] * len(records)
         else:
             maps = self.explain(wrapper, variant, records)
-        found = []
+        found: list[Mapping[str, Any]] = []
         for imap, record in zip(maps, records, strict=True):
             score = masked_units(wrapper, record)
             if imap is None:
@@ -122,26 +123,27 @@ class Perturbation(MethodStudy):
         ranked.sort(key=lambda one: one[0] == RANDOM)
         areas: list[list[Any]] = []
         for curve in CURVES:
-            found = [_areas(rows, curve, *one) for one in ranked]
-            sign = 1 if "deleted" in curve else -1
-            areas += sorted(filter(None, found), key=lambda cells: sign * cells[4])
-        overview = [[*one, *(_median(rows, curve, *one) for curve in CURVES)] for one in ranked]
+            found = [cells for one in ranked if (cells := _areas(rows, curve, *one))]
+            areas += sorted(found, key=lambda cells: cells[4], reverse="inserted" in curve)
+        overview = [[*one, *(_mean(rows, curve, *one) for curve in CURVES)] for one in ranked]
         return Summary(
             {
                 "by_method": Table(
                     ("ranked by", "read as", *CURVES), overview,
-                    "Median normalised area under the curve: the score of nothing is 0, of "
-                    "everything 1. High is good for insertion, low for deletion; random order is "
-                    "chance.",
+                    "Area under the curve: the mean score while the strongest parts come or go. "
+                    "High is good for insertion, low for deletion; random order is chance.",
                 ),
                 "areas": Table(
                     (
-                        "curve", "ranked by", "read as", "records", "median", "95 % from", "to",
-                        "mean score", "mean from", "mean to",
+                        "curve", "ranked by", "read as", "records", "mean score", "95 % from", "to",
+                        "normalised median", "median from", "median to", "reversed",
                     ),
                     areas,
-                    "Each curve, the best ranking first: normalised area, and area in units of "
-                    "the score (its mean along the way). Intervals: records drawn anew.",
+                    "Each curve, the best ranking first. *normalised*: the score of nothing is 0, "
+                    "of everything 1. *reversed*: records where nothing scores as high as "
+                    "everything, or higher: there normalised areas mean the opposite, so where "
+                    "there are many, only the mean score tells rankings apart. Intervals: records "
+                    "drawn anew.",
                 ),
             },
             {"curves": _figure(rows, ranked)},
@@ -180,7 +182,8 @@ def curves(
     a, b, pairs = ranking
     players = score.players
     made: dict[str, Callable[[], Curve]] = {}
-    for mode, verb in (("insertion", "inserted"), ("deletion", "deleted")):
+    verbs: dict[Mode, str] = {"insertion": "inserted", "deletion": "deleted"}
+    for mode, verb in verbs.items():
         if a is not None:
             made[f"patches {verb}"] = partial(
                 conditional_curve, score, a, "a", mode, players[0], n_steps
@@ -215,19 +218,22 @@ def _values(
     return [value for value, _ in found], [record for _, record in found]
 
 
-def _median(rows: Sequence[Row], curve: str, variant: str, readout: str) -> float | None:
-    return median(_values(rows, curve, variant, readout, "normalized")[0])
+def _mean(rows: Sequence[Row], curve: str, variant: str, readout: str) -> float | None:
+    return mean(_values(rows, curve, variant, readout, "area")[0])
 
 
 def _areas(rows: Sequence[Row], curve: str, variant: str, readout: str) -> list[Any] | None:
-    relative, names = _values(rows, curve, variant, readout, "normalized")
-    areas, _ = _values(rows, curve, variant, readout, "area")
-    if not len(numbers(relative)):
+    areas, names = _values(rows, curve, variant, readout, "area")
+    if not areas:
         return None
-    interval = bootstrap_interval(relative, names)
-    of_mean = bootstrap_interval(areas, names, statistic=lambda x: float(x.mean()))
-    head = [curve, variant, readout, len(names)]
-    return [*head, median(relative), *interval, mean(areas), *of_mean]
+    relative, _ = _values(rows, curve, variant, readout, "normalized")
+    scores, _ = _values(rows, curve, variant, readout, "scores")
+    whole, nothing = (0, -1) if "deleted" in curve else (-1, 0)
+    return [
+        curve, variant, readout, len(areas), mean(areas),
+        *bootstrap_interval(areas, names, statistic=lambda x: float(x.mean())), median(relative),
+        *bootstrap_interval(relative, names), sum(one[whole] <= one[nothing] for one in scores),
+    ]  # fmt: skip
 
 
 def _figure(rows: Sequence[Row], ranked: Sequence[tuple[str, str]]) -> Figure:
