@@ -60,7 +60,7 @@ def panels(
             (drawn,) = ax.plot(
                 line.x, line.y, label=line.label, color=colours[line.colour], linewidth=1.5,
                 linestyle="--" if line.dashed else "-", marker="o" if markers else None,
-                markersize=3.5,
+                markersize=3.5, zorder=3 if line.dashed else 2,
             )  # fmt: skip
             legend[line.label] = drawn
         if log_x:

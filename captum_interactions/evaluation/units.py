@@ -70,10 +70,7 @@ class MaskedUnits:
 def masked_units(wrapper: DualEncoderWrapper, record: Record) -> MaskedUnits:
     """The score of a record with patches and words missing, replaced at the embeddings."""
     batch = wrapper.prepare(record.image, record.caption, truncation=True)
-    device = next((parameter.device for parameter in wrapper.parameters()), torch.device("cpu"))
-    a, b = (x.to(device) for x in batch.inputs)
-    extras = tuple(x if x is None else x.to(device) for x in batch.additional_forward_args)
-    score = masked_score(wrapper, (a, b), None, extras)
+    score = masked_score(wrapper, batch.inputs, None, batch.additional_forward_args)
     axis_a, axis_b = (
         path.tower.axis_at(path.layer, axis, path.n_outputs)
         for path, axis in zip(score.paths, (batch.axes_a[0], batch.axes_b[0]), strict=True)
