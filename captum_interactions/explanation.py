@@ -183,6 +183,15 @@ def check_options(attribution: str, options: Mapping[str, Any]) -> None:
     _divided(attribution, options)
 
 
+def is_complete(wrapper: DualEncoderWrapper, attribution: str, options: Mapping[str, Any]) -> bool:
+    """Whether the parts that a method gives are meant to make the score.
+
+    Only then is a map's ``convergence_delta`` an error.
+    """
+    method, to_constructor, _ = _divided(attribution, options)
+    return method.order == 2 and bool(method(wrapper, **to_constructor).has_convergence_delta())
+
+
 class _Divided(NamedTuple):
     method: Any
     to_constructor: dict[str, Any]

@@ -109,6 +109,17 @@ def test_bad_input_is_explained_in_one_line(arguments, message, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(STUDIES["localization"], "measure", stop)
+    with pytest.raises(SystemExit) as status:
+        evaluate("localization", "--limit", 2, "--output", tmp_path, *FAST)
+    assert status.value.code == 130
+    assert f"the same command goes on from {tmp_path}" in capsys.readouterr().err
+
+
 def test_several_processes_need_accelerate(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)

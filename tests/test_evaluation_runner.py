@@ -121,6 +121,12 @@ def test_a_summary_needs_no_model_and_may_ask_otherwise(wrapper, tmp_path, monke
         summarise(Lengths(), tmp_path / "elsewhere", records(SAID))
 
 
+def test_a_summary_of_fewer_records_leaves_out_the_rows_of_others(wrapper, tmp_path):
+    run(wrapper, tmp_path)
+    assert run(wrapper, tmp_path, said=SAID[:3]).tables["totals"].rows[0] == ["letters", 12]
+    assert len(lines(tmp_path)) == 2 * len(SAID)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -213,6 +219,13 @@ def test_a_broken_line_within_the_file_is_named(tmp_path):
     path.write_text(path.read_text() + "what?\n" + path.read_text())
     with pytest.raises(ValueError, match=r"results.jsonl: line 2 is no row"):
         read(path)
+
+
+def test_a_row_knows_its_record():
+    said = records(["one", "two"])
+    assert row("r1", index=1).of(said).caption == "two"
+    with pytest.raises(ValueError, match=r"record 1 was 'r7' when it was measured, but is 'r1'"):
+        row("r7", index=1).of(said)
 
 
 def test_merging_sorts_and_counts_once(tmp_path):

@@ -41,13 +41,13 @@ def axes(caption=CAPTION):
     return ImageAxis.of_grid((2, 2), (4, 4), Frame.identity((8, 8)), image()), text
 
 
-def second_order(words, caption=CAPTION, score=0.5):
+def second_order(words, caption=CAPTION, score=0.5, delta=0.0):
     """A map from word to its values of the four patches, row by row."""
     axis_a, axis_b = axes(caption)
     columns = [words.get(word, (0, 0, 0, 0)) for word in caption.split()]
     return InteractionMap(
         torch.tensor(columns, dtype=torch.float32).T.contiguous(),
-        torch.zeros(4), torch.zeros(len(columns)), 0.0, score, 0.0, axis_a, axis_b,
+        torch.zeros(4), torch.zeros(len(columns)), 0.0, score, delta, axis_a, axis_b,
     )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def measured(study, monkeypatch, maps, records):
         return [next(given[text]) for text in captions]
 
     monkeypatch.setattr(type(study), "explain", explained)
+    monkeypatch.setattr(type(study), "is_complete", lambda *_: True)
     values = study.measure(None, "m", records)
     return [
         Row(r.key, "m", i, "measured", v)
@@ -111,8 +112,8 @@ def test_first_order_maps_serve_every_phrase(monkeypatch):
 def test_localization_is_summed_up(monkeypatch):
     records = [record(f"r{i}") for i in range(3)]
     maps = [
-        second_order({"cat": (1, 0, 0, 0), "dog": (0, 1, 0, 0)}),  # 1, 1
-        second_order({"cat": (1, 1, 0, 0), "dog": (1, 1, 0, 0)}),  # 0.5, 0.5
+        second_order({"cat": (1, 0, 0, 0), "dog": (0, 1, 0, 0)}, delta=0.1),  # 1, 1
+        second_order({"cat": (1, 1, 0, 0), "dog": (1, 1, 0, 0)}, delta=-0.3),  # 0.5, 0.5
         second_order({"cat": (-1, -1, 0, 0), "dog": (3, 1, 0, 0)}),  # undefined, 0.25
     ]
     study = Localization()
@@ -125,6 +126,7 @@ def test_localization_is_summed_up(monkeypatch):
     assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.25) / 5)
     assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0) / 5)
     assert found["chance median"] == 0.5
+    assert found["mean delta"] == pytest.approx((0.1 + 0.3) / 3)
     assert found["95 % from"] <= found["PGE median"] <= found["to"]
     assert set(summary.figures) == {"energy"}
 

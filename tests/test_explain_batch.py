@@ -9,6 +9,7 @@ import torch
 
 from captum_interactions import explain, explain_batch, load_demo
 from captum_interactions.attr import attributions
+from captum_interactions.explanation import is_complete
 from captum_interactions.interaction_map import InteractionMap
 from tests import models
 
@@ -95,6 +96,19 @@ def test_pairs_of_the_same_shape_are_evaluated_together(wrapper, pairs, monkeypa
     monkeypatch.setattr(type(wrapper.tower_a), "encode", counted)
     explain_batch(wrapper, *pairs, "grad_eclip")
     assert sizes.count(1) == 2 * sizes.count(2) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("second_order_integrated_gradients", {"n_steps": 3}, True),
+        ("second_order_integrated_gradients", {"multiply_by_inputs": False}, False),
+        ("token_similarity", {}, False),
+        ("grad_eclip", {}, False),
+    ],
+)
+def test_which_maps_are_complete(wrapper, name, options, expected):
+    assert is_complete(wrapper, name, options) is expected
 
 
 def test_no_pairs_give_no_maps(wrapper):

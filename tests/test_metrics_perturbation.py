@@ -297,7 +297,7 @@ def test_normalized_area_without_a_difference():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_curves_have_the_type_of_the_score(dtype):
     curve = conditional_curve(additive(A.to(dtype), B.to(dtype)), A[None], "a", "deletion")
-    assert curve.area.dtype == (curve.scores.dtype if dtype == torch.float64 else torch.float32)
+    assert curve.present.dtype == curve.area.dtype == dtype
 
 
 def ones(*shape):

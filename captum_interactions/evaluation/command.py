@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ def add_evaluate(commands: Any) -> None:
         "evaluate",
         help="run a study of a model's explanations on a dataset",
         description="Run a study. Started again with the same command it goes on where it was; "
-        "under accelerate launch or torchrun the records are shared by all processes.",
+        "under torchrun or accelerate launch the records are shared by all processes.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("study", nargs="?", metavar="STUDY", help="its name, see --list")
@@ -103,17 +104,21 @@ def run(options: argparse.Namespace) -> None:
         summarise(study, output, records)
     else:
         here = processes(options.device)
-        found = run_study(
-            study,
-            _model(options.model).to(here.device),
-            records,
-            output,
-            dataset=described,
-            batch_size=options.batch_size,
-            retry_failed=options.retry_failed,
-            show_progress=True,
-            processes=here,
-        )
+        try:
+            found = run_study(
+                study,
+                _model(options.model).to(here.device),
+                records,
+                output,
+                dataset=described,
+                batch_size=options.batch_size,
+                retry_failed=options.retry_failed,
+                show_progress=True,
+                processes=here,
+            )
+        except KeyboardInterrupt:
+            print(f"\nstopped; the same command goes on from {output}", file=sys.stderr)
+            raise SystemExit(130) from None
         if found is None:  # another process speaks for all
             return
     print((output / study.name / "summary.md").read_text(encoding="utf-8"))

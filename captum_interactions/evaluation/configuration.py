@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from captum_interactions.datasets import Record
+from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.rows import plain, replace_file
 from captum_interactions.evaluation.study import Study
 
@@ -27,7 +28,7 @@ class ConfigurationError(ValueError):
 
 
 def configuration(
-    study: Study, wrapper: nn.Module, records: Sequence[Record], dataset: Mapping[str, Any]
+    study: Study, wrapper: DualEncoderWrapper, records: Sequence[Record], dataset: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that the rows of a study depend on.
 
@@ -43,7 +44,11 @@ def configuration(
             "rows": study.rows_name,
             "settings": study.settings,
             "variants": study.variants,
-            "model": {"kind": type(wrapper).__name__, "weights": hash_of_weights(wrapper)},
+            "model": {
+                "weights": hash_of_weights(wrapper),
+                "default_layers": wrapper.default_layers,
+                "default_n_steps": wrapper.default_n_steps,
+            },
             "dataset": {**dataset, "first_record": hash_of_record(records[0])},
             "made_with": [versions()],
         }

@@ -134,7 +134,8 @@ class FailureCases(MethodStudy):
                 if worst:
                     suffix = "" if not number else f"_{number + 1}"
                     figures[name + suffix] = pictures(
-                        [_picture(name, case, records) for case in worst], f"{name}: {method}"
+                        [_picture(name, case, records) for case in worst],
+                        f"{name.replace('_', ' ')}: {method}",
                     )
         tables = {
             "counts": Table(
@@ -183,7 +184,7 @@ def _cases(imap: Map, record: Record) -> Mapping[str, Any]:
 
 def _listed(method: str, name: str, case: Case, records: Sequence[Record]) -> list[Any]:
     row: Row = case["row"]
-    record = records[row.index]
+    record = row.of(records)
     return [
         method, name, row.record, case["text"], case[_SHOWN[name]], case["pge"], case["chance"],
         case["score"], record.caption, record.source,
@@ -192,11 +193,12 @@ def _listed(method: str, name: str, case: Case, records: Sequence[Record]) -> li
 
 def _picture(name: str, case: Case, records: Sequence[Record]) -> Picture:
     row: Row = case["row"]
+    record = row.of(records)
     return Picture(
-        image=records[row.index].image,
+        image=record.image,
         heat=np.array(case["heat"], np.float32),
         extent=tuple(row.values["extent"]),
         boxes=[tuple(box) for box in case["boxes"]],
         title=f"{case['text']}\n{name.replace('_', ' ')} {case[_SHOWN[name]]:.2f}",
-        below=f"{row.record}: {records[row.index].caption}",
+        below=f"{row.record}: {record.caption}",
     )

@@ -36,18 +36,22 @@ class Localization(PhraseStudy):
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         by_method = {method: phrases for method, phrases in self.phrases(rows).items() if phrases}
-        cells = [_row(method, phrases) for method, phrases in by_method.items()]
+        cells = [
+            [*_row(method, phrases), _delta(rows, method)] for method, phrases in by_method.items()
+        ]
         cells.sort(key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)
         columns = (
             "method", "phrases", "PGE median", "95 % from", "to", "PGE mean", "lower quartile",
             "upper quartile", "PGA", "chance median", "chance mean", "best mean", "undefined",
+            "mean delta",
         )  # fmt: skip
         table = Table(
             columns, cells,
             "PGE: share of a map's mass in the phrase's boxes; PGA: how often its strongest patch "
             "lies there. Intervals are of the median, with records drawn anew. *best*: what a "
             "perfect map could reach on this grid. *undefined*: phrases without mass or without a "
-            "visible box.",
+            "visible box. *mean delta*: absolute convergence delta where "
+            "the parts are meant to make the score.",
         )  # fmt: skip
         if not cells:
             return Summary({"by_method": table}, notes=["No phrase passed the filters."])
@@ -70,3 +74,8 @@ def _row(method: str, phrases: Sequence[Mapping[str, Any]]) -> list[Any]:
         quantile(energy, 0.75), mean(p["pga"] for p in phrases), median(chance), mean(chance),
         mean(p["best"] for p in phrases), len(phrases) - len(numbers(energy)),
     ]  # fmt: skip
+
+
+def _delta(rows: Sequence[Row], method: str) -> float | None:
+    deltas = (row.values.get("delta") for row in rows if row.variant == method)
+    return mean(abs(delta) for delta in deltas if delta is not None)

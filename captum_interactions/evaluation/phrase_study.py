@@ -57,8 +57,13 @@ class PhraseStudy(MethodStudy):
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
         maps = self.explain(wrapper, variant, records)
+        complete = self.is_complete(wrapper, variant)
         return [
-            {"phrases": pointing(imap, record, regions=self.regions, sign=self.sign)}
+            {
+                "score": imap.score,
+                "delta": getattr(imap, "convergence_delta", None) if complete else None,
+                "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
+            }
             for imap, record in zip(maps, records, strict=True)
         ]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+
+from captum_interactions.datasets import Record
 
 Status = Literal["measured", "declined", "failed"]
 """``measured``: with values. ``declined``: the study has nothing to ask of the record. ``failed``:
@@ -40,6 +42,20 @@ class Row:
     def identity(self) -> tuple[str, str]:
         """What no two rows have in common."""
         return self.variant, self.record
+
+    def of(self, records: Sequence[Record]) -> Record:
+        """The record of the row.
+
+        Raises:
+            ValueError: If the dataset has another record in its place.
+        """
+        record = records[self.index]
+        if record.key != self.record:
+            raise ValueError(
+                f"record {self.index} was {self.record!r} when it was measured, but is "
+                f"{record.key!r}: the dataset has changed"
+            )
+        return record
 
     def line(self) -> str:
         """The row as a line of JSON; what is not a number is null."""

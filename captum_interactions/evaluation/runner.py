@@ -38,7 +38,7 @@ def run_study(
     show_progress: bool = False,
     processes: Processes | None = None,
 ) -> Summary | None:
-    """Measure what is missing in a folder of results, then summarise all of them.
+    """Measure what is missing in a folder of results, then summarise all that is there.
 
     Rows are appended batch by batch, so a run that is killed loses a batch at most, and goes on
     where it was when it is started again. Rows of further variants, or of further records, are
@@ -57,7 +57,7 @@ def run_study(
         processes: The processes that share the records. Default: this one alone
 
     Returns:
-        Summary: of all rows in the folder; None in all but the first process.
+        Summary: of all rows of these records in the folder; None in all but the first process.
 
     Raises:
         ConfigurationError: If the folder's rows were made with other settings, another model or
@@ -89,7 +89,7 @@ def run_study(
 
 
 def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
-    """Make tables and figures from a folder's rows, without explaining anything.
+    """Make tables and figures from a folder's rows of these records, without explaining anything.
 
     They are written to a folder of the study's name in ``output``. One table counts the rows, and
     another lists why some have no values.
@@ -101,7 +101,7 @@ def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Su
     records = study.records(records)
     if not (folder / RESULTS).exists():
         raise FileNotFoundError(f"there are no results in {str(folder)!r}: run the study first")
-    rows = files.read(folder / RESULTS)
+    rows = [row for row in files.read(folder / RESULTS) if row.index < len(records)]
     measured = [row for row in rows if row.status == "measured"]
     found = study.summarise(measured, records) if measured else Summary()
     tables = {**found.tables, "records": _counts(rows)}

@@ -12,7 +12,7 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.summary import Summary
-from captum_interactions.explanation import check_options, explain_batch
+from captum_interactions.explanation import check_options, explain_batch, is_complete
 from captum_interactions.first_order_map import FirstOrderMap
 from captum_interactions.interaction_map import InteractionMap
 
@@ -29,8 +29,8 @@ class Study(ABC):
     """A question asked of a model and a dataset, record by record.
 
     A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
-    can hold. It is registered in :data:`captum_interactions.evaluation.catalogue.STUDIES`, and then
-    runs by its name: :func:`~captum_interactions.evaluation.run_study` does the rest.
+    can hold. :func:`~captum_interactions.evaluation.run_study` does the rest. A study runs by its
+    name if :data:`captum_interactions.evaluation.catalogue.STUDIES` lists it.
     """
 
     name: ClassVar[str]
@@ -73,10 +73,6 @@ class Study(ABC):
         """
         return {self.name: {}}
 
-    def records(self, records: Sequence[Record]) -> Sequence[Record]:
-        """What the study asks about: a dataset's records, or others that it makes of them."""
-        return records
-
     def declines(self, record: Record) -> str | None:
         """Why the study has nothing to ask of a record; None if it has. Opens no image."""
         return None
@@ -96,9 +92,9 @@ class Study(ABC):
         """Tables and figures from all measured rows, without a model.
 
         Args:
-            rows: The measured rows, sorted by variant and record. There may be variants that this
-                study does not name: those of earlier runs.
-            records: The dataset, for pictures; ``records[row.index]`` is a row's record.
+            rows: The measured rows of these records, sorted by variant and record. There may be
+                variants that this study does not name: those of earlier runs.
+            records: The dataset, for pictures; ``row.of(records)`` is a row's record.
         """
 
 
@@ -164,6 +160,10 @@ class MethodStudy(Study):
             truncation=True,
             **options,
         )
+
+    def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
+        """Whether the convergence delta of one of the methods is an error, see its class."""
+        return is_complete(wrapper, *parse_method(variant))
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
