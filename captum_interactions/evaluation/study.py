@@ -73,6 +73,10 @@ class Study(ABC):
         """
         return {self.name: {}}
 
+    def records(self, records: Sequence[Record]) -> Sequence[Record]:
+        """What the study asks about: a dataset's records, or others that it makes of them."""
+        return records
+
     def declines(self, record: Record) -> str | None:
         """Why the study has nothing to ask of a record; None if it has. Opens no image."""
         return None
