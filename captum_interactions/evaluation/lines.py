@@ -65,6 +65,7 @@ def panels(
             legend[line.label] = drawn
         if log_x:
             ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter("{x:g}")
         if log_y:
             ax.set_yscale("log")
         if reference is not None:
