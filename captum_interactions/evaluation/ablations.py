@@ -65,8 +65,8 @@ class Ablations(Study):
     hidden units are pooled to tokens, because the map is defined as their signed sum, and no other
     pooling is complete.
 
-    Source: the number of nodes and the layers are those of Möller, Tilli, Vu and Padó, TMLR 2025
-    (arXiv 2408.14153), appendix.
+    Source: the method of Möller, Tilli, Vu and Padó, TMLR 2025 (arXiv 2408.14153); its authors'
+    program takes ``method=riemann_right``, the last blocks and frozen norms.
 
     Raises:
         ValueError: If a setting is written in no such way, or a reference is of no such kind.
@@ -135,8 +135,8 @@ class Ablations(Study):
 
 
 _CAPTION = (
-    "Error: how much all parts of a map miss the score by (median, in thousandths), and relative to "
-    "what the references leave of the score (median). Intervals: records drawn anew."
+    "Error: how much all parts of a map miss the score by (median, in thousandths), and relative "
+    "to what the references leave of the score (median). Intervals: records drawn anew."
 )
 
 

@@ -19,7 +19,7 @@ from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.encoders.axes import TokenAxis
 from captum_interactions.evaluation.study import Map
 from captum_interactions.functional import Decomposition
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.interaction_map import InteractionMap, incidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class MaskedUnits:
         """Which units change anything if they are missing, bool, (1, units) of either input."""
         tokens = (self.score.players_a, self.score.players_b)
         a, b = (
-            (own.float() @ incidence(axis).to(own.device).T) > 0
+            (own.float() @ _members(axis).to(own.device).T) > 0
             for own, axis in zip(tokens, self.axes, strict=True)
         )
         return a, b
@@ -63,7 +63,7 @@ class MaskedUnits:
     def _tokens(self, side: int, present: Tensor | None) -> Tensor | None:
         if present is None:
             return None
-        members = incidence(self.axes[side]).to(present.device)
+        members = _members(self.axes[side]).to(present.device)
         return ((~present).float() @ members) == 0
 
 
@@ -76,14 +76,6 @@ def masked_units(wrapper: DualEncoderWrapper, record: Record) -> MaskedUnits:
         for path, axis in zip(score.paths, (batch.axes_a[0], batch.axes_b[0]), strict=True)
     )
     return MaskedUnits(score, (axis_a, axis_b))
-
-
-def incidence(axis: TokenAxis) -> Tensor:
-    """Which tokens each unit is made of, zeros and ones of shape (units, T)."""
-    matrix = torch.zeros(len(axis.units), len(axis))
-    for row, unit in zip(matrix, axis.units, strict=True):
-        row[list(unit.tokens)] = 1.0
-    return matrix
 
 
 def by_unit(imap: Map) -> Decomposition:
@@ -128,8 +120,12 @@ def own_seed(seed: int, record: Record) -> int:
     return int.from_bytes(digest[:6], "big")
 
 
+def _members(axis: TokenAxis) -> Tensor:
+    return incidence(axis.units, len(axis))
+
+
 def _with_rest(axis: TokenAxis) -> Tensor:
-    rows = incidence(axis)
+    rows = _members(axis)
     return torch.cat([rows, 1 - rows.sum(0, keepdim=True)]).double()
 
 
