@@ -18,8 +18,8 @@ STUDIES: Mapping[str, type[Study]] = {
     study.name: study
     for study in (
         Localization,
-        Perturbation,
         Classwise,
+        Perturbation,
         Mismatches,
         Ablations,
         Faithfulness,
