@@ -136,8 +136,8 @@ class InteractionMap:
         Returns:
             Tensor: shape (units of a, units of b).
         """
-        rows = _incidence(self.axis_a.units, len(self.axis_a)) @ self.interactions
-        return rows @ _incidence(self.axis_b.units, len(self.axis_b)).T
+        rows = incidence(self.axis_a.units, len(self.axis_a)) @ self.interactions
+        return rows @ incidence(self.axis_b.units, len(self.axis_b)).T
 
     def top_pairs(self, k: int = 10) -> list[Pair]:
         """The k strongest interactions of words and patches, positive or negative.
@@ -402,7 +402,8 @@ class InteractionMap:
         )
 
 
-def _incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
+def incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
+    """Which tokens each unit is made of, zeros and ones of shape (units, T)."""
     matrix = torch.zeros(len(units), n_tokens)
     for index, unit in enumerate(units):
         matrix[index, list(unit.tokens)] = 1.0

@@ -1,0 +1,133 @@
+"""Patches and words: parts of the inputs that maps of all methods and masked scores share.
+
+A map may come from any layer, and have a class token or not, while inputs are masked where no block
+has mixed their tokens yet. What both know are the units of their axes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_interactions.attr import MaskedScore, masked_score
+from captum_interactions.datasets import Record
+from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.encoders.axes import TokenAxis
+from captum_interactions.evaluation.study import Map
+from captum_interactions.functional import Decomposition
+from captum_interactions.interaction_map import InteractionMap, incidence
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedUnits:
+    """The score of one pair with units missing: a :data:`~captum_interactions.metrics.Score`.
+
+    What is no unit (class token, start and end of a text) is always there.
+    """
+
+    score: MaskedScore
+    axes: tuple[TokenAxis, TokenAxis]
+    """What the tokens that are masked stand for."""
+
+    def __call__(self, present_a: Tensor | None, present_b: Tensor | None) -> Tensor:
+        """Scores (1, M) of aligned choices of units, (1, M, units of a) and (1, M, units of b)."""
+        return self.score(self._tokens(0, present_a), self._tokens(1, present_b))
+
+    def grid(self, present_a: Tensor, present_b: Tensor) -> Tensor:
+        """Scores (1, M, N) of every choice of a with every choice of b."""
+        return self.score.grid(self._tokens(0, present_a), self._tokens(1, present_b))
+
+    @property
+    def players(self) -> tuple[Tensor, Tensor]:
+        """Which units change anything if they are missing, bool, (1, units) of either input."""
+        tokens = (self.score.players_a, self.score.players_b)
+        a, b = (
+            (own.float() @ _members(axis).to(own.device).T) > 0
+            for own, axis in zip(tokens, self.axes, strict=True)
+        )
+        return a, b
+
+    def check(self, imap: Map) -> None:
+        """Raise a ValueError if a map has other units than those that can be masked."""
+        for name, axis, own in zip("ab", self.axes, (imap.axis_a, imap.axis_b), strict=True):
+            if _labels(axis) != _labels(own):
+                raise ValueError(
+                    f"the map has {len(own.units)} units of input {name}, but {len(axis.units)} "
+                    "others can be masked: take a layer whose tokens are those of the embeddings"
+                )
+
+    def _tokens(self, side: int, present: Tensor | None) -> Tensor | None:
+        if present is None:
+            return None
+        members = _members(self.axes[side]).to(present.device)
+        return ((~present).float() @ members) == 0
+
+
+def masked_units(wrapper: DualEncoderWrapper, record: Record) -> MaskedUnits:
+    """The score of a record with patches and words missing, replaced at the embeddings."""
+    batch = wrapper.prepare(record.image, record.caption, truncation=True)
+    score = masked_score(wrapper, batch.inputs, None, batch.additional_forward_args)
+    axis_a, axis_b = (
+        path.tower.axis_at(path.layer, axis, path.n_outputs)
+        for path, axis in zip(score.paths, (batch.axes_a[0], batch.axes_b[0]), strict=True)
+    )
+    return MaskedUnits(score, (axis_a, axis_b))
+
+
+def by_unit(imap: Map) -> Decomposition:
+    """The parts of a map by unit, each input followed by one more: all that is no unit.
+
+    A first-order map has no interactions, its constant is what its values leave of the score, and a
+    side without a map is zero.
+
+    Returns:
+        Decomposition: of one pair, with units of a + 1 and units of b + 1 parts.
+    """
+    rows_a, rows_b = _with_rest(imap.axis_a), _with_rest(imap.axis_b)
+    if isinstance(imap, InteractionMap):
+        main_a, main_b, interactions = imap.main_effects_a, imap.main_effects_b, imap.interactions
+        constant = imap.constant
+    else:
+        main_a, main_b = (
+            torch.zeros(len(axis)) if values is None else values
+            for values, axis in (
+                (imap.attributions_a, imap.axis_a), (imap.attributions_b, imap.axis_b)
+            )
+        )  # fmt: skip
+        interactions = torch.zeros(len(main_a), len(main_b))
+        constant = imap.score - float(main_a.sum() + main_b.sum())
+    return Decomposition(
+        torch.tensor([constant], dtype=torch.float64),
+        (rows_a @ main_a.double()).unsqueeze(0),
+        (rows_b @ main_b.double()).unsqueeze(0),
+        (rows_a @ interactions.double() @ rows_b.T).unsqueeze(0),
+        torch.tensor([imap.score], dtype=torch.float64),
+    )
+
+
+def with_rest(present: Tensor) -> Tensor:
+    """What is there of the units (..., U), with the rest, which is always there: (..., U + 1)."""
+    return F.pad(present, (0, 1), value=True)
+
+
+def own_seed(seed: int, record: Record) -> int:
+    """A seed of a record's own, the same whatever records stand beside it."""
+    digest = hashlib.sha256(f"{seed} {record.key}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def _members(axis: TokenAxis) -> Tensor:
+    return incidence(axis.units, len(axis))
+
+
+def _with_rest(axis: TokenAxis) -> Tensor:
+    rows = _members(axis)
+    return torch.cat([rows, 1 - rows.sum(0, keepdim=True)]).double()
+
+
+def _labels(axis: TokenAxis) -> list[str]:
+    return [unit.label for unit in axis.units]
