@@ -412,10 +412,10 @@ def incidence(units: tuple[Any, ...], n_tokens: int) -> Tensor:
 
 def _with_rest(axis: TokenAxis) -> Tensor:
     """From 1 and the tokens to 1 and the units, (1 + U, 1 + T): the first takes what is left."""
-    incidence = _incidence(axis.units, len(axis)).double()
-    shared = incidence.sum(0)
+    belongs = incidence(axis.units, len(axis)).double()
+    shared = belongs.sum(0)
     # A token that serves two words is divided among them, so that nothing counts twice.
-    matrix: Tensor = torch.block_diag(torch.ones(1, 1).double(), incidence / shared.clamp(min=1))
+    matrix: Tensor = torch.block_diag(torch.ones(1, 1).double(), belongs / shared.clamp(min=1))
     matrix[0, 1:] = shared == 0
     return matrix
 
