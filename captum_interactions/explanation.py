@@ -5,16 +5,21 @@ from __future__ import annotations
 import inspect
 import warnings
 from typing import Any, Literal, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
-from captum_interactions.encoders import Batch, DualEncoderWrapper
+from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
+from captum_interactions.encoders.cut import structure
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.first_order_map import FirstOrderMap
 from captum_interactions.functional import Decomposition
 from captum_interactions.interaction_map import InteractionMap
+
+_CHECKED: WeakKeyDictionary[DualEncoderWrapper, set[tuple[Any, ...]]] = WeakKeyDictionary()
+"""What :func:`_check_score` has seen."""
 
 
 @overload
@@ -119,8 +124,13 @@ def explain(
         additional_forward_args=batch.additional_forward_args,
         **{k: v for k, v in options.items() if k in to_call},
     )
-    used = {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))}
-    settings = {"attribution": attribution, **used, "layers": list(explainer.layers)}
+    used: dict[str, Any] = {
+        k: v for k, v in options.items() if isinstance(v, (str, int, float, bool))
+    }
+    steps, taken = getattr(explainer, "n_steps_used", None), {}
+    if steps is not None:
+        taken["n_steps"] = steps[0] if steps[0] == steps[1] else list(steps)
+    settings = {"attribution": attribution, **used, **taken, "layers": list(explainer.layers)}
     if method.order == 2:
         return _interaction_map(wrapper, batch, explainer, result, settings)
     return _first_order_map(wrapper, batch, explainer, result, settings)
@@ -134,7 +144,7 @@ def _interaction_map(
     settings: dict[str, Any],
 ) -> InteractionMap:
     if getattr(explainer, "normalization", "cosine") != "none":
-        _check_score(wrapper, batch, float(parts.score[0]))
+        _check_score(wrapper, batch, explainer.layers, float(parts.score[0]))
     if explainer.has_convergence_delta():
         _check_delta(parts)
     layer_a, layer_b = explainer.layers
@@ -172,8 +182,18 @@ def _first_order_map(
     return FirstOrderMap(values[0], values[1], score, axes[0], axes[1], settings)
 
 
-def _check_score(wrapper: DualEncoderWrapper, batch: Batch, explained: float) -> None:
-    """The towers are explained in pieces: see that the pieces still make the model's own score."""
+def _check_score(
+    wrapper: DualEncoderWrapper, batch: Batch, layers: tuple[Layer, Layer], explained: float
+) -> None:
+    """The towers are explained in pieces: see that the pieces still make the model's own score.
+
+    That takes a run of the whole model, so it is done once for every shape of inputs, layers and
+    set of hooks.
+    """
+    run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
+    checked = _CHECKED.setdefault(wrapper, set())
+    if run in checked:
+        return
     with explaining(wrapper), torch.no_grad():
         score = float(wrapper(*batch.inputs, *batch.additional_forward_args))
     half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
@@ -183,6 +203,7 @@ def _check_score(wrapper: DualEncoderWrapper, batch: Batch, explained: float) ->
             f"make {explained:.4f}: a tower's tail is not the rest of its model, or a hook outside "
             "of the blocks changes what the model does"
         )
+    checked.add(run)
 
 
 def _check_delta(parts: Decomposition) -> None:

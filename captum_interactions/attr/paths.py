@@ -416,6 +416,12 @@ def _features(
     if not any(isinstance(extra, Tensor) for extra in extras):
         # References are often the same for all examples: then one row is enough.
         references = [r[:1] if torch.equal(r, r[:1].expand_as(r)) else r for r in references]
+    kept = tower.kept_references
+    if kept is not None and not any(isinstance(extra, Tensor) for extra in extras):
+        starts = tuple(kept.features(tower, layer, r, extras) for r in references if len(r) == 1)
+        if len(starts) == len(references):
+            end, context = tower.features(layer, inputs, *extras)
+            return end, starts, context
     together = (inputs, *references)
     copies = len(together)
     repeated = (
@@ -423,12 +429,12 @@ def _features(
         for extra in extras
     )
     features, context = tower.features(layer, torch.cat(together), *repeated)
-    end, *starts = features.split([len(part) for part in together])
+    end, *others = features.split([len(part) for part in together])
     own = tuple(
         value[: len(inputs)] if isinstance(value, Tensor) and value.dim() else value
         for value in context
     )
-    return end, tuple(starts), own
+    return end, tuple(others), own
 
 
 def _scaling(

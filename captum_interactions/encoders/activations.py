@@ -59,12 +59,11 @@ class _Tabulated(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, function: Any) -> Tensor:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            y = function(x)
+            y: Tensor = function(x)
             (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
         ctx.save_for_backward(slope)
         return y.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        slope: Tensor = ctx.saved_tensors[0]
-        return gradients[0] * slope, None
+        return cast(Tensor, gradients[0] * ctx.saved_tensors[0]), None

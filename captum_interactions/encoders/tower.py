@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.axes import TokenAxis
+from captum_interactions.encoders.references import KeptReferences
 
 Layer = int | Literal["input"]
 """Where features live: k for the hidden state entering block k (0 is the embedding output, -1
@@ -55,6 +56,9 @@ class Tower(nn.Module):
     """Number of blocks whose entering hidden state can be explained."""
     extra_names: tuple[str, ...] = ()
     """Names of the arguments beside the input, such as ``("attention_mask",)``."""
+    kept_references: KeptReferences | None = None
+    """Features of references, while they are kept: see
+    :meth:`~captum_interactions.DualEncoderWrapper.keeping_references`."""
 
     # What a family of models implements.
 
