@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from captum_interactions.attr.paths import Path
 from captum_interactions.functional import Quadrature, quadrature
@@ -72,7 +73,10 @@ def _each(n_steps: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> int:
-    chosen = choose_steps(lambda nodes: path.values(nodes, internal_batch_size), tolerance)
+    def values(nodes: Tensor) -> Tensor:
+        return path.values(nodes, internal_batch_size)
+
+    chosen = choose_steps(values, tolerance, MAX_STEPS, path.end.dtype)
     _LOGGER.info("side %s: %d nodes for an error of %.1e", path.name, chosen.n_steps, chosen.error)
     if not chosen.is_enough:
         warnings.warn(

@@ -25,13 +25,17 @@ class ChosenSteps(NamedTuple):
 
     n_steps: int
     error: float
-    """Largest expected error of the examples, relative to the length of ``F(1) − F(0)``."""
+    """Largest expected error of the examples, relative to the length of ``F(1) − F(0)``, beyond the
+    rounding of the values."""
     is_enough: bool
     """Whether the error is below the tolerance that was asked for."""
 
 
 def choose_steps(
-    values: Callable[[Tensor], Tensor], tolerance: float, max_steps: int = MAX_STEPS
+    values: Callable[[Tensor], Tensor],
+    tolerance: float,
+    max_steps: int = MAX_STEPS,
+    dtype: torch.dtype | None = None,
 ) -> ChosenSteps:
     """The smallest number of Gauss-Legendre nodes whose integral of ``F'`` is ``F(1) − F(0)``.
 
@@ -42,8 +46,9 @@ def choose_steps(
         values (Callable): From points in [0, 1], float64 of shape (M,), to the values of F there
             for B examples, shape (M, B, K).
         tolerance (float): Bound of the error, relative to the length of ``F(1) − F(0)``, for every
-            example. It cannot be finer than the precision of the values.
+            example. It is met up to the rounding of the values.
         max_steps (int): No more nodes than that. Default: :data:`MAX_STEPS`
+        dtype (torch.dtype, optional): The type in which values are computed. Default: their own
 
     Returns:
         ChosenSteps: the number with its expected error.
@@ -68,14 +73,13 @@ def choose_steps(
             both = known.new_empty((intervals + 1, *known.shape[1:]))
             both[::2], both[1::2] = known, new
             known = both
-        noise = 8 * torch.finfo(known.dtype).eps
+        rounding = 8 * torch.finfo(dtype or known.dtype).eps
         largest = min(3 * intervals // 8, max_steps)
-        errors = _errors(known.double().cpu(), points, largest + 1)
-        bound = max(tolerance, noise)
+        errors = _errors(known.double().cpu(), points, largest + 1, rounding)
         for n_steps in range(1, largest + 1):
             # Two in a row: the error of one number may be small by chance.
             error = max(errors[n_steps - 1], errors[n_steps])
-            if error <= bound:
+            if error <= tolerance:
                 return ChosenSteps(n_steps, float(error), True)
         if largest == max_steps:
             break
@@ -88,8 +92,11 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance must be a positive number, but got {tolerance!r}")
 
 
-def _errors(values: Tensor, points: np.ndarray, max_steps: int) -> list[float]:
-    """Errors of rules of 1 to ``max_steps`` nodes for the polynomial through these values."""
+def _errors(values: Tensor, points: np.ndarray, max_steps: int, rounding: float) -> list[float]:
+    """Errors of rules of 1 to ``max_steps`` nodes for the polynomial through these values.
+
+    They are what is left beyond the rounding of the values, which is relative to their length.
+    """
     degree = len(points) - 1
     slopes = chebyshev.chebder(np.eye(degree + 1))
     integrals = np.stack(
@@ -104,7 +111,7 @@ def _errors(values: Tensor, points: np.ndarray, max_steps: int) -> list[float]:
     )
     sums = torch.einsum("mn,mbk->nbk", torch.from_numpy(weights), values)
     difference = values[-1] - values[0]
-    size = difference.norm(dim=-1)
-    # Where the ends are the same but for rounding, so is everything between, or it is no matter.
-    size = torch.maximum(size, 1e-6 * values.norm(dim=-1).amax(0)).clamp_min(1e-300)
-    return ((sums - difference).norm(dim=-1) / size).amax(1).tolist()  # type: ignore[no-any-return]
+    noise = rounding * values.norm(dim=-1).amax(0)
+    size = torch.maximum(difference.norm(dim=-1), noise).clamp_min(1e-300)
+    errors = ((sums - difference).norm(dim=-1) - noise).clamp_min(0) / size
+    return errors.amax(1).tolist()  # type: ignore[no-any-return]
