@@ -80,13 +80,21 @@ class _Counter(TorchDispatchMode):
         return result
 
 
+def large_product(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048
+) -> tuple[Call, float]:
+    """A large matrix product, whose rate is the machine's, and its number of operations."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b, 2.0 * size**3
+
+
 def matmul_rate(
-    device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 7
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, size: int = 2048
 ) -> float:
     """Floating-point operations a second of a large matrix product, the best of several."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    (best,) = fastest(lambda: a @ b, repeats=repeats)
-    return 2 * size**3 / best
+    product, work = large_product(device, dtype, size)
+    (best,) = fastest(product, repeats=7)
+    return work / best
 
 
 def reset_peak_mb() -> float:
