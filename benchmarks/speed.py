@@ -25,7 +25,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +66,7 @@ class Case(NamedTuple):
     method: str = "riemann_right"
     what: str = "map"
     """``"map"``, ``"phrase"`` or ``"pixels"``."""
+    keep_references: bool = False
     programs: tuple[str, ...] = PROGRAMS
     quick: bool = False
     whole_oracle: bool = False
@@ -83,6 +86,8 @@ CASES = {
     "B/16 last block, to 1e-3": Case(
         "B/16", LAST, n_steps="auto", method="gausslegendre", programs=MAP_ONLY
     ),
+    "B/32 last block, references kept": Case("B/32", LAST, keep_references=True, programs=MAP_ONLY),
+    "B/16 last block, references kept": Case("B/16", LAST, keep_references=True, programs=MAP_ONLY),
     "B/32 last block, phrase": Case("B/32", LAST, what="phrase", programs=NO_ORACLE, quick=True),
     "B/16 last block, phrase": Case("B/16", LAST, what="phrase", programs=NO_ORACLE),
     "B/16 last block, 16 tokens": Case("B/16", LAST, n_tokens=16, programs=MAP_ONLY),
@@ -116,8 +121,8 @@ def main() -> None:
         for program in CASES[name].programs:
             if program in options.programs and not (options.quick and program == "oracle"):
                 results.get(f"{name}: {program}", fresh(name, program, options.threads))
-                print(f"{name}: {program}", flush=True)
-    print("\n" + table(results.values))
+                print(f"{name}: {program}", file=sys.stderr, flush=True)
+    print(table(results.values))
 
 
 def measure(case: Case, program: str, n_threads: int) -> dict[str, Any]:
@@ -128,9 +133,20 @@ def measure(case: Case, program: str, n_threads: int) -> dict[str, Any]:
     if program == "oracle" and not case.whole_oracle:
         return _extrapolated(wrapper, inputs, case)
     explainer = SecondOrderIntegratedGradients(wrapper, case.layers, normalization="none")
+    kept = wrapper.keeping_references() if case.keep_references else nullcontext()
+    with kept:
+        return _measured(explainer, inputs, case, program)
+
+
+def _measured(
+    explainer: SecondOrderIntegratedGradients,
+    inputs: tuple[Tensor, Tensor],
+    case: Case,
+    program: str,
+) -> dict[str, Any]:
     runs = {"map": _map, "captum": _captum, "oracle": _oracle}
     run = runs[program](explainer, inputs, case)
-    forward = _forward(wrapper, inputs)
+    forward = _forward(explainer.wrapper, inputs)
     before = reset_peak_mb()
     values = run()
     extra = memory_mb("VmHWM") - before
