@@ -2,44 +2,90 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
+
+from captum_interactions import DualEncoderWrapper, wrap
 
 BEGIN, END = 49406, 49407
+MODELS = ("B/32", "B/16", "L/14", "MiniLM")
+"""CLIP ViT-B/32, B/16 and L/14, and a sentence encoder of the size of all-MiniLM-L6-v2."""
+
+# (vision width, blocks, heads), (text width, heads), dimension of the embedding.
+_SIZES = {
+    14: ((1024, 24, 16), (768, 12), 768),
+    16: ((768, 12, 12), (512, 8), 512),
+    32: ((768, 12, 12), (512, 8), 512),
+}
 
 
-def clip(patch: int) -> CLIPModel:
-    """CLIP ViT-B with 16 or 32 pixels a patch, at 224 pixels."""
+def clip(patch: int, image_size: int = 224, **tiny: Any) -> CLIPModel:
+    """CLIP ViT-B with 16 or 32 pixels a patch, or ViT-L with 14, at 224 pixels.
+
+    ``tiny`` changes both towers' config.
+    """
     torch.manual_seed(0)
+    (width, blocks, heads), (text_width, text_heads), dimension = _SIZES.get(patch, _SIZES[32])
     config = CLIPConfig(
-        projection_dim=512,
+        projection_dim=dimension,
         text_config={
             "vocab_size": 49408,
-            "hidden_size": 512,
-            "intermediate_size": 2048,
+            "hidden_size": text_width,
+            "intermediate_size": 4 * text_width,
             "num_hidden_layers": 12,
-            "num_attention_heads": 8,
+            "num_attention_heads": text_heads,
             "bos_token_id": BEGIN,
             "eos_token_id": END,
             "pad_token_id": 0,
+            **tiny,
         },
         vision_config={
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 224,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "image_size": image_size,
             "patch_size": patch,
+            **tiny,
         },
     )
     return CLIPModel(config).eval()
 
 
-def pair(n_tokens: int) -> tuple[Tensor, Tensor]:
-    """Pixel values (1, 3, 224, 224) and token ids (1, n_tokens) with their special tokens."""
+def sentences() -> BertModel:
+    """An encoder of the size of all-MiniLM-L6-v2."""
+    torch.manual_seed(0)
+    return BertModel(
+        BertConfig(
+            hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+        )
+    ).eval()
+
+
+def wrapped(name: str) -> DualEncoderWrapper:
+    """One of :data:`MODELS`."""
+    if name == "MiniLM":
+        return wrap(sentences(), pooling="mean")
+    return wrap(clip(int(name.partition("/")[2])))
+
+
+def inputs_of(name: str, n_tokens: int, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Pairs for one of :data:`MODELS`; of a sentence encoder both have ``n_tokens`` tokens."""
+    if name != "MiniLM":
+        return pair(n_tokens, batch)
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(1, 3, 224, 224, generator=generator)
-    ids = torch.randint(1000, 40000, (1, n_tokens), generator=generator)
-    ids[0, 0], ids[0, -1] = BEGIN, END
+    ids = torch.randint(2000, 30000, (2, batch, n_tokens), generator=generator)
+    ids[..., 0], ids[..., -1] = 101, 102
+    return ids[0], ids[1]
+
+
+def pair(n_tokens: int, batch: int = 1, image_size: int = 224) -> tuple[Tensor, Tensor]:
+    """Pixel values (B, 3, 224, 224) and token ids (B, n_tokens) with their special tokens."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(batch, 3, image_size, image_size, generator=generator)
+    ids = torch.randint(1000, 40000, (batch, n_tokens), generator=generator)
+    ids[:, 0], ids[:, -1] = BEGIN, END
     return pixels, ids

@@ -7,16 +7,21 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
-from captum_interactions.encoders import Batch, DualEncoderWrapper
+from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
+from captum_interactions.encoders.cut import structure
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.first_order_map import FirstOrderMap
 from captum_interactions.functional import Decomposition
 from captum_interactions.interaction_map import InteractionMap
+
+_CHECKED: WeakKeyDictionary[DualEncoderWrapper, set[tuple[Any, ...]]] = WeakKeyDictionary()
+"""What :func:`_check_scores` has seen."""
 
 
 @overload
@@ -156,7 +161,6 @@ def explain_batch(
         to_call.setdefault("n_steps", wrapper.default_n_steps)
     given = {**to_constructor, **to_call}
     used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
-    settings = {"attribution": attribution, **used, "layers": list(explainer.layers)}
 
     alike: dict[Any, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
@@ -168,6 +172,8 @@ def explain_batch(
     for indices in alike.values():
         batch = _joined([pairs[index] for index in indices])
         result = run(batch.inputs, additional_forward_args=batch.additional_forward_args, **to_call)
+        settings = {"attribution": attribution, **used, **_nodes(explainer)}
+        settings["layers"] = list(explainer.layers)
         found = to_maps(wrapper, batch, explainer, result, settings)
         maps.update(zip(indices, found, strict=True))
     return [maps[index] for index in range(len(pairs))]
@@ -222,6 +228,14 @@ def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
     )
 
 
+def _nodes(explainer: Any) -> dict[str, Any]:
+    """The number of nodes that were taken, on either side, if that was left to the method."""
+    steps = getattr(explainer, "n_steps_used", None)
+    if steps is None:
+        return {}
+    return {"n_steps": steps[0] if steps[0] == steps[1] else list(steps)}
+
+
 def _prepared(wrapper: DualEncoderWrapper, a: Any, b: Any, *, truncation: bool) -> Batch:
     batch = wrapper.prepare(a, b, truncation=truncation)
     if len(batch.axes_a) != 1:
@@ -259,7 +273,7 @@ def _interaction_maps(
     settings: dict[str, Any],
 ) -> list[InteractionMap]:
     if getattr(explainer, "normalization", "cosine") != "none":
-        _check_scores(wrapper, batch, parts.score)
+        _check_scores(wrapper, batch, explainer.layers, parts.score)
     if explainer.has_convergence_delta():
         _check_deltas(parts)
     layer_a, layer_b = explainer.layers
@@ -309,8 +323,18 @@ def _scores(wrapper: DualEncoderWrapper, batch: Batch) -> Tensor:
     return scores
 
 
-def _check_scores(wrapper: DualEncoderWrapper, batch: Batch, explained: Tensor) -> None:
-    """The towers are explained in pieces: see that the pieces still make the model's own scores."""
+def _check_scores(
+    wrapper: DualEncoderWrapper, batch: Batch, layers: tuple[Layer, Layer], explained: Tensor
+) -> None:
+    """The towers are explained in pieces: see that the pieces still make the model's own scores.
+
+    That takes a run of the whole model, so it is done once for every shape of inputs, layers and
+    set of hooks.
+    """
+    run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
+    checked = _CHECKED.setdefault(wrapper, set())
+    if run in checked:
+        return
     half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
     scores = _scores(wrapper, batch)
     for score, made in zip(scores.tolist(), explained.tolist(), strict=True):
@@ -320,6 +344,7 @@ def _check_scores(wrapper: DualEncoderWrapper, batch: Batch, explained: Tensor) 
                 f"layers, make {made:.4f}: a tower's tail is not the rest of its model, or a hook "
                 "outside of the blocks changes what the model does"
             )
+    checked.add(run)
 
 
 def _check_deltas(parts: Decomposition) -> None:

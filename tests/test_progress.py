@@ -14,26 +14,27 @@ from tests.test_second_derivatives import Once, Opaque, Sine
 
 # Ten image tokens, and captions of six and four tokens that are padded to sixteen.
 IDS, MASK = (pad(values, (0, 10)) for values in models.captions(6, 4))
+# The first token is that of the reference: it has no product.
 BATCH = {"inputs": (models.images(2), IDS), "additional_forward_args": MASK, "n_steps": 5}
 
 
 @pytest.mark.parametrize(
     ("dimension", "options", "n_products"),
     [
-        (24, {}, 6 + 6),  # a forward product a word, then a backward product a word
+        (24, {}, 5 + 5),  # a forward product a word, then a backward product a word
         (4, {}, 4 + 4),  # a backward product a dimension on both sides
-        (7, {}, 6 + 6),
+        (7, {}, 5 + 5),
         (24, {"groups_a": [[1], [2, 3]]}, 2 + 2),
         (24, {"groups_b": [[2, 3]]}, 1 + 1),
         (4, {"groups_b": [[2, 3]]}, 1 + 1),
         (24, {"groups_b": torch.rand(30, 16)}, 10 + 10),
-        (24, {"internal_batch_size": 4}, (6 + 6) * 3),  # two nodes for both pairs at once
-        (24, {"internal_batch_size": 1}, (6 + 6) * 10),
-        (24, {"baselines": ([0.0, 1.0], None)}, 6 + 6 * 2),
-        (24, {"baselines": (None, [1, 2, 3])}, 6 * 3 + 6),
-        (24, {"full_resolution": "a"}, 6 + 6),
+        (24, {"internal_batch_size": 4}, (5 + 5) * 3),  # two nodes for both pairs at once
+        (24, {"internal_batch_size": 1}, (5 + 5) * 10),
+        (24, {"baselines": ([0.0, 1.0], None)}, 5 + 5 * 2),
+        (24, {"baselines": (None, [1, 2, 3])}, 5 * 3 + 5),
+        (24, {"full_resolution": "a"}, 5 + 5),
         (24, {"full_resolution": "b"}, 10 + 10),
-        (4, {"full_resolution": "a"}, 4 + 6),
+        (4, {"full_resolution": "a"}, 4 + 5),
     ],
 )
 def test_attribute(capsys, dimension, options, n_products):
@@ -49,7 +50,7 @@ def counted(capsys) -> tuple[int, ...]:
 
 def test_main_effects_cost_one_product_more(capsys, wrapper):
     SecondOrderIntegratedGradients(wrapper).decompose(**BATCH, show_progress=True)
-    assert counted(capsys) == (6 + 7, 6 + 7)
+    assert counted(capsys) == (5 + 6, 5 + 6)
 
 
 def test_factors(capsys, wrapper):
@@ -57,7 +58,7 @@ def test_factors(capsys, wrapper):
     soig.factors_a(BATCH["inputs"][0], n_steps=5, show_progress=True)
     assert counted(capsys) == (10, 10)
     soig.factors_b(IDS, None, MASK, 5, show_progress=True)
-    assert counted(capsys) == (6, 6)
+    assert counted(capsys) == (5, 5)
 
 
 def test_silence_is_the_default(capsys, wrapper):

@@ -20,7 +20,7 @@ from captum_interactions.attr.pairs import (
     each_baseline,
 )
 from captum_interactions.attr.paths import Baseline, Normalization, Path
-from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
+from captum_interactions.encoders import CallableTower, DualEncoderWrapper, Layer
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.encoders.tower import take_rows
 from captum_interactions.encoders.wrapper import widen
@@ -406,17 +406,18 @@ def _at_input(name: str, inputs: Tensor, baseline: Baseline) -> Path:
         )
     # Also tensors that were made in inference mode.
     end, start = inputs.detach().clone(), baseline.detach().to(inputs).clone()
-    tower = Tower()
+    tower = CallableTower(nn.Identity())
     n_tokens = tower.fold("input", torch.empty_like(end, device="meta")).shape[1]
     nothing = end.new_zeros((len(end), 1))
     return Path(
         name=name,
         tower=tower,
         layer="input",
-        function=lambda x: x,
+        scale=nn.Identity(),
+        norms=(),
         starts=(start,),
         end=end,
-        context=(),
+        tower_context=(),
         token_mask=widen(end.new_ones((len(end), n_tokens))),
         groups=None,
         embedding=nothing,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_interactions.encoders import Layer, Tower
+from captum_interactions.encoders.activations import tabulated_activations
+from captum_interactions.encoders.tower import AlongPath, take_rows
 from captum_interactions.encoders.wrapper import unit, widen
 from captum_interactions.functional import (
     NotTwiceDifferentiableError,
@@ -23,9 +25,14 @@ from captum_interactions.functional import (
     integrated_jvp,
     integrated_vjp,
 )
-from captum_interactions.functional.integrated import count_chunks
+from captum_interactions.functional.integrated import count_chunks, path_values
+from captum_interactions.functional.memory import memory_budget, rows_that_fit
 
 _LOGGER = logging.getLogger(__name__)
+_FEW_ROWS = 16
+"""Up to so many rows, products taken at once were quicker on a CPU than one after the other."""
+_ROWS_WITHOUT_GRADIENTS = 64
+"""So many rows are evaluated at once where nothing is kept of them."""
 
 Normalization = Literal["cosine", "frozen", "none"]
 Baseline = None | int | float | Tensor | list[int | float | Tensor | None]
@@ -34,20 +41,28 @@ Groups = Tensor | NDArray[Any] | Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Products:
-    """How Jacobian products along a path are taken."""
+    """How Jacobian products along paths are taken."""
 
-    rule: Quadrature
+    rules: tuple[Quadrature, Quadrature]
+    """The rules of both sides."""
     internal_batch_size: int | None
     progress: tqdm[Any]
+
+    def rule(self, path: Path) -> Quadrature:
+        """The rule of one side."""
+        return self.rules["ab".index(path.name)]
 
 
 @contextmanager
 def taking_products(
-    rule: Quadrature, internal_batch_size: int | None, show_progress: bool
+    rules: Quadrature | tuple[Quadrature, Quadrature],
+    internal_batch_size: int | None,
+    show_progress: bool,
 ) -> Iterator[Products]:
-    """Jacobian products with a progress bar, if it is wanted."""
+    """Jacobian products by one rule, or one a side, with a progress bar, if it is wanted."""
+    both = (rules, rules) if isinstance(rules, Quadrature) else rules
     with tqdm(desc="Jacobian products", total=0, disable=not show_progress) as progress:
-        yield Products(rule, internal_batch_size, progress)
+        yield Products(both, internal_batch_size, progress)
 
 
 @dataclass(frozen=True)
@@ -61,13 +76,16 @@ class Path:
     """``"a"`` or ``"b"``, for messages."""
     tower: Tower
     layer: Layer
-    function: Callable[..., Tensor]
-    """Features and context to embeddings, scaled as the score wants them."""
+    scale: Callable[..., Tensor]
+    """``(embeddings, *norms)`` to embeddings scaled as the score wants them."""
+    norms: tuple[Tensor, ...]
+    """The inputs' own norms (B, 1), if the score takes them as constants; else nothing."""
     starts: tuple[Tensor, ...]
     """Features of each reference, (B, *F) or (1, *F); products are averaged over them."""
     end: Tensor
     """Features of the inputs, (B, *F)."""
-    context: tuple[Any, ...]
+    tower_context: tuple[Any, ...]
+    """What the tower needs beside features."""
     token_mask: Tensor
     """1 for tokens that can reach the embedding, else 0, (B, T)."""
     groups: Tensor | None
@@ -78,11 +96,29 @@ class Path:
     """Scaled embeddings of the references, averaged over them, (B, K)."""
     multiply_by_inputs: bool
 
+    @property
+    def context(self) -> tuple[Any, ...]:
+        """What :meth:`function` needs beside features; tensors have B rows."""
+        return (*self.norms, *self.tower_context)
+
+    def function(self, features: Tensor, *context: Any) -> Tensor:
+        """Features and context to embeddings, scaled as the score wants them."""
+        own = len(self.norms)
+        embedding = self.tower.embed(self.layer, features, *context[own:])
+        return self.scale(embedding, *context[:own])
+
     @cached_property
     def live(self) -> Tensor:
-        """Indices of tokens that can reach the embedding in any example, or of all groups."""
+        """Indices of all groups, or of tokens whose factors may differ from zero in any example.
+
+        A token has a factor if it can reach the embedding, and differs from its reference.
+        """
         if self.groups is None:
-            return self.token_mask.any(0).nonzero().flatten()
+            counts = self.token_mask > 0
+            if self.multiply_by_inputs:
+                counts = counts & torch.stack([self._moves(start) for start in self.starts]).any(0)
+            live = counts.any(0).nonzero().flatten()
+            return live if len(live) else live.new_zeros(1)
         return torch.arange(self.groups.shape[1], device=self.groups.device)
 
     @property
@@ -105,9 +141,37 @@ class Path:
 
     def cost(self, n_products: int, products: Products) -> int:
         """Number of backward passes that ``n_products`` products take."""
-        n_steps = len(products.rule.nodes)
-        chunks = count_chunks(len(self.end), n_steps, products.internal_batch_size)
-        return n_products * chunks * len(self.starts)
+        n_steps = len(products.rule(self).nodes)
+        size = self.rows_at_once(products)
+        return n_products * count_chunks(len(self.end), n_steps, size) * len(self.starts)
+
+    def rows_at_once(self, products: Products, fold: bool = True) -> int | None:
+        """How many rows are evaluated with gradients at once; None for all of them."""
+        n_rows = len(self.end) * len(products.rule(self).nodes)
+        if products.internal_batch_size is not None or n_rows <= _FEW_ROWS:
+            return products.internal_batch_size
+        way = self._way(self.starts[0], fold)
+        args = take_rows(way.args, slice(0, 1))
+        row = way.end[:1].detach().clone().requires_grad_()
+        budget = memory_budget(self.end.device)
+        return rows_that_fit(lambda: way.function(row, *args), n_rows, budget)
+
+    def values(self, nodes: Tensor, internal_batch_size: int | None = None) -> Tensor:
+        """Embeddings along the paths from all S starts, without gradients: (M, S · B, K)."""
+        parts = []
+        for start in self.starts:
+            way = self._way(start)
+            parts.append(
+                path_values(
+                    way.function,
+                    way.start,
+                    way.end,
+                    nodes,
+                    args=way.args,
+                    internal_batch_size=internal_batch_size or _ROWS_WITHOUT_GRADIENTS,
+                )
+            )
+        return torch.cat(parts, 1)
 
     def factors(self, products: Products) -> Tensor:
         """Factors of tokens or groups by as few products as possible, (B, G, K)."""
@@ -139,22 +203,19 @@ class Path:
             Tensor: shape (C, B, G), or (C, B, *F) without folding.
         """
         total: Tensor | None = None
+        size = self.rows_at_once(products, fold)
         for start in self.starts:
-            scale = self._scale(start).expand(self.end.shape)
-
-            def attribute(gradient: Tensor, rows: slice, scale: Tensor = scale) -> Tensor:
-                attribution = gradient * scale[rows]
-                return self.fold(attribution, rows) if fold else attribution
-
+            way = self._way(start, fold)
             part = integrated_vjp(
-                self.function,
-                start,
-                self.end,
+                way.function,
+                way.start,
+                way.end,
                 cotangents,
-                products.rule,
-                args=self.context,
-                reduce=attribute,
-                internal_batch_size=products.internal_batch_size,
+                products.rule(self),
+                args=way.args,
+                reduce=way.reduce,
+                batched=way.is_batched(products.rule(self)),
+                internal_batch_size=size,
                 on_product=products.progress.update,
             )
             total = part if total is None else total + part
@@ -169,18 +230,20 @@ class Path:
         # (G, B, T) token weights; padding has none.
         if not self.token_mask.all():
             chosen = chosen * self.token_mask
-        masks = self.tower.spread(self.layer, chosen, self.end.shape)
         total: Tensor | None = None
+        size = self.rows_at_once(products)
         for start in self.starts:
+            way = self._way(start)
             part = integrated_jvp(
-                self.function,
-                start,
-                self.end,
-                masks,
-                products.rule,
-                args=self.context,
-                direction=self._scale(start).expand(self.end.shape),
-                internal_batch_size=products.internal_batch_size,
+                way.function,
+                way.start,
+                way.end,
+                way.spread(chosen),
+                products.rule(self),
+                args=way.args,
+                direction=way.direction,
+                batched=way.is_batched(products.rule(self)),
+                internal_batch_size=size,
                 on_product=products.progress.update,
             )
             total = part if total is None else total + part
@@ -193,18 +256,85 @@ class Path:
         shape[dim] = self.n_outputs
         return rows.new_zeros(shape).index_copy(dim, self.live, rows)
 
+    def _moves(self, start: Tensor) -> Tensor:
+        """Which tokens differ between a start and the end, (B, T)."""
+        differs = (self.end != start).to(self.token_mask)
+        return self.tower.fold(self.layer, differs) > 0
+
     def _scale(self, start: Tensor) -> Tensor:
         """What integrated gradients are multiplied by."""
         end = widen(self.end)
         return end - widen(start) if self.multiply_by_inputs else torch.ones_like(end)
 
+    def _way(self, start: Tensor, fold: bool = True) -> _Way:
+        """How Jacobian products from one start are taken."""
+        along = None
+        if fold and self.multiply_by_inputs:
+            with torch.no_grad():
+                along = self.tower.along(self.layer, start, self.end, *self.tower_context)
+        if along is not None:
+            return self._way_of_coordinates(along)
+        direction = self._scale(start).expand(self.end.shape)
+
+        def reduce(gradient: Tensor, rows: slice) -> Tensor:
+            attribution = gradient * direction[rows]
+            return self.fold(attribution, rows) if fold else attribution
+
+        def spread(weights: Tensor) -> Tensor:
+            return self.tower.spread(self.layer, weights, self.end.shape)
+
+        def function(features: Tensor, *context: Any) -> Tensor:
+            with tabulated_activations(self.tower):
+                return self.function(features, *context)
+
+        return _Way(function, start, self.end, direction, self.context, spread, reduce)
+
+    def _way_of_coordinates(self, along: AlongPath) -> _Way:
+        """Products in one coordinate a token, which goes from 0 to 1."""
+        own = len(self.norms)
+
+        def function(z: Tensor, examples: Tensor, *context: Any) -> Tensor:
+            rows = slice(int(examples[0]), int(examples[-1]) + 1)
+            return self.scale(along(z, rows, *context[own:]), *context[:own])
+
+        end = torch.ones_like(self.token_mask)
+        # On the CPU, so that to read an index waits for no device.
+        examples = torch.arange(len(end))
+        args = (examples, *self.context)
+        start = torch.zeros_like(end[:1])
+        return _Way(function, start, end, end, args, lambda weights: weights, self._grouped, True)
+
     def fold(self, attribution: Tensor, rows: slice) -> Tensor:
         """Sum an attribution of features of some examples over tokens or groups: (rows, G)."""
-        tokens = self.tower.fold(self.layer, attribution) * self.token_mask[rows]
+        return self._grouped(self.tower.fold(self.layer, attribution), rows)
+
+    def _grouped(self, tokens: Tensor, rows: slice) -> Tensor:
+        tokens = tokens * self.token_mask[rows]
         if self.groups is None:
             return tokens
         groups = self.groups[rows] if len(self.groups) > 1 else self.groups
         return (groups @ tokens.unsqueeze(-1)).squeeze(-1)
+
+
+class _Way(NamedTuple):
+    """A function of features, or of coordinates, whose Jacobian products are factors."""
+
+    function: Callable[..., Tensor]
+    start: Tensor
+    end: Tensor
+    direction: Tensor
+    args: tuple[Any, ...]
+    spread: Callable[[Tensor], Tensor]
+    """Weights of tokens, (G, 1 or B, T), as weights of what the function takes."""
+    reduce: Callable[[Tensor, slice], Tensor]
+    """Integrated gradients of some examples as attributions of tokens or groups."""
+    is_small: bool = False
+    """Whether a product is so little work that starting its operations takes most of the time."""
+
+    def is_batched(self, rule: Quadrature) -> bool:
+        """Whether to take all products at once: on a CPU, if they are of few rows."""
+        n_rows = len(self.end) * len(rule.nodes)
+        return self.is_small and (self.end.is_cuda or n_rows <= _FEW_ROWS)
 
 
 def open_path(
@@ -239,22 +369,24 @@ def open_path(
         if mask is None:
             mask = torch.ones(tokens.shape, device=end.device)
         mask = widen(mask.to(end.dtype))
-        function, context = _scaled(tower, layer, normalization, widen(embedding), context)
-        scaled = function(end, *context)
-        ends = [function(start.expand_as(end), *context) for start in starts]
+        scale, norms = _scaling(normalization, embedding)
+        ends = [
+            scale(tower.embed(layer, start.expand_as(end), *context), *norms) for start in starts
+        ]
         for reference in ends:
             _check_embedding(f"baseline {name}", reference, may_vanish=normalization != "cosine")
     return Path(
         name=name,
         tower=tower,
         layer=layer,
-        function=function,
+        scale=scale,
+        norms=norms,
         starts=starts,
         end=end,
-        context=context,
+        tower_context=context,
         token_mask=mask,
         groups=_group_weights(name, groups, mask),
-        embedding=scaled,
+        embedding=scale(embedding, *norms),
         reference=torch.stack(ends).mean(0),
         multiply_by_inputs=multiply_by_inputs,
     )
@@ -288,6 +420,12 @@ def _features(
     if not any(isinstance(extra, Tensor) for extra in extras):
         # References are often the same for all examples: then one row is enough.
         references = [r[:1] if torch.equal(r, r[:1].expand_as(r)) else r for r in references]
+    kept = tower.kept_references
+    if kept is not None and not any(isinstance(extra, Tensor) for extra in extras):
+        starts = tuple(kept.features(tower, layer, r, extras) for r in references if len(r) == 1)
+        if len(starts) == len(references):
+            end, context = tower.features(layer, inputs, *extras)
+            return end, starts, context
     together = (inputs, *references)
     copies = len(together)
     repeated = (
@@ -295,29 +433,24 @@ def _features(
         for extra in extras
     )
     features, context = tower.features(layer, torch.cat(together), *repeated)
-    end, *starts = features.split([len(part) for part in together])
+    end, *others = features.split([len(part) for part in together])
     own = tuple(
         value[: len(inputs)] if isinstance(value, Tensor) and value.dim() else value
         for value in context
     )
-    return end, tuple(starts), own
+    return end, tuple(others), own
 
 
-def _scaled(
-    tower: Tower,
-    layer: Layer,
-    normalization: Normalization,
-    embedding: Tensor,
-    context: tuple[Any, ...],
-) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
-    """The function from features to the embedding that the score uses, and its context."""
+def _scaling(
+    normalization: Normalization, embedding: Tensor
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """From embeddings to those that the score uses, and the norms that this needs."""
     if normalization == "cosine":
-        return lambda x, *rest: unit(tower.embed(layer, x, *rest)), context
+        return unit, ()
     if normalization == "none":
-        return lambda x, *rest: widen(tower.embed(layer, x, *rest)), context
+        return widen, ()
     # The norms of the actual inputs are constants of the path, one an example.
-    norms = embedding.norm(dim=-1, keepdim=True)
-    return lambda x, norm, *rest: tower.embed(layer, x, *rest) / norm, (norms, *context)
+    return torch.div, (widen(embedding).norm(dim=-1, keepdim=True),)
 
 
 def _references(

@@ -19,14 +19,15 @@ from captum_interactions.attr.paths import (
     Products,
     taking_products,
 )
+from captum_interactions.attr.steps import Steps, check_steps, steps_of
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.functional import (
     Decomposition,
     Factors,
+    Quadrature,
     contract,
     corner_difference,
-    quadrature,
 )
 
 _NOT_COMPLETE = (
@@ -108,6 +109,8 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         PairAttribution.__init__(self, wrapper, layers, normalization)
         GradientAttribution.__init__(self, wrapper)
         self._multiply_by_inputs = multiply_by_inputs
+        self.n_steps_used: tuple[int, int] | None = None
+        """Numbers of nodes (of a, of b) that the last call took; None before the first."""
 
     @overload
     def attribute(
@@ -116,7 +119,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         baselines: Baselines = None,
         target: None = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: Literal[False] = False,
@@ -124,6 +127,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
         full_resolution: Side | None = None,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Tensor: ...
 
@@ -134,7 +138,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         baselines: Baselines = None,
         target: None = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         *,
@@ -142,6 +146,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
         full_resolution: Side | None = None,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -152,7 +157,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         baselines: Baselines = None,
         target: None = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
@@ -160,6 +165,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
         full_resolution: Side | None = None,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Interaction maps of B aligned pairs.
@@ -180,14 +186,18 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
             target: Must be None; a similarity has a single output. Default: None
             additional_forward_args (optional): What the towers take beside their inputs: those of
                 a, then those of b (for CLIP: the attention mask), B rows each. Default: None
-            n_steps (int, optional): Number of quadrature nodes. Default: 20
+            n_steps (int, tuple or str, optional): Number of quadrature nodes, or one for each
+                input, or ``"auto"``: as many on each side as bring the convergence delta below
+                ``tolerance``, see there. :attr:`n_steps_used` tells what was taken. Default: 20
             method (str, optional): Quadrature rule, one of ``gausslegendre``, ``riemann_left``,
                 ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``. Default:
                 ``gausslegendre``
             internal_batch_size (int, optional): At most this many rows (pairs times nodes) are
                 evaluated with gradients at once. Products for different tokens share one evaluation
                 and follow each other, so they need no more memory. What comes before the layer runs
-                once for all pairs, without gradients. Default: None, all rows
+                once for all pairs, without gradients. Default: None, as many as fit into a half of
+                the GPU's free memory, or a quarter of the CPU's (1 GiB at most), judged by what one
+                row needs
             return_convergence_delta (bool, optional): Whether to return the delta too. Default:
                 False
             groups_a, groups_b (optional): Explain groups of tokens (words, phrases, boxes, objects)
@@ -195,6 +205,11 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
                 (B, G, T). Each costs as much as one token. Default: None, every token
             full_resolution (str, optional): ``"a"`` or ``"b"`` keeps that side's features (pixels,
                 hidden units) apart instead of summing them over tokens. Default: None
+            tolerance (float, optional): With ``n_steps="auto"``, a bound of the convergence delta,
+                relative to ``|g(a) - g(r_a)| |h(b) - h(r_b)|``, the largest value that the sum of a
+                map can have. The numbers of nodes follow from values of the encoders along their
+                paths, which take forward passes alone; each side gets its own, the same for all
+                pairs. It cannot be finer than the model's precision. Default: 1e-3
             show_progress (bool, optional): Show a progress bar. Default: False
 
         Returns:
@@ -209,6 +224,9 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         Raises:
             TypeError: If inputs are not a pair of tensors, or are on another device.
             ValueError: If shapes, values or options are not as described.
+
+        Warns:
+            UserWarning: If ``n_steps="auto"`` would need more than 200 nodes, which are taken then.
         """
         check_target(target)
         if full_resolution not in (None, "a", "b"):
@@ -220,12 +238,13 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
                 f"full_resolution={full_resolution!r} keeps features apart, so there can be no "
                 f"groups_{full_resolution}"
             )
-        rule = quadrature(method, n_steps, dtype=torch.float64)
+        check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
             paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
             if return_convergence_delta:
                 self._check_complete(paths)
-            with taking_products(rule, internal_batch_size, show_progress) as products:
+            rules = self._rules(paths, n_steps, method, tolerance, internal_batch_size)
+            with taking_products(rules, internal_batch_size, show_progress) as products:
                 if full_resolution is not None:
                     attributions = self._full_resolution(paths, full_resolution, products)
                 else:
@@ -239,10 +258,11 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         inputs: tuple[Tensor, Tensor],
         baselines: Baselines = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         *,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Decomposition:
         """Constant, main effects of both sides, and interactions: together the score.
@@ -253,11 +273,12 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         Returns:
             Decomposition: all parts, the score, and their difference as ``convergence_delta``.
         """
-        rule = quadrature(method, n_steps, dtype=torch.float64)
+        check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
             path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
             self._check_complete(paths)
-            with taking_products(rule, internal_batch_size, show_progress) as products:
+            rules = self._rules(paths, n_steps, method, tolerance, internal_batch_size)
+            with taking_products(rules, internal_batch_size, show_progress) as products:
                 interactions, main_a, main_b = self._interactions(paths, products, True)
             assert main_a is not None
             assert main_b is not None
@@ -274,11 +295,12 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         inputs: Tensor,
         baselines: Baseline = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         *,
         groups: Groups | None = None,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Factors:
         """Reusable factors of N inputs a; ``factors_a @ factors_b`` are the maps of all pairs.
@@ -290,23 +312,24 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
             Factors: values (N, Ta, K) with the embeddings of inputs and references.
         """
         return self._factors("a", inputs, baselines, additional_forward_args, n_steps, method,
-                             internal_batch_size, groups, show_progress)  # fmt: skip
+                             internal_batch_size, groups, tolerance, show_progress)  # fmt: skip
 
     def factors_b(
         self,
         inputs: Tensor,
         baselines: Baseline = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: Steps = 20,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         *,
         groups: Groups | None = None,
+        tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Factors:
         """Reusable factors of M inputs b; see :meth:`factors_a`."""
         return self._factors("b", inputs, baselines, additional_forward_args, n_steps, method,
-                             internal_batch_size, groups, show_progress)  # fmt: skip
+                             internal_batch_size, groups, tolerance, show_progress)  # fmt: skip
 
     def compute_convergence_delta(
         self,
@@ -392,21 +415,34 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         inputs: Tensor,
         baselines: Baseline,
         additional_forward_args: Any,
-        n_steps: int,
+        n_steps: Steps,
         method: str,
         internal_batch_size: int | None,
         groups: Groups | None,
+        tolerance: float,
         show_progress: bool,
     ) -> Factors:
-        rule = quadrature(method, n_steps, dtype=torch.float64)
+        check_steps(n_steps, method, tolerance)
         extras = additional_forward_args
         extras = () if extras is None else extras if isinstance(extras, tuple) else (extras,)
         with explaining(self.wrapper):
             path = self._open_side(side, inputs, baselines, extras, groups)
-            with taking_products(rule, internal_batch_size, show_progress) as products:
+            rules = self._rules((path,), n_steps, method, tolerance, internal_batch_size)
+            with taking_products(rules, internal_batch_size, show_progress) as products:
                 n_products = min(path.n_products, path.embedding.shape[1])
                 products.progress.total = path.cost(n_products, products)
                 return Factors(path.factors(products), path.embedding, path.reference)
+
+    def _rules(
+        self,
+        paths: Sequence[Path],
+        n_steps: Steps,
+        method: str,
+        tolerance: float,
+        internal_batch_size: int | None,
+    ) -> tuple[Quadrature, Quadrature]:
+        rules, self.n_steps_used = steps_of(paths, n_steps, method, tolerance, internal_batch_size)
+        return rules
 
     def _check_complete(self, paths: Sequence[Path]) -> None:
         if not self._multiply_by_inputs:

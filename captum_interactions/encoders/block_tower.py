@@ -19,7 +19,8 @@ from captum_interactions.encoders.cut import (
     states_entering,
 )
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
-from captum_interactions.encoders.tower import Layer, Tower, each_token
+from captum_interactions.encoders.pooled_path import has_plain_norm, row_along
+from captum_interactions.encoders.tower import AlongPath, Layer, Tower, each_token
 
 Run = Callable[..., Tensor]
 """``(model, inputs, *extras) -> (B, K)``: a model's own embedding."""
@@ -99,6 +100,30 @@ class BlockTower(Tower):
         return self._to_tokens(states), (cells, *self.context(inputs, *extras))
 
     def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+        return self._run_from(layer, states, context)
+
+    def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
+        if layer != self.n_blocks - 1 or end.dim() != 3:
+            return None
+        last = self.blocks[-1]
+        states, _, _, pooled = self.recall(end, *context[1:])
+        if pooled is None or not is_poolable(last) or not has_plain_norm(last):
+            return None
+        _check_differentiable(self.model)
+        n_tokens, n_all = states.shape[1], end.shape[1]
+        row_at = row_along(last, start[:, :n_tokens], states, *pooled)
+
+        def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
+            row = row_at(coordinates[:, :n_tokens], rows)
+            nothing = row.new_zeros(()).expand(len(row), n_all, row.shape[-1])
+            return self._run_from(layer, nothing, own, row)
+
+        return embed
+
+    def _run_from(
+        self, layer: int, states: Tensor, context: Sequence[Any], row: Tensor | None = None
+    ) -> Tensor:
+        """The rest of the model, from a block on. If the pooled row is known, behind the last."""
         cells, *rest = context
         states, inputs, extras, pooled = self.recall(states, *rest)
         states = self._from_tokens(states, cells)
@@ -107,8 +132,10 @@ class BlockTower(Tower):
         answer = None if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
             stack.enter_context(as_written(self.model))
-            if pooled is not None and is_poolable(blocks[-1]):
-                last = blocks[-1]
+            last = blocks[-1]
+            if row is not None:
+                stack.enter_context(replaced_forward(last, _known_row(row)))
+            elif pooled is not None and is_poolable(last):
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             return self.encode(inputs, *extras)
@@ -227,6 +254,15 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
 
     def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
         row = pooled_row(block, states, position, visible)
+        return row.unsqueeze(1).expand_as(states)
+
+    return forward
+
+
+def _known_row(row: Tensor) -> Run:
+    """A forward pass of the last block whose row for the one token is there already."""
+
+    def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
         return row.unsqueeze(1).expand_as(states)
 
     return forward

@@ -194,6 +194,20 @@ def _attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
                 delattr(module, name)
 
 
+def structure(model: nn.Module) -> int:
+    """A number that tells apart what a model runs: its modules, their hooks and replaced passes.
+
+    What parameters hold does not count.
+    """
+    return hash(
+        tuple(
+            (id(module), id(vars(module).get("forward")), *hooks)
+            for module in model.modules()
+            for hooks in [(*module._forward_hooks, -1, *module._forward_pre_hooks)]
+        )
+    )
+
+
 def _autograd_modes() -> tuple[bool, bool]:
     """Whether gradients are on, and whether what they need is saved by hooks, as checkpoints do."""
     try:

@@ -29,12 +29,12 @@ def is_poolable(block: nn.Module) -> bool:
     return (
         all(hasattr(block, name) for name in ("layer_norm1", "layer_norm2", "mlp"))
         and all(type(projection) is nn.Linear for projection in projections)
-        and all(_is_plain(part, "transformers.models.") for part in (block, attention))
-        and all(_is_plain(projection, "torch.nn.") for projection in projections)
+        and all(is_plain(part, "transformers.models.") for part in (block, attention))
+        and all(is_plain(projection, "torch.nn.") for projection in projections)
     )
 
 
-def _is_plain(module: Any, package: str) -> bool:
+def is_plain(module: Any, package: str) -> bool:
     """Whether a module runs the forward pass of its class, found in this package, and no hook."""
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)

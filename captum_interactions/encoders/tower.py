@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.axes import TokenAxis
+from captum_interactions.encoders.references import KeptReferences
 
 Layer = int | Literal["input"]
 """Where features live: k for the hidden state entering block k (0 is the embedding output, -1
 enters the last block), or ``"input"`` for the raw tensor."""
+
+AlongPath = Callable[..., Tensor]
+"""``(coordinates, examples, *context) -> (N, K)``: embeddings where token t of each example has
+gone the share ``coordinates[:, t]`` of its way from the start of a path to its end. Coordinates
+(N, T) are node-major, those of all examples at the first node first; ``examples`` is a slice."""
 
 
 class TowerInputs(NamedTuple):
@@ -50,6 +56,9 @@ class Tower(nn.Module):
     """Number of blocks whose entering hidden state can be explained."""
     extra_names: tuple[str, ...] = ()
     """Names of the arguments beside the input, such as ``("attention_mask",)``."""
+    kept_references: KeptReferences | None = None
+    """Features of references, while they are kept: see
+    :meth:`~captum_interactions.DualEncoderWrapper.keeping_references`."""
 
     # What a family of models implements.
 
@@ -144,6 +153,22 @@ class Tower(nn.Module):
         if layer == "input":
             return self.encode(features, *context)
         return self.tail(layer, features, *context)
+
+    def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
+        """The embedding as a function of one coordinate a token along the path between two states.
+
+        A family of models has one where it is cheaper than to run on the states themselves.
+
+        Args:
+            layer (Layer): Where the features live.
+            start (Tensor): Features at the start of the path, (B, *F) or (1, *F).
+            end (Tensor): Features at its end, (B, *F).
+            context: What :meth:`prefix` gave for the inputs.
+
+        Returns:
+            Callable: see :data:`AlongPath`; None if there is no quicker way.
+        """
+        return None
 
     def embed_tokens(
         self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None

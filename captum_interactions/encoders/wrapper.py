@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_interactions.encoders.axes import TokenAxis
+from captum_interactions.encoders.references import KeptReferences
 from captum_interactions.encoders.tower import Layer, Tower
 
 
@@ -86,6 +89,32 @@ class DualEncoderWrapper(nn.Module):
         extras_a, extras_b = self.split_additional(additional)
         embedding_a, embedding_b = self.encode_a(a, *extras_a), self.encode_b(b, *extras_b)
         return (unit(embedding_a) * unit(embedding_b)).sum(-1)
+
+    @contextmanager
+    def keeping_references(self) -> Iterator[None]:
+        """While this holds, references are carried to their layers once, not for every call.
+
+        A reference that is the same for all inputs, as an image's is, then costs nothing from the
+        second call on. The model must stay as it is meanwhile: changes of parameters in place (by
+        an optimizer, by ``load_state_dict``) and of hooks are noticed, but not those through
+        ``parameter.data``, nor of attributes.
+
+        Examples::
+
+            >>> from captum_interactions import explain, load_demo
+            >>> wrapper, scenes = load_demo(2)
+            >>> with wrapper.keeping_references():
+            ...     maps = [explain(wrapper, scene.image, scene.caption) for scene in scenes]
+        """
+        towers = (self.tower_a, self.tower_b)
+        before = [tower.kept_references for tower in towers]
+        try:
+            for tower in towers:
+                tower.kept_references = KeptReferences(tower)
+            yield
+        finally:
+            for tower, kept in zip(towers, before, strict=True):
+                tower.kept_references = kept
 
     def encode_a(self, a: Tensor, *extras: Any) -> Tensor:
         """Embeddings of first inputs before normalisation, shape (B, K)."""

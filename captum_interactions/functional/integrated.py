@@ -9,6 +9,8 @@ that pass among all directions, so memory does not grow with their number.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -17,6 +19,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_interactions.functional.quadrature import Quadrature
+
+_LOGGER = logging.getLogger(__name__)
 
 BatchFunction = Callable[..., Tensor]
 """``f(x, *args) -> (N, K)`` with x of shape (N, *F); tensors in args have N rows too."""
@@ -42,6 +46,7 @@ def integrated_jvp(
     direction: Tensor | None = None,
     internal_batch_size: int | None = None,
     on_product: Callable[[], object] | None = None,
+    batched: bool = False,
 ) -> Tensor:
     """Integrate Jacobian-vector products ``∫₀¹ J(x(α)) (m_g ⊙ v) dα`` for G masks ``m_g``.
 
@@ -66,6 +71,9 @@ def integrated_jvp(
         internal_batch_size (int, optional): At most this many rows go through the function at once.
             Default: all ``n_steps * B`` of them.
         on_product (Callable, optional): Called after each product, for a progress bar.
+        batched (bool): Take the products of all directions in one pass, by ``torch.vmap``, if it
+            has rules for all operations of the function. That is quicker where the operations are
+            small, and needs their memory for all directions at once. Default: False
 
     Returns:
         Tensor: shape (G, B, K), in float32 or the function's own type if that is wider.
@@ -77,6 +85,7 @@ def integrated_jvp(
         direction = end.detach() - start.detach()
     result: Tensor | None = None
     generator = torch.Generator().manual_seed(0)
+    checks = []
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             for rows, points, weights, chunk_args in _path(
@@ -85,24 +94,25 @@ def integrated_jvp(
                 output = _evaluate(function, points, chunk_args)
                 cotangent = torch.randn(output.shape, generator=generator).to(output)
                 cotangent.requires_grad_()
-                pulled_back = _pull_back(output, points, cotangent, create_graph=True)
+                pulled_back = _pull_back(output, points, cotangent)
                 check = _AdjointCheck(cotangent, pulled_back)
                 if result is None:
                     shape = (len(masks), end.shape[0], output.shape[1])
                     result = output.new_zeros(shape, dtype=_accumulator(output.dtype))
-                for index, mask in enumerate(masks):
-                    tangent = (mask[rows] if len(mask) > 1 else mask) * direction[rows]
-                    tangent = _repeat(tangent.to(points.dtype), len(weights))
-                    (product,) = torch.autograd.grad(
-                        pulled_back, cotangent, tangent, retain_graph=True, materialize_grads=True
-                    )
+                own = masks[:, rows] if masks.shape[1] > 1 else masks
+                tangents = (
+                    _repeat((mask * direction[rows]).to(points.dtype), len(weights)) for mask in own
+                )
+                products = _products(pulled_back, cotangent, tangents, batched)
+                for index, (tangent, product) in enumerate(products):
                     check.add(tangent, product)
                     result[index, rows] += _weighted_sum(product, weights)
                     if on_product is not None:
                         on_product()
-                check.finish()
+                checks.append(check.gap_and_size())
                 # Or this chunk's graph would live on while the next one is built.
-                del output, pulled_back, product, check
+                del output, cotangent, pulled_back, products, tangents, tangent, product, check
+            _check_adjoint(checks)
     except (RuntimeError, NotImplementedError) as error:
         if any(phrase in str(error) for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
@@ -125,6 +135,7 @@ def integrated_vjp(
     reduce: Callable[[Tensor, slice], Tensor] | None = None,
     internal_batch_size: int | None = None,
     on_product: Callable[[], object] | None = None,
+    batched: bool = False,
 ) -> Tensor:
     """Integrate vector-Jacobian products ``∫₀¹ J(x(α))ᵀ c dα`` for C cotangents per example.
 
@@ -141,6 +152,8 @@ def integrated_vjp(
         internal_batch_size (int, optional): At most this many rows go through the function at once.
             Default: all ``n_steps * B`` of them.
         on_product (Callable, optional): Called after each product, for a progress bar.
+        batched (bool): Take the products of all cotangents in one pass, as in
+            :func:`integrated_jvp`. Default: False
 
     Returns:
         Tensor: shape (C, B, *F), or (C, B, *R) with ``reduce``.
@@ -155,9 +168,9 @@ def integrated_vjp(
     with torch.enable_grad():
         for rows, points, weights, chunk_args in _path(start, end, rule, args, internal_batch_size):
             output = _evaluate(function, points, chunk_args)
-            for index in range(len(cotangents)):
-                cotangent = _repeat(units[index, rows].to(output.dtype), len(weights))
-                gradient = _pull_back(output, points, cotangent, retain_graph=True)
+            chosen = (_repeat(unit[rows].to(output.dtype), len(weights)) for unit in units)
+            products = _products(output, points, chosen, batched, materialize=False)
+            for index, (_, gradient) in enumerate(products):
                 total = _weighted_sum(gradient, weights)
                 if reduce is not None:
                     total = reduce(total, rows)
@@ -167,10 +180,42 @@ def integrated_vjp(
                 if on_product is not None:
                     on_product()
             # Or this chunk's graph would live on while the next one is built.
-            del output, gradient
+            del output, products, chosen, gradient
     assert result is not None
     _check_finite(result)
     return result * scales.reshape(scales.shape[:2] + (1,) * (result.dim() - 2)).to(result.dtype)
+
+
+def path_values(
+    function: BatchFunction,
+    start: Tensor,
+    end: Tensor,
+    nodes: Tensor,
+    *,
+    args: Sequence[Any] = (),
+    internal_batch_size: int | None = None,
+) -> Tensor:
+    """Values ``f(x(α))`` along the path, without gradients.
+
+    Args:
+        function: See :data:`BatchFunction`.
+        start (Tensor): Start of the path, shape (B, *F) or (1, *F).
+        end (Tensor): End of the path, shape (B, *F).
+        nodes (Tensor): The points α, shape (M,).
+        args: Further arguments of the function. Tensors have B rows; they are repeated per node.
+        internal_batch_size (int, optional): At most this many rows at once. Default: all of them
+
+    Returns:
+        Tensor: shape (M, B, K).
+    """
+    rule = Quadrature(nodes, torch.ones_like(nodes))
+    pieces: dict[int, list[Tensor]] = {}
+    with torch.no_grad():
+        for rows, points, weights, chunk_args in _path(start, end, rule, args, internal_batch_size):
+            output = _evaluate(function, points.detach(), chunk_args)
+            own = pieces.setdefault(rows.start, [])
+            own.append(output.unflatten(0, (len(weights), -1)))
+    return torch.cat([torch.cat(own) for own in pieces.values()], 1)
 
 
 def count_chunks(batch_size: int, n_steps: int, internal_batch_size: int | None) -> int:
@@ -225,12 +270,53 @@ def _evaluate(function: BatchFunction, points: Tensor, args: tuple[Any, ...]) ->
     return output
 
 
-def _pull_back(output: Tensor, points: Tensor, cotangent: Tensor, **options: bool) -> Tensor:
+def _pull_back(output: Tensor, points: Tensor, cotangent: Tensor) -> Tensor:
+    """``Jᵀu`` with its graph."""
     if output.requires_grad:
-        (gradient,) = torch.autograd.grad(output, points, cotangent, allow_unused=True, **options)
+        (gradient,) = torch.autograd.grad(
+            output, points, cotangent, create_graph=True, allow_unused=True
+        )
         if gradient is not None:
             return gradient
-    raise ValueError(
+    raise _independent()
+
+
+def _products(
+    output: Tensor,
+    inputs: Tensor,
+    vectors: Iterator[Tensor],
+    batched: bool,
+    *,
+    materialize: bool = True,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each vector with its product, which is zero, or an error, where nothing depends on inputs."""
+    if not output.requires_grad:
+        raise _independent()
+    options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": materialize}
+    if batched:
+        stacked = torch.stack(list(vectors))
+        vectors = iter(stacked)
+        try:
+            with warnings.catch_warnings():
+                # Without a rule for some operation, vmap warns and takes a slow way.
+                warnings.simplefilter("error")
+                (products,) = torch.autograd.grad(
+                    output, inputs, stacked, is_grads_batched=True, **options
+                )
+            if products is not None:
+                yield from zip(stacked, products, strict=True)
+                return
+        except (RuntimeError, UserWarning) as error:
+            _LOGGER.debug("products are taken one by one: %s", error)
+    for vector in vectors:
+        (product,) = torch.autograd.grad(output, inputs, vector, **options)
+        if product is None:
+            raise _independent()
+        yield vector, product
+
+
+def _independent() -> ValueError:
+    return ValueError(
         "the function's output does not depend differentiably on its input (is it detached?)"
     )
 
@@ -254,15 +340,22 @@ class _AdjointCheck:
         self.tangent += tangent
         self.product += product
 
-    def finish(self) -> None:
+    def gap_and_size(self) -> Tensor:
+        """The largest difference and the largest norm of the terms, (2,), on their device."""
         left = (self.cotangent * self.product).flatten(1)
         right = (self.pulled_back * self.tangent).flatten(1)
         gap = (left.sum(1) - right.sum(1)).abs()
         size = (left.square().sum(1) + right.square().sum(1)).sqrt()
-        if not gap.max() <= _ROUNDING * size.max():
+        return torch.stack([gap.max(), size.max()])
+
+
+def _check_adjoint(gaps_and_sizes: list[Tensor]) -> None:
+    """Once at the end, so that no chunk waits for the device."""
+    for gap, size in torch.stack(gaps_and_sizes).tolist():
+        if not gap <= _ROUNDING * size:
             raise NotTwiceDifferentiableError(
                 "an operation hides its backward pass from autograd: <u, J v> differs from "
-                f"<Jᵀu, v> by {float(gap.max()):.2g}, for terms of norm {float(size.max()):.2g}"
+                f"<Jᵀu, v> by {gap:.2g}, for terms of norm {size:.2g}"
             )
 
 

@@ -1,0 +1,121 @@
+"""How time and memory of a full map grow with tokens, patches, nodes and pairs.
+
+    python -m benchmarks.growth [--threads 2] [--figure docs/_static/growth.png]
+
+At the size of CLIP ViT-B/32 with random weights; one thing grows, the others stay at 12 tokens, 49
+patches, ten nodes and one pair. Time is in plain forward passes of one pair of the size that all
+start from. Every point runs in a fresh process and is kept in a JSON file. Prints a Markdown table
+and draws a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Results, fastest, in_fresh_process, memory_mb, reset_peak_mb
+from benchmarks.models import clip, pair
+from captum_interactions import SecondOrderIntegratedGradients, wrap
+
+AXES: dict[str, tuple[int, ...]] = {
+    "tokens": (6, 12, 24, 48, 77),
+    "patches": (49, 100, 196, 400),
+    "nodes": (5, 10, 20, 40, 80),
+    "pairs": (1, 2, 4, 8, 16),
+}
+DEFAULTS = {"tokens": 12, "patches": 49, "nodes": 10, "pairs": 1}
+LAYERS = {"last block": (-1, -1), "embeddings": (0, 0)}
+RESULTS = Path("benchmarks/results/growth.json")
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    if options.point is not None:
+        print(json.dumps(measure(options.layers, json.loads(options.point), options.threads)))
+        return
+    results = Results(options.results)
+    print("| layers | what grows | number | forward passes of a pair | extra peak, MB |")
+    print("|---|---|---|---|---|")
+    for layers in LAYERS:
+        for axis, numbers in AXES.items():
+            for number in numbers:
+                point = json.dumps({**DEFAULTS, axis: number})
+                arguments = ["--layers", layers, "--point", point, "--threads", options.threads]
+                result = results.get(
+                    f"{layers}, {number} {axis}",
+                    lambda arguments=arguments: in_fresh_process(
+                        "benchmarks.growth", arguments, options.threads
+                    ),
+                )
+                passes = result["seconds"] / result["forward"]
+                print(
+                    f"| {layers} | {axis} | {number} | {passes:.2f} | {result['extra_mb']:.0f} |",
+                    flush=True,
+                )
+    draw(results.values, options.figure)
+
+
+def measure(layers: str, size: dict[str, int], n_threads: int) -> dict[str, Any]:
+    """Time and memory of one map, in this process, and time of the plain pass of one pair."""
+    torch.set_num_threads(n_threads)
+    side = 32 * round(size["patches"] ** 0.5)
+    wrapper = wrap(clip(32, side))
+    inputs = pair(size["tokens"], size["pairs"], side)
+    plain, plain_inputs = wrap(clip(32)), pair(DEFAULTS["tokens"])
+    explainer = SecondOrderIntegratedGradients(wrapper, LAYERS[layers])
+
+    def forward() -> None:
+        with torch.no_grad():
+            plain(*plain_inputs)
+
+    def run() -> None:
+        explainer.attribute(inputs, n_steps=size["nodes"])
+
+    before = reset_peak_mb()
+    run()
+    extra = memory_mb("VmHWM") - before
+    taken, passing = fastest(run, forward, limit=20)
+    return {"seconds": taken, "forward": passing, "extra_mb": extra}
+
+
+def draw(values: dict[str, dict[str, Any]], path: Path) -> None:
+    """A panel for each thing that grows: passes and memory for both layers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    grid = figure.subplots(2, len(AXES), sharex="col")
+    for column, (axis, numbers) in enumerate(AXES.items()):
+        for layers, color in zip(LAYERS, ("tab:blue", "tab:orange"), strict=True):
+            rows = [values[f"{layers}, {number} {axis}"] for number in numbers]
+            passes = [row["seconds"] / row["forward"] for row in rows]
+            grid[0][column].plot(numbers, passes, "o-", color=color, label=layers)
+            extra = [max(row["extra_mb"], 1) for row in rows]
+            grid[1][column].plot(numbers, extra, "o-", color=color)
+        for panel in grid[:, column]:
+            panel.set(xscale="log", yscale="log")
+            panel.set_xticks(numbers, [str(number) for number in numbers])
+            panel.minorticks_off()
+            panel.grid(color="0.9")
+        grid[1][column].set_xlabel(axis)
+    grid[0][0].set_ylabel("forward passes of a pair")
+    grid[1][0].set_ylabel("extra peak memory, MB")
+    grid[0][0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--figure", type=Path, default=Path("docs/_static/growth.png"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--layers", choices=LAYERS, default="last block", help=argparse.SUPPRESS)
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

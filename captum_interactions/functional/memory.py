@@ -1,0 +1,63 @@
+"""How many rows fit into memory when a function is differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_CPU_LIMIT = 2**30
+"""On a CPU more than that brings no speed."""
+_UNKNOWN = 2**30
+"""The budget where the free memory cannot be asked for."""
+_GRAPHS = 3
+"""A backward pass that keeps its graph needs about twice the memory of the forward pass more."""
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that activations may take.
+
+    These are a half of a GPU's free memory, or a quarter of the memory that is available to a CPU,
+    at most 1 GiB.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What the allocator holds but does not use is free, too.
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (free + idle) // 2
+    if device.type != "cpu":
+        return _UNKNOWN
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return _UNKNOWN
+    return min(available * 1024 // 4, _CPU_LIMIT)
+
+
+def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
+    """How many rows a function may take at once, judged by what autograd keeps of a single one.
+
+    Args:
+        run (Callable): Runs the function on one row, with gradients.
+        n_rows (int): The number of rows that there are.
+        budget (int): Bytes that they may take.
+
+    Returns:
+        int: from 1 to ``n_rows``.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        # Weights are there anyway, and so is what they are views of.
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        run()
+    # Tensors that share a storage count once.
+    n_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return max(1, min(n_rows, budget // max(1, _GRAPHS * n_bytes)))

@@ -1,0 +1,83 @@
+"""The programs that measure: what they count, what they print, and that the one for GPUs runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import bars, gpu, speed
+from benchmarks.measure import Results, fastest, operations
+
+
+def test_operations_of_a_forward_and_a_backward_pass():
+    layer, x = torch.nn.Linear(5, 7), torch.rand(3, 5, requires_grad=True)
+
+    def run():
+        y = layer(x)
+        torch.autograd.grad(y, x, torch.ones_like(y))
+
+    assert operations(run) == 2 * (2 * 3 * 5 * 7)
+
+
+def test_turns_are_taken():
+    seen = []
+    times = fastest(lambda: seen.append("a"), lambda: seen.append("b"), repeats=3)
+    assert "".join(seen) == "ab" * 4
+    assert len(times) == 2
+    seen.clear()
+    fastest(lambda: seen.append("a"), repeats=3, limit=0.0)
+    assert seen == ["a"]
+
+
+def test_results_are_kept(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    assert Results(path).get("x", lambda: {"seconds": 1}) == {"seconds": 1}
+    assert Results(path).get("x", lambda: pytest.fail("measured twice")) == {"seconds": 1}
+    with pytest.raises(KeyError):
+        Results(path).get("y", lambda: {}["missing"])
+    assert json.loads(path.read_text()) == {"x": {"seconds": 1}}
+
+
+def measured(seconds, values=None, **more):
+    return {"seconds": seconds, "forward": 2.0, "extra_mb": 7.4, "floor": seconds / 2,
+            "values": values, **more}  # fmt: skip
+
+
+def test_table_of_speed():
+    name = "B/32 last block"
+    values = {
+        f"{name}: map": measured(3.0, [1.0, -2.0]),
+        f"{name}: captum": measured(6.0),
+        f"{name}: oracle": measured(300.0, [1.0, -2.1]),
+        "L/14 last block: oracle": measured(50.0, extrapolated_from=[4, 12]),
+    }
+    table = speed.table(values)
+    assert f"| {name} | map | 3.000 | 1.50 | 100.0 | 0.50 | 50% | 7 |" in table
+    assert "| L/14 last block | oracle | ~50.000 | ~25.00 | 1.0 | – | 50% | 7 |" in table
+    assert "4.8e-02 (B/32 last block)" in table
+
+
+def test_every_bar_asks_for_cases_that_exist():
+    for bar in bars.BARS:
+        for name in set(bar.needs) - {bars.ALL_PAIRS}:
+            case, program = name.rsplit(": ", 1)
+            assert program in speed.CASES[case].programs
+    assert len({bar.what for bar in bars.BARS}) == len(bars.BARS)
+
+
+def test_gpu_program_on_this_machine(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "WORK", [("last block", 1, "map"), ("embeddings", 2, "map")])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--tiny", "--device", "cpu", "--out", str(out)])
+    before = torch.get_float32_matmul_precision()
+    gpu.main()
+    assert torch.get_float32_matmul_precision() == before
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["precision"] for row in rows] == ["fp32", "tf32", "bf16"] * 2
+    assert all(row["ms"] > 0 and 0 < row["share of the floor"] < 1 for row in rows)
+    assert [row["error"] for row in rows if row["precision"] == "fp32"] == [0, 0]
+    assert max(row["error"] for row in rows) < 0.1
+    assert capsys.readouterr().out.count("| tiny |") == 6

@@ -1,0 +1,119 @@
+"""The last block in path coordinates, against the block itself run on the states of the path."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from captum_interactions import SecondOrderIntegratedGradients, wrap
+from captum_interactions.encoders.pooled_block import pooled_row
+from captum_interactions.encoders.pooled_path import has_plain_norm, row_along
+from captum_interactions.functional import quadrature
+from tests import models
+from tests.expected import expected_map, image_side, relative_error, text_reference, text_side
+
+PIXELS, (IDS, MASK) = models.images(3), models.captions(9, 6, 8)
+
+
+def test_row_is_that_of_the_block(clip):
+    block = clip.vision_model.encoder.layers[-1]
+    generator = torch.Generator().manual_seed(3)
+    start, end = (
+        torch.randn(1, 7, 16, generator=generator),
+        torch.randn(3, 7, 16, generator=generator),
+    )
+    position = torch.tensor([0, 4, 6])
+    visible = torch.arange(7) <= position[:, None]
+    row_at = row_along(block, start, end, position, visible)
+    coordinates = torch.rand(2, 3, 7, generator=generator)
+    states = (start + coordinates.unsqueeze(-1) * (end - start)).flatten(0, 1)
+    expected = pooled_row(block, states, position.repeat(2), visible.repeat(2, 1))
+    actual = row_at(coordinates.flatten(0, 1), slice(0, 3))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    some = row_at(coordinates[:, 1:].flatten(0, 1), slice(1, 3))
+    torch.testing.assert_close(some, expected.unflatten(0, (2, 3))[:, 1:].flatten(0, 1))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-4, 1.0])
+def test_paths_that_cross_a_constant_state(clip, offset):
+    """There the variance is a difference of large numbers, and layer norm is steep."""
+    block = clip.vision_model.encoder.layers[-1]
+    start = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0)) * 30
+    end = -start + offset
+    first, exact = torch.zeros(1, dtype=torch.long), copy.deepcopy(block).double()
+    row_at = row_along(block, start, end, first)
+    for z in (0.25, 0.498046875, 0.75):  # numbers that float32 holds
+        states = start.double() + z * (end.double() - start.double())
+        expected = pooled_row(exact, states, first)
+        actual = row_at(torch.full((1, 5), z), slice(0, 1))
+        # What is left of the states there is 256 times smaller than their rounding was.
+        assert relative_error(actual.detach().double(), expected.detach()) < 256 * 6e-7
+    assert row_at(torch.full((1, 5), 0.5), slice(0, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("normalization", ["cosine", "frozen", "none"])
+@pytest.mark.parametrize("row", [0, 1])
+def test_map_is_the_oracles(clip, normalization, row):
+    length = int(MASK[row].sum())
+    ids, pixels = IDS[row : row + 1, :length], PIXELS[row : row + 1]
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1), normalization=normalization)
+    expected = expected_map(
+        image_side(clip, pixels, -1, torch.zeros_like(pixels)),
+        text_side(clip, ids, -1, text_reference(ids, models.PAD)),
+        quadrature(n_steps=6),
+        normalization=normalization,
+    )
+    for size in (None, 1, 4):
+        actual = soig.attribute(
+            (PIXELS, IDS), additional_forward_args=MASK, n_steps=6, internal_batch_size=size
+        )
+        assert relative_error(actual[row, :, :length], expected) < 1e-5
+        assert not actual[row, :, length:].any()
+
+
+def test_the_way_by_states_gives_the_same(clip, monkeypatch):
+    """Phrases, lists of baselines, main effects and factors, with and without coordinates."""
+    wrapper = wrap(clip)
+    soig = SecondOrderIntegratedGradients(wrapper, (-1, -1))
+    options = {"additional_forward_args": MASK, "n_steps": 4}
+    groups = {"groups_a": [[0, 1], [5]], "groups_b": torch.rand(3, 2, IDS.shape[1])}
+
+    def everything():
+        return [
+            soig.attribute((PIXELS, IDS), baselines=([0.0, 1.0], None), **options),
+            soig.attribute((PIXELS, IDS), **groups, **options),
+            *soig.decompose((PIXELS, IDS), **options),
+            soig.factors_a(PIXELS, n_steps=4).values,
+            soig.factors_b(IDS, None, MASK, 4).values,
+        ]
+
+    quick = everything()
+    calls = []
+    for tower in (wrapper.tower_a, wrapper.tower_b):
+        monkeypatch.setattr(tower, "along", lambda *_, **__: calls.append(1))
+    slow = everything()
+    assert calls
+    for actual, expected in zip(quick, slow, strict=True):
+        assert (actual - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_other_blocks_have_no_coordinates():
+    clip = models.clip()
+    tower = wrap(clip).tower_a
+    states, context = tower.prefix(2, PIXELS)
+    assert tower.along(2, states[:1], states, *context) is not None
+    assert tower.along(1, states[:1], states, *context) is None
+    clip.vision_model.encoder.layers[-1].layer_norm1 = nn.RMSNorm(16)
+    assert not has_plain_norm(clip.vision_model.encoder.layers[-1])
+    assert tower.along(2, states[:1], states, *context) is None
+
+
+def test_local_attributions_and_full_resolution_take_states(clip, monkeypatch):
+    wrapper = wrap(clip)
+    for tower in (wrapper.tower_a, wrapper.tower_b):
+        monkeypatch.setattr(tower, "along", lambda *_, **__: pytest.fail("coordinates"))
+    local = SecondOrderIntegratedGradients(wrapper, (-1, -1), multiply_by_inputs=False)
+    assert local.attribute((PIXELS, IDS), n_steps=2).isfinite().all()

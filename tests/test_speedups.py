@@ -1,0 +1,201 @@
+"""What makes products cheaper changes no number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from captum_interactions import SecondOrderIntegratedGradients, explain, wrap
+from captum_interactions.encoders.activations import tabulated_activations
+from captum_interactions.functional import integrated_jvp, integrated_vjp, quadrature
+from captum_interactions.functional.memory import memory_budget, rows_that_fit
+from tests import models
+from tests.expected import relative_error
+
+PIXELS, (IDS, MASK) = models.images(2), models.captions(9, 6)
+
+
+@pytest.mark.parametrize("name", ["quick_gelu", "gelu", "gelu_new", "gelu_fast", "silu", "torch"])
+def test_tabulated_activations_have_the_same_derivative(name):
+    activation = nn.GELU() if name == "torch" else ACT2FN[name]
+    x = torch.linspace(-5, 5, 101).requires_grad_()
+    expected = activation(x)
+    (slope,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
+    assert slope.requires_grad
+    with tabulated_activations(nn.Sequential(activation)):
+        actual = activation(x)
+        (tabulated,) = torch.autograd.grad(actual.sum(), x, create_graph=True)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(tabulated, slope)
+    assert not tabulated.requires_grad
+    assert "forward" not in vars(activation)
+
+
+def test_activations_of_the_users_own_run_as_they_are():
+    class GELU(nn.GELU):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin()
+
+    hooked, own = nn.GELU(), GELU()
+    hooked.register_forward_hook(lambda _, __, output: 2 * output)
+    x = torch.rand(3).requires_grad_()
+    for module in (hooked, own):
+        with tabulated_activations(module):
+            (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+        assert slope.requires_grad
+
+
+@pytest.mark.parametrize("layers", [("input", 0), (0, 0), (1, 2), (2, 1)])
+def test_maps_with_plain_activations(clip, layers, monkeypatch):
+    soig = SecondOrderIntegratedGradients(wrap(clip), layers)
+    options = {"additional_forward_args": MASK, "n_steps": 5}
+    quick = soig.attribute((PIXELS, IDS), **options)
+    monkeypatch.setattr("captum_interactions.encoders.activations._NAMES", set())
+    assert relative_error(quick, soig.attribute((PIXELS, IDS), **options)) < 1e-5
+
+
+@pytest.mark.parametrize("take", [integrated_jvp, integrated_vjp])
+def test_products_at_once_are_those_one_by_one(take):
+    function = models.mlp(6)
+    start, end = torch.zeros(1, 6), torch.rand(3, 6)
+    along = torch.eye(6)[:, None] if take is integrated_jvp else torch.eye(5)[:, None]
+    one, many = (take(function, start, end, along, quadrature(), batched=b) for b in (False, True))
+    torch.testing.assert_close(one, many)
+
+
+class NoVmap(torch.autograd.Function):
+    """A sine whose backward pass leaves PyTorch, so that vmap has no rule for it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(gradient.numpy() * x.cos().detach().numpy())
+
+
+def test_products_at_once_where_vmap_has_no_rules():
+    start, end = torch.zeros(1, 4), torch.rand(3, 4)
+    basis = torch.eye(4)[:, None]
+    pulled = integrated_vjp(NoVmap.apply, start, end, basis, quadrature(n_steps=9), batched=True)
+    expected = torch.diag_embed(end.sin() / end).transpose(0, 1)
+    torch.testing.assert_close(pulled, expected)
+
+
+def test_tokens_that_do_not_differ_have_no_factor(clip):
+    """The first token of a causal text is that of its reference."""
+    soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
+    path = soig._open((PIXELS, IDS), None, MASK)[1]
+    assert 0 not in path.live
+    assert not soig.factors_b(IDS, None, MASK, 3).values[:, 0].any()
+
+
+def test_an_input_that_is_its_own_reference(clip):
+    soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
+    for baselines in ((None, IDS), (PIXELS, None), (PIXELS, IDS)):
+        maps, delta = soig.attribute(
+            (PIXELS, IDS), baselines, None, MASK, 3, return_convergence_delta=True
+        )
+        assert not maps.any()
+        assert delta.abs().max() < 1e-6
+
+
+def test_rows_that_fit_follow_what_autograd_keeps():
+    layer = nn.Linear(100, 100)
+    x = torch.rand(1, 100, requires_grad=True)
+
+    def run() -> Tensor:
+        return layer(x).tanh().exp()
+
+    # Autograd keeps x, the tanh and the exponential, 400 bytes each, but no weights.
+    assert rows_that_fit(run, 1000, 3 * 1200 * 10) == 10
+    assert rows_that_fit(run, 7, 3 * 1200 * 10) == 7
+    assert rows_that_fit(run, 7, 0) == 1
+
+
+def test_budget_of_this_machine():
+    assert 0 < memory_budget(torch.device("cpu")) <= 2**30
+    assert memory_budget(torch.device("meta")) == 2**30
+
+
+@pytest.mark.parametrize("layers", [(0, 0), (-1, -1)])
+def test_little_memory_means_small_pieces(clip, layers, monkeypatch):
+    soig = SecondOrderIntegratedGradients(wrap(clip), layers)
+    options = {"additional_forward_args": MASK, "n_steps": 10}
+    expected = soig.attribute((PIXELS, IDS), **options)
+    seen = []
+    tail = type(soig.wrapper.tower_a)._run_from
+
+    def spy(tower, layer, states, *rest):
+        if torch.is_grad_enabled():
+            seen.append(len(states))
+        return tail(tower, layer, states, *rest)
+
+    monkeypatch.setattr("captum_interactions.encoders.block_tower.BlockTower._run_from", spy)
+    monkeypatch.setattr("captum_interactions.attr.paths.memory_budget", lambda _: 0)
+    assert relative_error(soig.attribute((PIXELS, IDS), **options), expected) < 1e-5
+    assert max(seen) == 1
+
+
+def test_kept_references(monkeypatch):
+    clip = models.clip()
+    wrapper = wrap(clip)
+    soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
+    expected = [soig.attribute((PIXELS[[i]], IDS[[0]]), n_steps=3) for i in (0, 1)]
+    rows, prefix = [], wrapper.tower_a.prefix
+
+    def spy(layer, inputs):
+        rows.append(len(inputs))
+        return prefix(layer, inputs)
+
+    monkeypatch.setattr(wrapper.tower_a, "prefix", spy)
+    with wrapper.keeping_references():
+        actual = [soig.attribute((PIXELS[[i]], IDS[[0]]), n_steps=3) for i in (0, 1)]
+        assert rows == [1, 1, 1]  # the reference, and both images
+        other = soig.attribute((PIXELS[:1], IDS[:1]), baselines=(1.0, None), n_steps=3)
+        assert rows == [1] * 5
+        with torch.no_grad():
+            clip.vision_model.embeddings.class_embedding.add_(0.5)
+        changed = soig.attribute((PIXELS[:1], IDS[:1]), n_steps=3)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+    assert relative_error(changed, soig.attribute((PIXELS[:1], IDS[:1]), n_steps=3)) < 1e-5
+    assert relative_error(other, changed) > 0.01
+    assert wrapper.tower_a.kept_references is None
+
+
+def test_references_are_dropped_after_an_error(clip):
+    wrapper = wrap(clip)
+    with pytest.raises(KeyError), wrapper.keeping_references():
+        raise KeyError
+    assert wrapper.tower_a.kept_references is wrapper.tower_b.kept_references is None
+
+
+def test_the_score_is_checked_once_for_each_set_of_hooks(monkeypatch):
+    clip = models.clip()
+    wrapper = wrap(clip)
+    runs = []
+    forward = type(wrapper).forward
+
+    def spy(*args):
+        runs.append(1)
+        return forward(*args)
+
+    monkeypatch.setattr(type(wrapper), "forward", spy)
+
+    def n_runs(*pair):
+        runs.clear()
+        explain(wrapper, *pair, n_steps=30)
+        return len(runs)
+
+    pair = PIXELS[:1], IDS[:1]
+    assert [n_runs(*pair), n_runs(*pair)] == [1, 0]
+    assert [n_runs(PIXELS[:1], IDS[1:, :6]), n_runs(*pair)] == [1, 0]
+    hook = clip.vision_model.encoder.layers[0].register_forward_hook(lambda *_: None)
+    assert [n_runs(*pair), n_runs(*pair)] == [1, 0]
+    hook.remove()
