@@ -50,17 +50,31 @@ class Run(NamedTuple):
 
 
 SHIFTED = ("--dataset-option", "domain=shifted")
-TUNED = ("--set", "checkpoint=fine_tuned.pt", "--set", "seed=0")
+TUNED = ("--set", "checkpoint=fine_tuned.pt")
+FAST = f"{SOIG}:n_steps=20"
+AGREEING = (
+    SOIG, "lifted", "banzhaf_interactions:n_samples=1200", "archipelago",
+    "integrated_hessians:n_steps=8", "interaction_cam", "token_similarity",
+    "integrated_gradients", "input_x_gradient", "occlusion", "grad_eclip", "game",
+)  # fmt: skip
+RECOGNISING = (
+    SOIG, f"{SOIG}:layers=[1,0],n_steps=20", LAST, "banzhaf_interactions:n_samples=600",
+    "integrated_gradients", "grad_eclip", "game",
+)  # fmt: skip
 RUNS = (
     Run("localization", "localization", "phrases-plain", 1000, (), (SOIG, LAST, *CHEAP)),
-    Run("localization_shifted", "localization", "phrases-shifted", 500, SHIFTED,
+    Run("localization_shifted", "localization", "phrases-shifted", 300, SHIFTED,
         (SOIG, LAST, "integrated_gradients", "grad_eclip")),
     Run("classwise", "classwise", "phrases-plain", 1000, (), (SOIG, LAST, *CHEAP)),
-    Run("mismatches", "mismatches", "mismatches", 600, (), (SOIG, "integrated_gradients")),
-    Run("recognition", "recognition", "recognition", 260, (),
-        (SOIG, f"{SOIG}:layers=[1,0],n_steps=20", LAST, "banzhaf_interactions:n_samples=600",
-         "integrated_gradients", "grad_eclip", "game")),
-    Run("failures", "failures", "phrases-plain", 1000, (), (SOIG, LAST, *CHEAP)),
+    Run("perturbation", "perturbation", "perturbation", 64),
+    Run("mismatches", "mismatches", "mismatches", 400, (), (SOIG, "integrated_gradients")),
+    Run("tuned_plain", "fine_tuning", "tuned-plain", 100, TUNED, (FAST,)),
+    Run("tuned_shifted", "fine_tuning", "tuned-shifted", 100, (*SHIFTED, *TUNED), (FAST,)),
+    Run("ablations", "ablations", "ablations", 24),
+    Run("agreement", "agreement", "agreement", 24, (), AGREEING),
+    Run("faithfulness", "faithfulness", "faithfulness", 32),
+    Run("recognition", "recognition", "recognition", 160, (), RECOGNISING),
+    Run("failures", "failures", "failures", 120, (), (SOIG,)),
 )  # fmt: skip
 
 
