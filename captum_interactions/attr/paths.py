@@ -109,22 +109,28 @@ class Path:
 
     @cached_property
     def live(self) -> Tensor:
-        """Indices of all groups, or of tokens whose factors may differ from zero in any example.
-
-        A token has a factor if it can reach the embedding, and differs from its reference.
-        """
+        """Indices of tokens that can reach the embedding in any example, or of all groups."""
         if self.groups is None:
-            counts = self.token_mask > 0
-            if self.multiply_by_inputs:
-                counts = counts & torch.stack([self._moves(start) for start in self.starts]).any(0)
-            live = counts.any(0).nonzero().flatten()
-            return live if len(live) else live.new_zeros(1)
+            return self.token_mask.any(0).nonzero().flatten()
         return torch.arange(self.groups.shape[1], device=self.groups.device)
+
+    @cached_property
+    def moving(self) -> Tensor:
+        """Those of :attr:`live` whose factors may differ from zero, one at least.
+
+        A token that is the same as in all references has none, if features are multiplied by their
+        distance.
+        """
+        if self.groups is not None or not self.multiply_by_inputs:
+            return self.live
+        moves = torch.stack([self._moves(start) for start in self.starts]).any(0)
+        moving = (moves & (self.token_mask > 0)).any(0).nonzero().flatten()
+        return moving if len(moving) else self.live[:1]
 
     @property
     def n_products(self) -> int:
         """Number of Jacobian-vector products that give the factors."""
-        return len(self.live)
+        return len(self.moving)
 
     @property
     def n_outputs(self) -> int:
@@ -220,7 +226,7 @@ class Path:
 
     def _push_forward(self, products: Products) -> Tensor:
         if self.groups is None:
-            chosen = torch.eye(self.n_outputs).to(self.token_mask)[self.live].unsqueeze(1)
+            chosen = torch.eye(self.n_outputs).to(self.token_mask)[self.moving].unsqueeze(1)
         else:
             chosen = self.groups.transpose(0, 1)
         # (G, B, T) token weights; padding has none.
@@ -246,11 +252,15 @@ class Path:
         assert total is not None
         return self.with_padding(total.transpose(0, 1) / len(self.starts))
 
-    def with_padding(self, rows: Tensor, dim: int = 1) -> Tensor:
-        """Values of live tokens along an axis, as values of all tokens: others are zero."""
+    def with_padding(self, rows: Tensor, dim: int = 1, tokens: Tensor | None = None) -> Tensor:
+        """Values of some tokens along an axis, as values of all tokens: others are zero.
+
+        These tokens are those that move, unless others are given.
+        """
         shape = list(rows.shape)
         shape[dim] = self.n_outputs
-        return rows.new_zeros(shape).index_copy(dim, self.live, rows)
+        tokens = self.moving if tokens is None else tokens
+        return rows.new_zeros(shape).index_copy(dim, tokens, rows)
 
     def _moves(self, start: Tensor) -> Tensor:
         """Which tokens differ between a start and the end, (B, T)."""
@@ -358,7 +368,7 @@ def open_path(
     references = _references(name, tower, inputs, baseline, extras)
     with torch.no_grad():
         end, starts, context = _features(tower, layer, inputs, references, extras)
-        embedding = tower.embed(layer, end, *context)
+        embedding, *others = _embeddings(tower, layer, end, starts, context)
         _check_embedding(f"input {name}", embedding, may_vanish=normalization == "none")
         tokens = tower.fold(layer, torch.empty_like(end, device="meta"))
         mask = tower.token_mask(inputs, *extras) if layer != "input" else None
@@ -366,9 +376,7 @@ def open_path(
             mask = torch.ones(tokens.shape, device=end.device)
         mask = widen(mask.to(end.dtype))
         scale, norms = _scaling(normalization, embedding)
-        ends = [
-            scale(tower.embed(layer, start.expand_as(end), *context), *norms) for start in starts
-        ]
+        ends = [scale(other, *norms) for other in others]
         for reference in ends:
             _check_embedding(f"baseline {name}", reference, may_vanish=normalization != "cosine")
     return Path(
@@ -435,6 +443,19 @@ def _features(
         for value in context
     )
     return end, tuple(others), own
+
+
+def _embeddings(
+    tower: Tower, layer: Layer, end: Tensor, starts: tuple[Tensor, ...], context: tuple[Any, ...]
+) -> list[Tensor]:
+    """Embeddings of the inputs and of each reference in the inputs' context, (B, K) each.
+
+    All run together, which reads the model's weights once.
+    """
+    together = torch.cat([end, *(start.expand_as(end) for start in starts)])
+    examples = torch.arange(len(end), device=end.device).repeat(1 + len(starts))
+    embeddings = tower.embed(layer, together, *take_rows(context, examples))
+    return list(embeddings.split(len(end)))
 
 
 def _scaling(

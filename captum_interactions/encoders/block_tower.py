@@ -109,7 +109,6 @@ class BlockTower(Tower):
         states, _, _, pooled = self.recall(end, *context[1:])
         if pooled is None or not is_poolable(last) or not has_plain_norm(last):
             return None
-        _check_differentiable(self.model)
         n_tokens, n_all = states.shape[1], end.shape[1]
         row_at = row_along(last, start[:, :n_tokens], states, *pooled)
 
@@ -270,6 +269,9 @@ def _known_row(row: Tensor) -> Run:
 
 def _check_differentiable(model: nn.Module) -> None:
     """Autograd passes over quantised parts in silence, as if they were constants."""
+    kinds = {type(module) for module in model.modules()}
+    if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
+        return
     for name, module in model.named_modules():
         if _QUANTISED.match(type(module).__module__ + "."):
             raise TypeError(
