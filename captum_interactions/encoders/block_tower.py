@@ -137,7 +137,8 @@ class BlockTower(Tower):
             elif pooled is not None and is_poolable(last):
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
-            return self.encode(inputs, *extras)
+            # Inputs were checked when their context was made; once more would wait for the device.
+            return self._run(self.model, inputs, *extras)
 
     def project(self, states: Tensor, *context: Any) -> Tensor:
         """Embeddings of single tokens, as if each were all that the last block gives.
