@@ -91,7 +91,7 @@ def test_tokens_that_do_not_differ_have_no_factor(clip):
     """The first token of a causal text is that of its reference."""
     soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
     path = soig._open((PIXELS, IDS), None, MASK)[1]
-    assert 0 not in path.live
+    assert 0 not in path.moving
     assert not soig.factors_b(IDS, None, MASK, 3).values[:, 0].any()
 
 

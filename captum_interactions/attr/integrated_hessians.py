@@ -266,8 +266,8 @@ class IntegratedHessians(PairAttribution, GradientAttribution):
         a_is_short = path_a.n_products < path_b.n_products
         short, long = (path_a, path_b) if a_is_short else (path_b, path_a)
         differences = [widen(path.end) - widen(path.starts[0]) for path in (short, long)]
-        totals = [torch.zeros_like(differences[1]) for _ in short.live]
-        chosen = torch.eye(short.n_outputs).to(differences[0])[short.live].unsqueeze(1)
+        totals = [torch.zeros_like(differences[1]) for _ in short.moving]
+        chosen = torch.eye(short.n_outputs).to(differences[0])[short.moving].unsqueeze(1)
         masks = short.tower.spread(short.layer, chosen, short.end.shape)
         pairs = _square(rule) if self.path == "square" else _diagonal(rule)
         chunks = list(sides.chunks(pairs, internal_batch_size))
@@ -294,7 +294,7 @@ class IntegratedHessians(PairAttribution, GradientAttribution):
                 # Or this chunk's graph would live on while the next one is built.
                 del output, gradient, product
         columns = [long.fold(total * differences[1], slice(None)) for total in totals]
-        own = torch.stack(columns, 1) * short.token_mask[:, short.live].unsqueeze(-1)
+        own = torch.stack(columns, 1) * short.token_mask[:, short.moving].unsqueeze(-1)
         attributions = short.with_padding(own)
         if not torch.isfinite(attributions).all():
             raise ValueError("second derivatives along the path hold NaN or infinite values")

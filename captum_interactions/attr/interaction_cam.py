@@ -173,7 +173,7 @@ def _joint_map(paths: tuple[Path, Path], internal_batch_size: int | None) -> Ten
         factors = _by_dimension(short, internal_batch_size)
     cotangents = factors[:, short.live].transpose(0, 1)
     rows = _pull_back(long, cotangents, internal_batch_size).movedim(0, 1)
-    attributions = short.with_padding(rows)
+    attributions = short.with_padding(rows, tokens=short.live)
     return attributions if a_is_short else attributions.transpose(1, 2)
 
 
@@ -193,7 +193,7 @@ def _by_token(path: Path, internal_batch_size: int | None) -> Tensor:
         direction=torch.ones_like(end),
         internal_batch_size=internal_batch_size,
     )
-    return path.with_padding(products.transpose(0, 1))
+    return path.with_padding(products.transpose(0, 1), tokens=path.live)
 
 
 def _by_dimension(path: Path, internal_batch_size: int | None) -> Tensor:

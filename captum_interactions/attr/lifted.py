@@ -249,12 +249,12 @@ class LiftedAttribution(PairAttribution):
         n_products = min(other.n_products, other.embedding.shape[1])
         products.progress.total = other.cost(n_products, products)
         factors = other.factors(products)
-        cotangents = factors[:, other.live].transpose(0, 1)
+        cotangents = factors[:, other.moving].transpose(0, 1)
         if main_effects:
             cotangents = torch.cat([cotangents, other.reference.unsqueeze(0)])
         size = products.internal_batch_size
         n_at_once = len(cotangents) if size is None else max(1, size // len(explained.end))
         rows = torch.cat([call(chunk, size) for chunk in cotangents.split(n_at_once)])
-        n_live = len(other.live)
+        n_live = len(other.moving)
         padded = other.with_padding(rows[:n_live], dim=0)
         return torch.cat([padded, rows[n_live:]]), factors

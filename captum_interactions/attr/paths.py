@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_interactions.attr.ways import Way, way_along
 from captum_interactions.encoders import Layer, Tower
-from captum_interactions.encoders.activations import tabulated_activations
-from captum_interactions.encoders.tower import AlongPath, take_rows
+from captum_interactions.encoders.tower import take_rows
 from captum_interactions.encoders.wrapper import unit, widen
 from captum_interactions.functional import (
     NotTwiceDifferentiableError,
@@ -30,7 +30,7 @@ from captum_interactions.functional.memory import memory_budget, rows_that_fit
 
 _LOGGER = logging.getLogger(__name__)
 _FEW_ROWS = 16
-"""Up to so many rows, products taken at once were quicker on a CPU than one after the other."""
+"""So many rows are evaluated at once without asking for memory."""
 _ROWS_WITHOUT_GRADIENTS = 64
 """So many rows are evaluated at once where nothing is kept of them."""
 
@@ -109,22 +109,28 @@ class Path:
 
     @cached_property
     def live(self) -> Tensor:
-        """Indices of all groups, or of tokens whose factors may differ from zero in any example.
-
-        A token has a factor if it can reach the embedding, and differs from its reference.
-        """
+        """Indices of tokens that can reach the embedding in any example, or of all groups."""
         if self.groups is None:
-            counts = self.token_mask > 0
-            if self.multiply_by_inputs:
-                counts = counts & torch.stack([self._moves(start) for start in self.starts]).any(0)
-            live = counts.any(0).nonzero().flatten()
-            return live if len(live) else live.new_zeros(1)
+            return self.token_mask.any(0).nonzero().flatten()
         return torch.arange(self.groups.shape[1], device=self.groups.device)
+
+    @cached_property
+    def moving(self) -> Tensor:
+        """Those of :attr:`live` whose factors may differ from zero, one at least.
+
+        A token that is the same as in all references has none, if features are multiplied by their
+        distance.
+        """
+        if self.groups is not None or not self.multiply_by_inputs:
+            return self.live
+        moves = torch.stack([self._moves(start) for start in self.starts]).any(0)
+        moving = (moves & (self.token_mask > 0)).any(0).nonzero().flatten()
+        return moving if len(moving) else self.live[:1]
 
     @property
     def n_products(self) -> int:
         """Number of Jacobian-vector products that give the factors."""
-        return len(self.live)
+        return len(self.moving)
 
     @property
     def n_outputs(self) -> int:
@@ -150,11 +156,14 @@ class Path:
         n_rows = len(self.end) * len(products.rule(self).nodes)
         if products.internal_batch_size is not None or n_rows <= _FEW_ROWS:
             return products.internal_batch_size
-        way = self._way(self.starts[0], fold)
-        args = take_rows(way.args, slice(0, 1))
-        row = way.end[:1].detach().clone().requires_grad_()
-        budget = memory_budget(self.end.device)
-        return rows_that_fit(lambda: way.function(row, *args), n_rows, budget)
+        if (n_rows, fold) not in self._rows:
+            way = self._way(self.starts[0], fold)
+            args = take_rows(way.args, slice(0, 1))
+            row = way.end[:1].detach().clone().requires_grad_()
+            budget = memory_budget(self.end.device)
+            fit = rows_that_fit(lambda: way.function(row, *args), n_rows, budget)
+            self._rows[n_rows, fold] = fit
+        return self._rows[n_rows, fold]
 
     def values(self, nodes: Tensor, internal_batch_size: int | None = None) -> Tensor:
         """Embeddings along the paths from all S starts, without gradients: (M, S · B, K)."""
@@ -214,7 +223,7 @@ class Path:
                 products.rule(self),
                 args=way.args,
                 reduce=way.reduce,
-                batched=way.is_batched(products.rule(self)),
+                batched=way.is_batched(products.rule(self), len(cotangents)),
                 internal_batch_size=size,
                 on_product=products.progress.update,
             )
@@ -224,7 +233,7 @@ class Path:
 
     def _push_forward(self, products: Products) -> Tensor:
         if self.groups is None:
-            chosen = torch.eye(self.n_outputs).to(self.token_mask)[self.live].unsqueeze(1)
+            chosen = torch.eye(self.n_outputs).to(self.token_mask)[self.moving].unsqueeze(1)
         else:
             chosen = self.groups.transpose(0, 1)
         # (G, B, T) token weights; padding has none.
@@ -242,7 +251,7 @@ class Path:
                 products.rule(self),
                 args=way.args,
                 direction=way.direction,
-                batched=way.is_batched(products.rule(self)),
+                batched=way.is_batched(products.rule(self), len(chosen)),
                 internal_batch_size=size,
                 on_product=products.progress.update,
             )
@@ -250,91 +259,49 @@ class Path:
         assert total is not None
         return self.with_padding(total.transpose(0, 1) / len(self.starts))
 
-    def with_padding(self, rows: Tensor, dim: int = 1) -> Tensor:
-        """Values of live tokens along an axis, as values of all tokens: others are zero."""
+    def with_padding(self, rows: Tensor, dim: int = 1, tokens: Tensor | None = None) -> Tensor:
+        """Values of some tokens along an axis, as values of all tokens: others are zero.
+
+        These tokens are those that move, unless others are given.
+        """
         shape = list(rows.shape)
         shape[dim] = self.n_outputs
-        return rows.new_zeros(shape).index_copy(dim, self.live, rows)
+        tokens = self.moving if tokens is None else tokens
+        return rows.new_zeros(shape).index_copy(dim, tokens, rows)
 
     def _moves(self, start: Tensor) -> Tensor:
         """Which tokens differ between a start and the end, (B, T)."""
         differs = (self.end != start).to(self.token_mask)
         return self.tower.fold(self.layer, differs) > 0
 
-    def _scale(self, start: Tensor) -> Tensor:
-        """What integrated gradients are multiplied by."""
-        end = widen(self.end)
-        return end - widen(start) if self.multiply_by_inputs else torch.ones_like(end)
+    @cached_property
+    def _rows(self) -> dict[tuple[int, bool], int]:
+        """What :meth:`rows_at_once` has found."""
+        return {}
 
-    def _way(self, start: Tensor, fold: bool = True) -> _Way:
+    @cached_property
+    def _ways(self) -> dict[tuple[int, bool], Way]:
+        """What :meth:`_way` has made, by the start's place and ``fold``."""
+        return {}
+
+    def _way(self, start: Tensor, fold: bool = True) -> Way:
         """How Jacobian products from one start are taken."""
-        along = None
-        if fold and self.multiply_by_inputs:
-            with torch.no_grad():
-                along = self.tower.along(self.layer, start, self.end, *self.tower_context)
-        if along is not None:
-            return self._way_of_coordinates(along)
-        direction = self._scale(start).expand(self.end.shape)
-
-        def reduce(gradient: Tensor, rows: slice) -> Tensor:
-            attribution = gradient * direction[rows]
-            return self.fold(attribution, rows) if fold else attribution
-
-        def spread(weights: Tensor) -> Tensor:
-            return self.tower.spread(self.layer, weights, self.end.shape)
-
-        def function(features: Tensor, *context: Any) -> Tensor:
-            with tabulated_activations(self.tower):
-                return self.function(features, *context)
-
-        return _Way(function, start, self.end, direction, self.context, spread, reduce)
-
-    def _way_of_coordinates(self, along: AlongPath) -> _Way:
-        """Products in one coordinate a token, which goes from 0 to 1."""
-        own = len(self.norms)
-
-        def function(z: Tensor, examples: Tensor, *context: Any) -> Tensor:
-            rows = slice(int(examples[0]), int(examples[-1]) + 1)
-            return self.scale(along(z, rows, *context[own:]), *context[:own])
-
-        end = torch.ones_like(self.token_mask)
-        # On the CPU, so that to read an index waits for no device.
-        examples = torch.arange(len(end))
-        args = (examples, *self.context)
-        start = torch.zeros_like(end[:1])
-        return _Way(function, start, end, end, args, lambda weights: weights, self._grouped, True)
+        place = next(index for index, own in enumerate(self.starts) if own is start)
+        if (place, fold) not in self._ways:
+            self._ways[place, fold] = way_along(self, start, fold)
+        return self._ways[place, fold]
 
     def fold(self, attribution: Tensor, rows: slice) -> Tensor:
         """Sum an attribution of features of some examples over tokens or groups: (rows, G)."""
-        return self._grouped(self.tower.fold(self.layer, attribution), rows)
+        return self.grouped(self.tower.fold(self.layer, attribution), rows)
 
-    def _grouped(self, tokens: Tensor, rows: slice) -> Tensor:
+    def grouped(self, tokens: Tensor, rows: slice) -> Tensor:
+        """Attributions of tokens of some examples as those of tokens or groups: (rows, G)."""
         tokens = tokens * self.token_mask[rows]
         if self.groups is None:
             return tokens
         groups = self.groups[rows] if len(self.groups) > 1 else self.groups
         return (groups @ tokens.unsqueeze(-1)).squeeze(-1)
-
-
-class _Way(NamedTuple):
-    """A function of features, or of coordinates, whose Jacobian products are factors."""
-
-    function: Callable[..., Tensor]
-    start: Tensor
-    end: Tensor
-    direction: Tensor
-    args: tuple[Any, ...]
-    spread: Callable[[Tensor], Tensor]
-    """Weights of tokens, (G, 1 or B, T), as weights of what the function takes."""
-    reduce: Callable[[Tensor, slice], Tensor]
-    """Integrated gradients of some examples as attributions of tokens or groups."""
-    is_small: bool = False
-    """Whether a product is so little work that starting its operations takes most of the time."""
-
-    def is_batched(self, rule: Quadrature) -> bool:
-        """Whether to take all products at once: on a CPU, if they are of few rows."""
-        n_rows = len(self.end) * len(rule.nodes)
-        return self.is_small and (self.end.is_cuda or n_rows <= _FEW_ROWS)
 
 
 def open_path(
@@ -362,7 +329,7 @@ def open_path(
     references = _references(name, tower, inputs, baseline, extras)
     with torch.no_grad():
         end, starts, context = _features(tower, layer, inputs, references, extras)
-        embedding = tower.embed(layer, end, *context)
+        embedding, *others = _embeddings(tower, layer, end, starts, context)
         _check_embedding(f"input {name}", embedding, may_vanish=normalization == "none")
         tokens = tower.fold(layer, torch.empty_like(end, device="meta"))
         mask = tower.token_mask(inputs, *extras) if layer != "input" else None
@@ -370,9 +337,7 @@ def open_path(
             mask = torch.ones(tokens.shape, device=end.device)
         mask = widen(mask.to(end.dtype))
         scale, norms = _scaling(normalization, embedding)
-        ends = [
-            scale(tower.embed(layer, start.expand_as(end), *context), *norms) for start in starts
-        ]
+        ends = [scale(other, *norms) for other in others]
         for reference in ends:
             _check_embedding(f"baseline {name}", reference, may_vanish=normalization != "cosine")
     return Path(
@@ -439,6 +404,19 @@ def _features(
         for value in context
     )
     return end, tuple(others), own
+
+
+def _embeddings(
+    tower: Tower, layer: Layer, end: Tensor, starts: tuple[Tensor, ...], context: tuple[Any, ...]
+) -> list[Tensor]:
+    """Embeddings of the inputs and of each reference in the inputs' context, (B, K) each.
+
+    All run together, which reads the model's weights once.
+    """
+    together = torch.cat([end, *(start.expand_as(end) for start in starts)])
+    examples = torch.arange(len(end), device=end.device).repeat(1 + len(starts))
+    embeddings = tower.embed(layer, together, *take_rows(context, examples))
+    return list(embeddings.split(len(end)))
 
 
 def _scaling(

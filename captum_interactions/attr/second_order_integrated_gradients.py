@@ -388,7 +388,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
             n_short + main_effects, products
         )
         factors = short.factors(products)
-        cotangents = factors[:, short.live].transpose(0, 1)
+        cotangents = factors[:, short.moving].transpose(0, 1)
         if main_effects:
             cotangents = torch.cat([cotangents, short.reference.unsqueeze(0)])
         rows = long.pull_back(cotangents, products).movedim(0, 1)
@@ -405,7 +405,7 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         products.progress.total = other.cost(n_other, products) + kept.cost(
             other.n_products, products
         )
-        cotangents = other.factors(products)[:, other.live].transpose(0, 1)
+        cotangents = other.factors(products)[:, other.moving].transpose(0, 1)
         rows = other.with_padding(kept.pull_back(cotangents, products, fold=False), dim=0)
         return rows.movedim(0, -1) if side == "a" else rows.movedim(0, 1)
 

@@ -109,7 +109,6 @@ class BlockTower(Tower):
         states, _, _, pooled = self.recall(end, *context[1:])
         if pooled is None or not is_poolable(last) or not has_plain_norm(last):
             return None
-        _check_differentiable(self.model)
         n_tokens, n_all = states.shape[1], end.shape[1]
         row_at = row_along(last, start[:, :n_tokens], states, *pooled)
 
@@ -138,7 +137,8 @@ class BlockTower(Tower):
             elif pooled is not None and is_poolable(last):
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
-            return self.encode(inputs, *extras)
+            # Inputs were checked when their context was made; once more would wait for the device.
+            return self._run(self.model, inputs, *extras)
 
     def project(self, states: Tensor, *context: Any) -> Tensor:
         """Embeddings of single tokens, as if each were all that the last block gives.
@@ -270,6 +270,9 @@ def _known_row(row: Tensor) -> Run:
 
 def _check_differentiable(model: nn.Module) -> None:
     """Autograd passes over quantised parts in silence, as if they were constants."""
+    kinds = {type(module) for module in model.modules()}
+    if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
+        return
     for name, module in model.named_modules():
         if _QUANTISED.match(type(module).__module__ + "."):
             raise TypeError(

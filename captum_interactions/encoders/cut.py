@@ -23,6 +23,11 @@ _TURN = RLock()
 """Held while modules are changed, so that threads put back their changes in order."""
 
 
+_AS_WRITTEN: list[dict[int, nn.Module]] = []
+"""The modules of models for which :func:`as_written` holds, by id. Used by the thread whose turn it
+is."""
+
+
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a run that has given all we want
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -164,11 +169,18 @@ def as_written(model: nn.Module) -> Iterator[None]:
     """While this holds, no part of a model runs compiled, and none is checkpointed.
 
     A compiled graph does not know of later hooks, and a checkpointed block runs again in the
-    backward pass, when they are gone. Numbers are the same.
+    backward pass, when they are gone. Numbers are the same. Inside of another such context that
+    holds for the model, there is nothing left to do.
     """
     with ExitStack() as stack:
         stack.enter_context(_TURN)
-        for module in model.modules():
+        if any(id(model) in modules for modules in _AS_WRITTEN):
+            yield
+            return
+        modules = list(model.modules())
+        _AS_WRITTEN.append({id(module): module for module in modules})
+        stack.callback(_AS_WRITTEN.pop)
+        for module in modules:
             if "_orig_mod" in module._modules:
                 stack.enter_context(replaced_forward(module, module.get_submodule("_orig_mod")))
             elif vars(module).get("_compiled_call_impl") is not None:

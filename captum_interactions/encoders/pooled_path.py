@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from captum_interactions.encoders.pooled_block import is_plain
 
+_AT_ONCE = 8
+"""Number of examples whose vectors are made together."""
 RowAt = Callable[[Tensor, slice], Tensor]
 """``(coordinates, examples) -> (N, D)`` for coordinates (N, T) of these examples, node-major."""
 
@@ -79,23 +81,35 @@ class _NormedPath:
     """Layer norm along straight paths: ``norm(r + z d) = c(z) · vectors + bias`` for each token."""
 
     def __init__(self, norm: nn.LayerNorm, start: Tensor, end: Tensor) -> None:
+        self.size = end.shape[1]
+        self.bias = 0.0 if norm.bias is None else norm.bias.detach()
+        self._eps = norm.eps
+        self._dtype = torch.promote_types(end.dtype, torch.float32)
+        # A few examples at a time, because the parts are wide.
+        pieces = [
+            self._vectors(norm, start if len(start) == 1 else start[rows], end[rows])
+            for first in range(0, len(end), _AT_ONCE)
+            for rows in [slice(first, first + _AT_ONCE)]
+        ]
+        vectors, *moments_and_scales = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        self.vectors = vectors  # (B, 2T, D)
+        self._moments, self._scales = moments_and_scales[:3], moments_and_scales[3:]
+
+    @staticmethod
+    def _vectors(norm: nn.LayerNorm, start: Tensor, end: Tensor) -> list[Tensor]:
+        """The vectors, and for each token three moments of the path and the two vectors' scales."""
         # Variances are differences of large numbers where a path comes close to a constant state.
         wide = torch.float32 if end.device.type == "mps" else torch.float64
         low = start.to(wide)
         step = end.to(wide) - low
         low, step = low - low.mean(-1, keepdim=True), step - step.mean(-1, keepdim=True)
-        moments = ((low * low).mean(-1), (low * step).mean(-1), (step * step).mean(-1))
+        moments = [(low * low).mean(-1), (low * step).mean(-1), (step * step).mean(-1)]
         # Both vectors at unit scale, or half precision would not hold them.
         scales = [square.sqrt().clamp_min(norm.eps**0.5) for square in (moments[0], moments[2])]
-        self.size = end.shape[1]
         units = (low / scales[0].unsqueeze(-1), step / scales[1].unsqueeze(-1))
-        parts = [part.to(end.dtype) * norm.weight.detach() for part in units]
-        self.vectors = torch.cat([part.expand_as(end) for part in parts], 1)  # (B, 2T, D)
-        self.bias = 0.0 if norm.bias is None else norm.bias.detach()
-        shape, self._eps = end.shape[:2], norm.eps
-        self._dtype = torch.promote_types(end.dtype, torch.float32)
-        self._moments = [moment.expand(shape) for moment in moments]
-        self._scales = [scale.expand(shape) for scale in scales]
+        parts = [(part.to(end.dtype) * norm.weight.detach()).expand_as(end) for part in units]
+        shape = end.shape[:2]
+        return [torch.cat(parts, 1), *(value.expand(shape) for value in moments + scales)]
 
     def coefficients(self, z: Tensor, rows: slice) -> Tensor:
         """Coefficients (n, B, 2T) of the vectors, for coordinates (n, B, T)."""

@@ -84,7 +84,7 @@ def integrated_jvp(
     if direction is None:
         direction = end.detach() - start.detach()
     result: Tensor | None = None
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(end.device).manual_seed(0)
     checks = []
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -92,7 +92,8 @@ def integrated_jvp(
                 start, end, rule, args, internal_batch_size
             ):
                 output = _evaluate(function, points, chunk_args)
-                cotangent = torch.randn(output.shape, generator=generator).to(output)
+                wide = torch.randn(output.shape, generator=generator, device=end.device)
+                cotangent = wide.to(output)
                 cotangent.requires_grad_()
                 pulled_back = _pull_back(output, points, cotangent)
                 check = _AdjointCheck(cotangent, pulled_back)
