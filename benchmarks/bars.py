@@ -1,9 +1,10 @@
 """The bars that speed and memory are held to, and what was measured.
 
-    python -m benchmarks.bars [--results FILE] [--threads 2]
+    python -m benchmarks.bars [--measure] [--results FILE] [--threads 2]
 
-Takes the measurements of ``python -m benchmarks.speed`` from its file; those that are missing are
-taken first (the oracle of ViT-B/16 takes minutes and 8 GB). Prints a Markdown table.
+Takes the measurements of ``python -m benchmarks.speed`` from its file. With ``--measure``, those
+that are missing are taken first (the oracle of ViT-B/16 takes minutes and 8 GB). Prints a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -39,20 +40,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", action="store_true", help="take what is missing")
     options = parser.parse_args()
     results = Results(options.results)
-    for bar in BARS:
-        for name in bar.needs:
-            if name == ALL_PAIRS:
-                results.get(name, lambda: _all_pairs(options.threads))
-            else:
-                results.get(name, fresh(*name.rsplit(": ", 1), options.threads))
+    names = (name for bar in BARS for name in bar.needs if options.measure)
+    for name in names:
+        if name == ALL_PAIRS:
+            results.get(name, lambda: _all_pairs(options.threads))
+        else:
+            results.get(name, fresh(*name.rsplit(": ", 1), options.threads))
     print("| case | bar | measured | |")
     print("|---|---|---|---|")
     for bar in BARS:
-        value = bar.value(results.values)
-        mark = "reached" if bar.reached(value) else "missed"
-        print(f"| {bar.what} | {bar.bar} | {bar.shown.format(value)} | {mark} |")
+        print(row(bar, results.values))
+
+
+def row(bar: Bar, values: Values) -> str:
+    """A bar as a row of the table."""
+    if not set(bar.needs) <= values.keys():
+        return f"| {bar.what} | {bar.bar} | – | not measured |"
+    value = bar.value(values)
+    mark = "reached" if bar.reached(value) else "missed"
+    return f"| {bar.what} | {bar.bar} | {bar.shown.format(value)} | {mark} |"
 
 
 def _passes(values: Values, name: str) -> float:

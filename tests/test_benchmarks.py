@@ -68,6 +68,15 @@ def test_every_bar_asks_for_cases_that_exist():
     assert len({bar.what for bar in bars.BARS}) == len(bars.BARS)
 
 
+def test_rows_of_bars():
+    bar = next(bar for bar in bars.BARS if bar.what.startswith("heat map, B/32"))
+    a, b = bar.needs
+    assert bars.row(bar, {}).endswith("| ≤ 1.2× | – | not measured |")
+    known = {a: measured(3.0), b: measured(4.0)}
+    assert bars.row(bar, known).endswith("| ≤ 1.2× | 0.75× | reached |")
+    assert bars.row(bar, {a: measured(5.0), b: measured(4.0)}).endswith("| 1.25× | missed |")
+
+
 def test_gpu_program_on_this_machine(tmp_path, monkeypatch, capsys):
     out = tmp_path / "gpu.json"
     monkeypatch.setattr(gpu, "WORK", [("last block", 1, "map"), ("embeddings", 2, "map")])

@@ -411,8 +411,11 @@ def _embeddings(
 ) -> list[Tensor]:
     """Embeddings of the inputs and of each reference in the inputs' context, (B, K) each.
 
-    All run together, which reads the model's weights once.
+    At blocks all run together, which reads the model's weights once.
     """
+    if layer == "input":
+        ends = [end, *(start.expand_as(end) for start in starts)]
+        return [tower.embed(layer, one, *context) for one in ends]
     together = torch.cat([end, *(start.expand_as(end) for start in starts)])
     examples = torch.arange(len(end), device=end.device).repeat(1 + len(starts))
     embeddings = tower.embed(layer, together, *take_rows(context, examples))
