@@ -82,6 +82,8 @@ def test_factors_of_several_batches_are_one():
     assert torch.equal(maps[:2, :, :4], short @ other)
     assert maps[:2, :, 4:].count_nonzero() == 0
     assert torch.equal(maps[2:], long @ other)
-    assert torch.equal(joined.convergence_delta(other)[2:], joined[2:].convergence_delta(other))
+    # Products of more rows may round otherwise.
+    delta = joined[2:].convergence_delta(other)
+    assert torch.allclose(joined.convergence_delta(other)[2:], delta, atol=1e-6)
     with pytest.raises(ValueError, match="must have one dimension, but have"):
         Factors.cat([short, Factors(torch.ones(1, 4, 2), torch.ones(1, 2), torch.ones(1, 2))])
