@@ -2,11 +2,14 @@
 
     python -m tests.evaluation_standin OUTPUT N_RECORDS SECONDS_A_RECORD
 
-The program can be started under torchrun.
+The program can be started under torchrun. It ends with the process that started it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -79,7 +82,17 @@ def model():
         return wrap((nn.Linear(4, 3), nn.Linear(5, 3)))
 
 
+def end_with_parent():
+    """Let the kernel kill this process when the one that started it has ended (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    end_with_parent()
+    if os.getppid() == 1:  # the parent had ended before
+        sys.exit("nobody waits for this program")
     folder, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     run_study(
         Lengths(sleep=seconds),
