@@ -7,9 +7,6 @@ The program can be started under torchrun. It ends with the process that started
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from torch import nn
 from captum_interactions import wrap
 from captum_interactions.datasets import Record
 from captum_interactions.evaluation import Study, Summary, Table, processes, run_study, view
+from tests.children import end_if_alone
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,8 @@ def model():
         return wrap((nn.Linear(4, 3), nn.Linear(5, 3)))
 
 
-def end_with_parent():
-    """Let the kernel kill this process when the one that started it has ended (Linux)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    end_with_parent()
-    if os.getppid() == 1:  # the parent had ended before
-        sys.exit("nobody waits for this program")
+    end_if_alone()
     folder, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     run_study(
         Lengths(sleep=seconds),

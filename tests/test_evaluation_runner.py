@@ -14,7 +14,8 @@ import pytest
 
 from captum_interactions.evaluation import ConfigurationError, run_study, summarise
 from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
-from tests.evaluation_standin import Lengths, captions, end_with_parent, model, records
+from tests.children import end_with_parent
+from tests.evaluation_standin import Lengths, captions, model, records
 
 SAID = ["one two", "", "three", "fail", "five six seven"]
 
