@@ -17,6 +17,7 @@ from PIL import Image
 from captum_interactions import DualEncoderWrapper, wrap
 from captum_interactions.corpus import FactorIndex, build_index
 from tests import models
+from tests.children import end_if_alone
 
 TEXTS = (
     "a red circle",
@@ -76,4 +77,5 @@ def main(folder: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
+    end_if_alone()
     main(*sys.argv[1:])

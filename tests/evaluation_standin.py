@@ -2,7 +2,7 @@
 
     python -m tests.evaluation_standin OUTPUT N_RECORDS SECONDS_A_RECORD
 
-The program can be started under torchrun.
+The program can be started under torchrun. It ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import nn
 from captum_interactions import wrap
 from captum_interactions.datasets import Record
 from captum_interactions.evaluation import Study, Summary, Table, processes, run_study, view
+from tests.children import end_if_alone
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def model():
 
 
 if __name__ == "__main__":
+    end_if_alone()
     folder, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     run_study(
         Lengths(sleep=seconds),

@@ -24,6 +24,7 @@ from captum_interactions.corpus import (
 )
 from captum_interactions.corpus.shards import write_atomically
 from tests import corpora, models
+from tests.children import end_with_parent
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,7 +60,10 @@ def shards(folder):
 def worker(folder, seconds, *launcher):
     command = [sys.executable, *launcher, "-m", "tests.corpora", str(folder), str(seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+        preexec_fn=end_with_parent,
+    )  # fmt: skip
 
 
 def test_a_killed_build_goes_on_where_it_was(built, tmp_path, wrapper):

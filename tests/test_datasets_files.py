@@ -81,8 +81,8 @@ def test_images(tmp_path: Path) -> None:
     assert ImageFile(files, "a.jpg", (6, 4))().size == (6, 4)
     with pytest.raises(DatasetError, match=r"a\.jpg: the image is 6x4 .* annotation says 4x6"):
         ImageFile(files, "a.jpg", (4, 6))()
-    for name in ("b.jpg", "half.jpg"):
-        with pytest.raises(DatasetError, match=rf"{name}: cannot be read as an image"):
+    for name, why in {"b.jpg": " of any known format$", "half.jpg": ": .*[Tt]runcated"}.items():
+        with pytest.raises(DatasetError, match=rf"{name}: cannot be read as an image{why}"):
             ImageFile(files, name)()
     with pytest.raises(FileNotFoundError, match=r"there is no file at .*c\.jpg"):
         ImageFile(files, "c.jpg")()

@@ -13,7 +13,9 @@ from captum_interactions.datasets import ObjectGrids, Phrase, Record, SceneRecor
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3}
 
 
-def record(index, words, article="a ", box=(30.0, 20.0, 50.0, 40.0), size=(100, 80), boxes=None):
+def record(
+    index, words, article="a ", box=(30.0, 20.0, 50.0, 40.0), size=(100, 80), boxes=None, label=None
+):
     """One object of a colour on black, named after an article."""
 
     def image():
@@ -23,7 +25,7 @@ def record(index, words, article="a ", box=(30.0, 20.0, 50.0, 40.0), size=(100, 
 
     caption = f"here is {article}{words} thing"
     start = caption.index(words)
-    phrase = Phrase(words, (start, start + len(words)), boxes or (box,), label=words)
+    phrase = Phrase(words, (start, start + len(words)), boxes or (box,), label or words)
     return Record(f"r{index}", caption, (phrase,), image, f"record {index}")
 
 
@@ -99,6 +101,11 @@ def test_numbers_of_named_objects_are_checked(n_named):
         ObjectGrids(records(), n_named=n_named)
 
 
+def test_a_cell_has_pixels():
+    with pytest.raises(ValueError, match="at least 1 pixel a side, but got 0"):
+        ObjectGrids(records(), cell=0)
+
+
 def test_what_can_not_be_composed_is_an_error():
     two = ((1.0, 1.0, 30.0, 30.0), (40.0, 1.0, 70.0, 30.0))
     for unsuitable in (
@@ -106,6 +113,7 @@ def test_what_can_not_be_composed_is_an_error():
         [record(i, words, box=(1.0, 1.0, 9.0, 30.0)) for i, words in enumerate(COLOURS)],
         [record(i, words, boxes=two) for i, words in enumerate(COLOURS)],
         [record(i, "red") for i in range(6)],
+        [record(i, words, label="thing") for i, words in enumerate(COLOURS)],  # synonyms
     ):
         with pytest.raises(ValueError, match="no picture of 4 objects can be composed"):
             ObjectGrids(unsuitable)

@@ -78,6 +78,16 @@ def test_coco_is_read_from_its_files(tmp_path, capsys):
     )
 
 
+def test_a_run_that_measures_nothing_fails_after_its_summary(tmp_path, capsys):
+    arguments = ["localization", "--limit", 2, "--output", tmp_path]
+    methods = ["--methods", "second_order_integrated_gradients:layers=[99,99]"]
+    assert evaluate(*arguments, *methods) == 2
+    printed = capsys.readouterr()
+    assert "layer must be an int" in printed.out
+    assert "no record was measured" in printed.err
+    assert evaluate(*arguments, "--summarise") == 2
+
+
 def test_studies_are_listed(capsys):
     assert evaluate("--list") == 0
     printed = capsys.readouterr().out
@@ -98,6 +108,8 @@ def test_studies_are_listed(capsys):
         (["localization", "--set", "colour=1"], "localization has no option 'colour'"),
         (["localization", "--set", "min_area=little"], "min_area must be of the kind"),
         (["localization", "--set", "sign=both"], "sign must be"),
+        (["localization", "--set", "seed=true"], "seed must be of the kind of its default 0"),
+        (["localization", "--device", "moon"], "cannot be put on --device moon"),
         (["localization", "--limit", "0"], "--limit must be at least 1"),
         (["localization", "--dataset-option", "taste=sweet"], "unknown option 'taste'"),
         (["localization", "--summarise"], "run the study first"),

@@ -64,7 +64,7 @@ def test_recognition_table(recognition):
     study, _, rows = recognition
     summary = study.summarise(rows, [])
     table = summary.tables["by_method"]
-    assert tuple(table.columns) == ("method", "read as", "1 named", "3 named")
+    assert tuple(table.columns) == ("method", "read as", "1 named", "3 named", "chance")
     assert len(table.rows) == 2 * len(READOUTS)
     cell = next(row[3] for row in table.rows if row[0] == FAST and row[1] == "map")
     values = [
@@ -72,6 +72,10 @@ def test_recognition_table(recognition):
     ]
     assert cell == pytest.approx(sum(values) / len(values))
     assert "2 pictures" in summary.notes[0]
+    chance = {(row[0], row[1]): row[-1] for row in table.rows}
+    assert chance[FIRST, "map"] == pytest.approx(0.25)  # it has no negative values
+    assert chance[FIRST, "centred"] == chance[FAST, "both"] == pytest.approx(0.5)
+    assert 0.25 < chance[FAST, "map"] < 0.75
 
 
 def test_the_cell_is_a_setting_that_rows_depend_on():

@@ -14,6 +14,7 @@ import pytest
 
 from captum_interactions.evaluation import ConfigurationError, run_study, summarise
 from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
+from tests.children import end_with_parent
 from tests.evaluation_standin import Lengths, captions, model, records
 
 SAID = ["one two", "", "three", "fail", "five six seven"]
@@ -173,6 +174,21 @@ def test_an_interrupted_run_goes_on(wrapper, tmp_path, monkeypatch):
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
+def test_records_of_one_key_are_an_error(wrapper, tmp_path):
+    """One of both would be lost."""
+    said = records(["one", "two", "three"])
+    said[2] = records(["three"])[0]
+    with pytest.raises(ValueError, match=r"records 0 and 2 have the same key, 'r0'"):
+        run_study(Lengths(), wrapper, said, tmp_path, batch_size=2)
+
+
+def test_a_dataset_whose_records_moved_is_an_error(wrapper, tmp_path):
+    said = records(["one", "two", "three"])
+    run_study(Lengths(), wrapper, said, tmp_path)
+    with pytest.raises(ValueError, match=r"records 2 and 1 have the same key, 'r2': .* its place"):
+        run_study(Lengths(), wrapper, [said[0], said[2]], tmp_path)
+
+
 def test_a_folder_serves_one_run_at_a_time(wrapper, tmp_path, monkeypatch):
     def another(self, *_):
         with pytest.raises(RuntimeError, match="another run is at work"):
@@ -250,6 +266,16 @@ def command(folder, n, seconds, n_processes=1):
     return [sys.executable, *launcher, str(n_processes), *program]
 
 
+def start(folder, n, seconds, n_processes=1):
+    """A run that ends with this process, its workers too: none outlives tests that are killed."""
+    return subprocess.Popen(
+        command(folder, n, seconds, n_processes),
+        env=environment(),
+        stderr=subprocess.DEVNULL if n_processes > 1 else None,
+        preexec_fn=end_with_parent,
+    )
+
+
 def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
@@ -268,7 +294,7 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(wrapper, tmp_path):
     said = captions(n)
     run(wrapper, tmp_path / "whole", said=said, batch_size=3)
     cut = tmp_path / "cut"
-    process = subprocess.Popen(command(cut, n, 0.05), env=environment())
+    process = start(cut, n, 0.05)
     try:
         wait_for_rows(cut / "results.jsonl", 12, process)
     finally:
@@ -290,9 +316,7 @@ def test_two_processes_find_what_one_finds_even_after_a_death(wrapper, tmp_path)
     said = captions(n)
     run(wrapper, tmp_path / "one", said=said, batch_size=3)
     two = tmp_path / "two"
-    process = subprocess.Popen(
-        command(two, n, 0.25, 2), env=environment(), stderr=subprocess.DEVNULL
-    )
+    process = start(two, n, 0.25, 2)
     try:
         wait_for_rows(two / "results-1.jsonl", 6, process)
         worker = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))

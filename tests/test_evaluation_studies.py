@@ -99,7 +99,7 @@ def test_sign_and_masks_are_options(monkeypatch):
     (row,) = measured(Localization(regions="masks"), monkeypatch, maps, [masked])
     assert row.values["phrases"][0]["pge"] == pytest.approx((3 + 4) / 4 / 8)
     maps = {CAPTION: [second_order({})]}
-    with pytest.raises(ValueError, match="'cat' has no mask"):
+    with pytest.raises(ValueError, match="a phrase has no mask: take regions=boxes"):
         measured(Localization(regions="masks"), monkeypatch, maps, [record()])
 
 
@@ -107,6 +107,14 @@ def test_first_order_maps_serve_every_phrase(monkeypatch):
     maps = {CAPTION: [first_order((3, 1, 0, 0))]}
     (row,) = measured(Localization(), monkeypatch, maps, [record()])
     assert [phrase["pge"] for phrase in row.values["phrases"]] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("study", [Localization, Mismatches, FailureCases])
+def test_boxes_that_miss_the_image_are_an_error(monkeypatch, study):
+    """They are in other units, or of another image."""
+    off = record(dog=(RIGHT, (8.0, 0.0, 12.0, 4.0)))
+    with pytest.raises(ValueError, match=r"box of 'dog' lies outside of the image of 8 × 8 pixels"):
+        measured(study(), monkeypatch, {CAPTION: [second_order({})]}, [off])
 
 
 def test_localization_is_summed_up(monkeypatch):
@@ -190,7 +198,9 @@ def test_classes_are_ranked(monkeypatch):
     assert (second["95 % from"], second["to"]) == (0, 0)
     assert [row[0] for row in summary.tables["extremes"].rows] == ["best", "best"]
     assert summary.tables["trend"].rows[0][1:3] == [2, 0.75]
-    assert Classwise(min_phrases=7).summarise(rows, records).tables["classes"].rows == []
+    none = Classwise(min_phrases=7).summarise(rows, records)
+    assert not none.tables
+    assert "fewer than 7 phrases are left out, and there is no other" in none.notes[-1]
 
 
 # Mismatches.
@@ -212,7 +222,7 @@ def test_signs_of_matching_and_cross_attributions(monkeypatch):
     assert (found["phrases"], found["pairs"]) == (4, 4)  # those of one class are left out
     assert found["own positive"] == 0.75
     assert found["other negative"] == 0.5
-    assert found["own above other"] == 0.5
+    assert (found["own above other"], found["chance of it"]) == (0.5, 0.5)
     whole = Mismatches(different_labels=False).summarise(rows, records).tables["signs"]
     assert whole.rows[0][1] == 6
 

@@ -194,7 +194,9 @@ class ImageFile:
             with Image.open(io.BytesIO(data)) as file:
                 image: Image.Image = ImageOps.exif_transpose(file) if self.upright else file
                 image = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except UnidentifiedImageError as error:  # whose message is an address in memory
+            raise DatasetError(where, "cannot be read as an image of any known format") from error
+        except (OSError, SyntaxError) as error:
             raise DatasetError(where, f"cannot be read as an image: {error}") from error
         image.info.clear()  # it is turned already, or must not be turned
         if self.size is not None and image.size != self.size:

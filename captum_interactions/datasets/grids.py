@@ -32,9 +32,10 @@ class _Entry(NamedTuple):
 class ObjectGrids(RecordSequence[_Entry]):
     """Composed images for the pointing game: four objects in four cells, one to four of them named.
 
-    Objects are phrases with a single box. Those of a picture have no word in common, and come from
-    different records. Each picture comes with a caption for every number of named objects; a
-    phrase keeps the article that it has in its own caption. Its box is its whole cell.
+    Objects are phrases with a single box. Those of a picture have no word and no label in common
+    (a man and a person may be the same), and come from different records. Each picture comes with a
+    caption for every number of named objects; a phrase keeps the article that it has in its own
+    caption. Its box is its whole cell.
 
     Args:
         records (sequence of Record): Where objects are cut out. All annotations are read at once,
@@ -47,7 +48,8 @@ class ObjectGrids(RecordSequence[_Entry]):
         seed (int): Seed of the captions. Default: 0
 
     Raises:
-        ValueError: If a number of named objects is not from 1 to 4, or no picture can be composed.
+        ValueError: If a number of named objects is not from 1 to 4, a cell has no pixels, or no
+            picture can be composed.
 
     Source: the pointing game of Baniecki et al., "Explaining Similarity in Vision–Language Encoders
     with Weighted Banzhaf Interactions", 2025 (arXiv 2508.05430), on images of labelled classes.
@@ -71,6 +73,8 @@ class ObjectGrids(RecordSequence[_Entry]):
     ) -> None:
         if not n_named or not all(1 <= n <= N_CELLS for n in n_named):
             raise ValueError(f"1 to {N_CELLS} objects of a picture are named, but got {n_named}")
+        if cell < 1:
+            raise ValueError(f"a cell has at least 1 pixel a side, but got {cell}")
         self.records, self.cell, self.margin = records, cell, margin
         entries = []
         for index, cells in enumerate(_compose(records, min_side)):
@@ -79,7 +83,8 @@ class ObjectGrids(RecordSequence[_Entry]):
         if not entries:
             raise ValueError(
                 f"of {len(records)} records no picture of {N_CELLS} objects can be composed: "
-                f"phrases need a single box of at least {min_side:g} pixels, and no word in common"
+                f"phrases need a single box of at least {min_side:g} pixels, and no word or label "
+                "in common"
             )
         super().__init__(entries, getattr(records, "skipped", ()))
 
@@ -122,24 +127,26 @@ class ObjectGrids(RecordSequence[_Entry]):
 def _compose(records: Sequence[Record], min_side: float) -> list[tuple[_Cutting, ...]]:
     """Put each object into the first unfinished picture that it fits into."""
     finished: list[tuple[_Cutting, ...]] = []
-    open_ones: list[tuple[list[_Cutting], set[str]]] = []
+    open_ones: list[tuple[list[_Cutting], set[str | tuple[str]]]] = []
     for index, record in enumerate(records):
         used: list[list[_Cutting]] = []
         for number, phrase in enumerate(record.phrases):
             if record.foil is not None or not _is_suitable(phrase, min_side):
                 continue
-            words = set(re.findall(r"\w+", phrase.text.lower()))
+            names: set[str | tuple[str]] = set(re.findall(r"\w+", phrase.text.lower()))
+            if phrase.label is not None:
+                names.add((phrase.label,))  # a tuple, as it is no word of a caption
             fitting = (
                 one
                 for one in open_ones
-                if not one[1] & words and all(one[0] is not u for u in used)
+                if not one[1] & names and all(one[0] is not u for u in used)
             )
             picture = next(fitting, None)
             if picture is None:
                 picture = ([], set())
                 open_ones.append(picture)
             picture[0].append(_Cutting(index, number))
-            picture[1].update(words)
+            picture[1].update(names)
             used.append(picture[0])
             if len(picture[0]) == N_CELLS:
                 finished.append(tuple(picture[0]))

@@ -51,6 +51,9 @@ class Classwise(PhraseStudy):
             for method, phrases in self.phrases(rows).items()
             if (found := self._classes(method, phrases))
         }
+        few = f"Classes with fewer than {self.min_phrases} phrases are left out"
+        if not by_method:
+            return Summary(notes=[*self.notes(), f"{few}, and there is no other."])
         classes = [row for own in by_method.values() for row in own]
         extremes: list[list[Any]] = []
         for own in by_method.values():
@@ -71,8 +74,7 @@ class Classwise(PhraseStudy):
             ),
             "classes": Table(_COLUMNS, classes, "All classes, the best first."),
         }  # fmt: skip
-        notes = [*self.notes(), f"Classes with fewer than {self.min_phrases} phrases are left out."]
-        return Summary(tables, _figures(by_method), notes)
+        return Summary(tables, _figures(by_method), [*self.notes(), f"{few}."])
 
     def _classes(self, method: str, phrases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         """One row a class, the best first; phrases without a class or without a value count not."""
@@ -109,8 +111,6 @@ def _spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 def _figures(by_method: Mapping[str, list[list[Any]]]) -> dict[str, Figure]:
     """All methods in one figure, and the one that grounds best in two more."""
-    if not by_method:
-        return {}
     leader = max(by_method, key=lambda method: median(row[3] for row in by_method[method]) or 0.0)
     own = by_method[leader]
     figures = {

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captum_interactions.encoders import DualEncoderWrapper
     from captum_interactions.evaluation.study import Study
+    from captum_interactions.evaluation.summary import Summary
 
 SCENES = 200
 """Generated scenes, unless told otherwise."""
@@ -99,15 +101,16 @@ def run(options: argparse.Namespace) -> None:
         options.dataset, options.data, options.split, on_error=options.on_error, **given
     )
     records = _First(records, options.limit)
+    found: Summary | None
     output = options.output or Path("evaluation") / f"{study.rows_name}-{options.dataset}"
     if options.summarise:
-        summarise(study, output, records)
+        found = summarise(study, output, records)
     else:
         here = processes(options.device)
         try:
             found = run_study(
                 study,
-                _model(options.model).to(here.device),
+                _placed(_model(options.model), here.device),
                 records,
                 output,
                 dataset=described,
@@ -123,6 +126,9 @@ def run(options: argparse.Namespace) -> None:
             return
     print((output / study.name / "summary.md").read_text(encoding="utf-8"))
     print(f"written to {output}")
+    counts = found.tables["records"]
+    if not any(row[counts.columns.index("measured")] for row in counts.rows):
+        raise RuntimeError("no record was measured; why is in the table of problems")
 
 
 class _First:
@@ -166,7 +172,10 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
         default = known[name].default
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             settings[name] = value = float(value)
-        if default is not None and not isinstance(value, type(default)):
+        is_kind = isinstance(value, type(default)) and (
+            isinstance(value, bool) == isinstance(default, bool)  # a bool is an int, to Python
+        )
+        if default is not None and not is_kind:
             raise ValueError(
                 f"{kind.name}: {name} must be of the kind of its default {default!r}, but got "
                 f"{value!r}"
@@ -198,6 +207,18 @@ def _model(name: str | None) -> Any:
 
     logging.disable_progress_bar()
     return from_pretrained(str(DEMO) if name is None else name)
+
+
+def _placed(wrapper: DualEncoderWrapper, device: str) -> DualEncoderWrapper:
+    """The model on a device.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        return wrapper.to(device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"the model cannot be put on --device {device}: {error}") from error
 
 
 def _listing() -> str:

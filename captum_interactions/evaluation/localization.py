@@ -47,11 +47,12 @@ class Localization(PhraseStudy):
         )  # fmt: skip
         table = Table(
             columns, cells,
-            "PGE: share of a map's mass in the phrase's boxes; PGA: how often its strongest patch "
-            "lies there. Intervals are of the median, with records drawn anew. *best*: what a "
-            "perfect map could reach on this grid. *undefined*: phrases without mass or without a "
-            "visible box. *mean delta*: absolute convergence delta where "
-            "the parts are meant to make the score.",
+            "PGE: share of a map's mass in the phrase's region; PGA: how much of its strongest "
+            "patch lies there, on average. Intervals are of the median, with records drawn anew. "
+            "*best*: what a perfect map could reach on this grid. *undefined*: phrases without "
+            "mass or without a visible region, which PGE and PGA leave out: where methods differ "
+            "in it, they are not about the same phrases. *mean delta*: absolute convergence delta "
+            "where the parts are meant to make the score.",
         )  # fmt: skip
         if not cells:
             return Summary({"by_method": table}, notes=["No phrase passed the filters."])

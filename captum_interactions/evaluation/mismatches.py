@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean
 from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
+
+
+class _Own(NamedTuple):
+    """A phrase's sum over its own object, and over each other object that counts."""
+
+    record: str
+    value: float
+    rivals: list[float]
 
 
 @dataclass(frozen=True)
@@ -117,10 +125,12 @@ class Mismatches(MethodStudy):
         if signs:
             tables["signs"] = Table(
                 ("method", "phrases", "own positive", "95 % from", "to", "pairs", "other negative",
-                 "from", "to", "own above other"), signs,
+                 "from", "to", "own above other", "chance of it"), signs,
                 "Share of phrases with a positive sum over their own object, and of pairs of a "
                 "phrase and another object with a negative one; signs drawn at random give one "
-                "half. Intervals: records drawn anew. The paper, on COCO: .941 and .684.",
+                "half. *own above other*: share of phrases with more over their own object than "
+                "over every other one that counts; *chance of it*: of sums in random order. "
+                "Intervals: records drawn anew. The paper, on COCO: .941 and .684.",
             )  # fmt: skip
             figures["signs"] = grouped_bars(
                 [row[0] for row in signs],
@@ -147,13 +157,10 @@ class Mismatches(MethodStudy):
         notes = [f"Pairs: {which} whose {self.regions} overlap by at most {self.max_overlap:g}."]
         return Summary(tables, figures, notes)
 
-    def _pairs(self, rows: Sequence[Row]) -> dict[str, list[tuple[str, float, float]]]:
-        """What passes the filters: under ``own`` the phrases, under ``cross`` the pairs.
-
-        Each is (record, value, rival): a phrase's rival is its largest cross value, a pair's the
-        phrase's own value.
-        """
-        found: dict[str, list[tuple[str, float, float]]] = {"own": [], "cross": []}
+    def _pairs(self, rows: Sequence[Row]) -> tuple[list[_Own], list[tuple[str, float]]]:
+        """What passes the filters: phrases, and cross values with their record."""
+        matching: list[_Own] = []
+        cross: list[tuple[str, float]] = []
         for row in rows:
             kept = [
                 pair
@@ -163,10 +170,10 @@ class Mismatches(MethodStudy):
             ]
             own = [phrase["value"] for phrase in row.values.get("own", ())]
             for i in sorted({pair["phrase"] for pair in kept}):
-                rival = max(pair["value"] for pair in kept if pair["phrase"] == i)
-                found["own"].append((row.record, own[i], rival))
-            found["cross"] += [(row.record, pair["value"], own[pair["phrase"]]) for pair in kept]
-        return found
+                rivals = [pair["value"] for pair in kept if pair["phrase"] == i]
+                matching.append(_Own(row.record, own[i], rivals))
+            cross += [(row.record, pair["value"]) for pair in kept]
+        return matching, cross
 
 
 def _on(heat: NDArray[np.float32], region: NDArray[np.float32]) -> float:
@@ -219,15 +226,16 @@ def _share(flags: Sequence[bool], records: Sequence[str]) -> tuple[Any, Any, Any
     return mean(values), low, high
 
 
-def _signs_row(method: str, pairs: Mapping[str, list[tuple[str, float, float]]]) -> list[Any]:
-    own, cross = pairs["own"], pairs["cross"]
+def _signs_row(method: str, pairs: tuple[list[_Own], list[tuple[str, float]]]) -> list[Any]:
+    own, cross = pairs
     return [
         method,
         len(own),
-        *_share([value > 0 for _, value, _ in own], [record for record, _, _ in own]),
+        *_share([one.value > 0 for one in own], [one.record for one in own]),
         len(cross),
-        *_share([value < 0 for _, value, _ in cross], [record for record, _, _ in cross]),
-        mean(value > rival for _, value, rival in own),
+        *_share([value < 0 for _, value in cross], [record for record, _ in cross]),
+        mean(one.value > max(one.rivals) for one in own),
+        mean(1 / (1 + len(one.rivals)) for one in own),
     ]
 
 

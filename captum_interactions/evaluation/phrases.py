@@ -48,13 +48,28 @@ def covered(axis: ImageAxis, phrase: Phrase, regions: str = "boxes") -> NDArray[
     """Share of each patch that a phrase's boxes, or its mask, cover: (rows, columns).
 
     Raises:
-        ValueError: If masks are wanted, but the dataset has none.
+        ValueError: If a box lies outside of the image, or masks are wanted, but a phrase has none.
     """
     if regions == "boxes":
+        _check_boxes(phrase, axis.frame.original)
         return axis.coverage(*phrase.boxes)
     if phrase.mask is None:
-        raise ValueError(f"the phrase {phrase.text!r} has no mask: take regions='boxes'")
+        raise ValueError(
+            "a phrase has no mask: take regions=boxes, or ask the dataset for masks if it has any "
+            "(masks=true of coco)"
+        )
     return axis.coverage(phrase.mask)
+
+
+def _check_boxes(phrase: Phrase, size: tuple[int, int]) -> None:
+    """Boxes that miss the image are not in its pixels; what the crop cut off is another matter."""
+    height, width = size
+    for box in phrase.boxes:
+        if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+            raise ValueError(
+                f"a box of {phrase.text!r} lies outside of the image of {width} × {height} pixels: "
+                f"{list(box)}"
+            )
 
 
 def pointing(

@@ -65,14 +65,15 @@ class Recognition(MethodStudy):
         for variant in dict.fromkeys(row.variant for row in rows):
             for readout in READOUTS:
                 found = {n: _values(rows, variant, readout, n) for n in counts}
-                cells.append([variant, readout, *(mean(v) for v, _ in found.values())])
+                means = (mean(values) for values, _ in found.values())
+                cells.append([variant, readout, *means, _chance(rows, variant, readout)])
         best = [max((row[2 + i] or 0.0) for row in cells) for i in range(len(counts))]
         table = Table(
-            ("method", "read as", *(f"{n} named" for n in counts)),
-            sorted(cells, key=lambda row: -sum(value or 0.0 for value in row[2:])),
+            ("method", "read as", *(f"{n} named" for n in counts), "chance"),
+            sorted(cells, key=lambda row: -sum(value or 0.0 for value in row[2:-1])),
             "Mean share of a phrase's map that is right: positive in its own cell, negative in the "
-            "others. A map that knows nothing has 1/4 without, and 1/2 with as many negative "
-            "values.",
+            "others. *chance*: the same of maps whose patches are shuffled, which is 1/4 without, "
+            "and 1/2 with as many negative values.",
         )
         n_pictures = len({row.record.rpartition("/")[0] for row in rows})
         notes = [
@@ -96,7 +97,10 @@ def _scores(imap: Map, record: Record) -> Mapping[str, Any]:
     where = torch.tensor([own])
     return {
         "named": len(own),
-        "chance": recognition_chance(maps, cells, where)[0].tolist(),
+        "chances": {
+            name: recognition_chance(one, cells, where)[0].tolist()
+            for name, one in zip(READOUTS, read, strict=True)
+        },
         **{
             name: recognition_score(one, cells, where)[0].tolist()
             for name, one in zip(READOUTS, read, strict=True)
@@ -115,6 +119,11 @@ def _values(
     chosen = [r for r in rows if r.variant == variant and r.values["named"] == named]
     pairs = [(value, row.record) for row in chosen for value in row.values[readout]]
     return [value for value, _ in pairs], [record for _, record in pairs]
+
+
+def _chance(rows: Sequence[Row], variant: str, readout: str) -> float | None:
+    own = (row.values.get("chances", {}) for row in rows if row.variant == variant)
+    return mean(value for levels in own for value in levels.get(readout, ()))
 
 
 def _figure(rows: Sequence[Row], counts: Sequence[int]) -> Any:

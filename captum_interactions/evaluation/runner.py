@@ -62,7 +62,8 @@ def run_study(
     Raises:
         ConfigurationError: If the folder's rows were made with other settings, another model or
             another dataset; what differs is named.
-        ValueError: If there are no records, or a batch size is less than 1.
+        ValueError: If there are no records, a batch size is less than 1, or two records have the
+            same key.
         RuntimeError: If another run is at work in the folder.
     """
     if not len(records):
@@ -77,7 +78,7 @@ def run_study(
             config = settle(folder / CONFIG, configuration(study, wrapper, records, dataset or {}))
             _tidy(folder, config["variants"], retry_failed=retry_failed)
         processes.wait()
-        done = {row.identity for row in files.read(folder / RESULTS)}
+        done = {row.identity: row.index for row in files.read(folder / RESULTS)}
         processes.wait()  # nobody writes before all have read
         own = folder / (RESULTS if processes.is_first else f"results-{processes.rank}.jsonl")
         _measure_all(study, wrapper, asked, own, done, batch_size, processes, show_progress)
@@ -118,7 +119,7 @@ def _measure_all(
     wrapper: DualEncoderWrapper,
     records: Sequence[Record],
     path: Path,
-    done: set[tuple[str, str]],
+    done: dict[tuple[str, str], int],
     batch_size: int,
     processes: Processes,
     show_progress: bool,
@@ -134,7 +135,7 @@ def _measure_all(
         for start in starts:
             batch = [(i, records[i]) for i in range(start, min(start + batch_size, len(records)))]
             for variant in study.variants:
-                missing = {record.key for _, record in batch if (variant, record.key) not in done}
+                missing = _missing(variant, batch, done)
                 if missing:
                     # The whole batch, so that numbers do not depend on where a run was killed.
                     rows = _measure(study, wrapper, variant, batch)
@@ -144,6 +145,27 @@ def _measure_all(
                     progress.set_postfix(failed=failed, refresh=False)
                 progress.total -= len(batch) - len(missing)  # what was there has no rate
                 progress.update(len(missing))
+
+
+def _missing(
+    variant: str, batch: Sequence[tuple[int, Record]], done: dict[tuple[str, str], int]
+) -> set[str]:
+    """Keys of the records that have no row yet; they are noted as done.
+
+    Raises:
+        ValueError: If a key has a row of another record: one of both would be lost.
+    """
+    missing = set()
+    for index, record in batch:
+        if (variant, record.key) not in done:
+            missing.add(record.key)
+        first = done.setdefault((variant, record.key), index)
+        if first != index:
+            raise ValueError(
+                f"records {first} and {index} have the same key, {record.key!r}: keys must differ, "
+                "and a record that has rows must keep its place in the dataset"
+            )
+    return missing
 
 
 def _measure(
