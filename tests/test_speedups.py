@@ -38,10 +38,10 @@ def test_activations_of_the_users_own_run_as_they_are():
         def forward(self, x: Tensor) -> Tensor:
             return x.sin()
 
-    hooked, own = nn.GELU(), GELU()
+    hooked, own, inplace = nn.GELU(), GELU(), nn.SiLU(inplace=True)
     hooked.register_forward_hook(lambda _, __, output: 2 * output)
     x = torch.rand(3).requires_grad_()
-    for module in (hooked, own):
+    for module in (hooked, own, nn.Sequential(nn.Identity(), nn.Linear(3, 3), inplace)):
         with tabulated_activations(module):
             (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
         assert slope.requires_grad
@@ -116,6 +116,14 @@ def test_rows_that_fit_follow_what_autograd_keeps():
     assert rows_that_fit(run, 1000, 3 * 1200 * 10) == 10
     assert rows_that_fit(run, 7, 3 * 1200 * 10) == 7
     assert rows_that_fit(run, 7, 0) == 1
+
+
+def test_rows_that_fit_do_not_pay_for_all_rows():
+    """What a row sees of a storage that holds all of them is that row's part alone."""
+    states, scale = torch.rand(64, 100), torch.rand(1, 100, requires_grad=True)
+    assert rows_that_fit(lambda: scale * states[:1], 1000, 3 * 400 * 10) == 10
+    wide = torch.rand(1).expand(1, 100)
+    assert rows_that_fit(lambda: scale * wide, 1000, 3 * 4 * 10) == 10
 
 
 def test_budget_of_this_machine():

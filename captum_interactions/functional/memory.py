@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,16 +50,20 @@ def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
     Returns:
         int: from 1 to ``n_rows``.
     """
-    kept: dict[int, Tensor] = {}
+    sizes: dict[int, int] = {}
+    kept: dict[int, set[tuple[Any, ...]]] = defaultdict(set)
 
     def count(tensor: Tensor) -> Tensor:
         # Weights are there anyway, and so is what they are views of.
         if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            view = (tensor.numel() * tensor.element_size(), tensor.data_ptr(), tensor.shape)
+            kept[storage.data_ptr()].add(view)
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         run()
-    # Tensors that share a storage count once.
-    n_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    # Tensors that share a storage count once, and of a storage of all rows this row's part alone.
+    n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in kept.items())
     return max(1, min(n_rows, budget // max(1, _GRAPHS * n_bytes)))
