@@ -149,7 +149,7 @@ def rows_of_their_own(block):
         lambda block: setattr(block, "mlp", Mixing(block.mlp)),
         lambda block: setattr(block.self_attn, "q_norm", nn.LayerNorm(8)),
     ],
-    ids="mlp fc1 activation norm2 norm1 attention forward mixing unknown".split(),
+    ids=["mlp", "fc1", "activation", "norm2", "norm1", "attention", "forward", "mixing", "unknown"],
 )
 def test_changed_blocks_run_as_they_are(change, monkeypatch):
     """Hooks and parts that tell tokens apart see all of them, so the map is the slow one's."""
