@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
         int: from 1 to ``n_rows``.
     """
     sizes: dict[int, int] = {}
-    kept: dict[int, set[tuple[Any, ...]]] = defaultdict(set)
+    kept: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
 
     def count(tensor: Tensor) -> Tensor:
         # Weights are there anyway, and so is what they are views of.
