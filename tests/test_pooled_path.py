@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
@@ -160,6 +161,56 @@ def test_changed_blocks_run_as_they_are(change, monkeypatch):
     actual = soig.attribute((PIXELS, IDS), **options)
     monkeypatch.setattr("captum_interactions.encoders.block_tower.is_poolable", lambda _: False)
     assert relative_error(actual, soig.attribute((PIXELS, IDS), **options)) < 1e-5
+
+
+class MeanPooled(CLIPModel):
+    """One whose images are pooled over all patches, which its blocks do not tell."""
+
+    def get_image_features(self, pixel_values=None, **options):
+        states = self.vision_model(pixel_values, **options).last_hidden_state
+        return self.visual_projection(states[:, 1:].mean(1))
+
+
+def mixed_output(_, __, output):
+    output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, True)
+    return output
+
+
+def mixed_text():
+    clip = models.clip()
+    norm = clip.text_model.final_layer_norm
+    norm.register_forward_hook(lambda _, __, output: output + output.mean(1, keepdim=True))
+    return clip
+
+
+def mixed_image():
+    clip = models.clip()
+    clip.vision_model.encoder.register_forward_hook(mixed_output)
+    return clip
+
+
+@pytest.mark.parametrize("build", [lambda: models.family(MeanPooled), mixed_text, mixed_image])
+@pytest.mark.parametrize("layers", [(-1, -1), (1, 2)])
+def test_models_that_use_all_tokens_of_the_last_block(build, layers, monkeypatch):
+    soig = SecondOrderIntegratedGradients(wrap(build()), layers)
+    actual = soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)
+    monkeypatch.setattr("captum_interactions.encoders.block_tower.is_poolable", lambda _: False)
+    assert relative_error(actual, soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)) < 1e-5
+
+
+def test_a_hook_that_comes_later_is_noticed(clip):
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1))
+    plain = soig.attribute((PIXELS, IDS), n_steps=3)
+    handle = clip.vision_model.encoder.register_forward_hook(mixed_output)
+    try:
+        changed = soig.attribute((PIXELS, IDS), n_steps=3)
+        score = soig.wrapper(PIXELS, IDS)
+        parts = soig.decompose((PIXELS, IDS), n_steps=3)
+    finally:
+        handle.remove()
+    assert relative_error(changed, plain) > 0.01
+    torch.testing.assert_close(parts.score, score.detach())
+    torch.testing.assert_close(soig.attribute((PIXELS, IDS), n_steps=3), plain)
 
 
 def test_other_blocks_have_no_coordinates():
