@@ -213,6 +213,17 @@ def test_a_hook_that_comes_later_is_noticed(clip):
     torch.testing.assert_close(soig.attribute((PIXELS, IDS), n_steps=3), plain)
 
 
+def test_norms_in_float32_of_a_model_in_half_precision():
+    clip = models.clip().bfloat16()
+    for module in clip.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+    exact = SecondOrderIntegratedGradients(wrap(models.clip()), (-1, -1))
+    expected = exact.attribute((PIXELS, IDS), n_steps=3)
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1))
+    assert relative_error(soig.attribute((PIXELS.bfloat16(), IDS), n_steps=3), expected) < 0.1
+
+
 def test_other_blocks_have_no_coordinates():
     clip = models.clip()
     tower = wrap(clip).tower_a

@@ -89,9 +89,10 @@ class _NormedPath:
         scales = [square.sqrt().clamp_min(norm.eps**0.5) for square in (moments[0], moments[2])]
         self.size = end.shape[1]
         units = (low / scales[0].unsqueeze(-1), step / scales[1].unsqueeze(-1))
-        parts = [part.to(end.dtype) * norm.weight.detach() for part in units]
+        # The norm of a half-precision model may be in float32, and gives half precision then, too.
+        parts = [(part * norm.weight.detach()).to(end.dtype) for part in units]
         self.vectors = torch.cat([part.expand_as(end) for part in parts], 1)  # (B, 2T, D)
-        self.bias = 0.0 if norm.bias is None else norm.bias.detach()
+        self.bias = 0.0 if norm.bias is None else norm.bias.detach().to(end.dtype)
         shape, self._eps = end.shape[:2], norm.eps
         self._dtype = torch.promote_types(end.dtype, torch.float32)
         self._moments = [moment.expand(shape) for moment in moments]
