@@ -85,7 +85,11 @@ def _query(options: argparse.Namespace) -> None:
     from captum_interactions.corpus import FactorIndex, Factoriser, top_regions
     from captum_interactions.encoders import from_pretrained
 
+    if options.top < 1:
+        raise ValueError(f"--top must be at least 1, but got {options.top}")
     index = FactorIndex(options.folder)
+    if not len(index):
+        raise ValueError(f"the index at {str(options.folder)!r} holds no item yet")
     factorise = Factoriser.matching(from_pretrained(options.model), index.settings)
     query = factorise(options.text)
     factors = query.factors(options.phrase)  # raises if the phrase is not in the text

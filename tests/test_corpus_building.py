@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,27 @@ def test_a_killed_build_goes_on_where_it_was(built, tmp_path, wrapper):
 
 def test_what_a_killed_writer_left_is_cleared(copy, wrapper):
     path = shards(copy)[0]
-    left = path.with_name(f".{path.name}.1.tmp")
-    left.write_bytes(path.read_bytes()[:100])
+    left, recent = (path.with_name(f".{path.name}.{name}.tmp") for name in ("1", "2"))
+    for begun in (left, recent):
+        begun.write_bytes(path.read_bytes()[:100])
+    os.utime(left, (0, 0))
     assert len(FactorIndex(copy)) == 8  # readers do not see it
     path.unlink()
     build(copy, wrapper)
     assert not left.exists()
+    assert recent.exists()  # its writer may be at work
+
+
+def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    """As workers do that start at the same time."""
+    path = tmp_path / "index.json"
+
+    def write(_):
+        write_atomically(path, b"the same")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(40)))  # raises what a writer raised
+    assert corpora.files(tmp_path) == {"index.json": b"the same"}
 
 
 def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):

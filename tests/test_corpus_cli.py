@@ -3,7 +3,8 @@
 import pytest
 
 from captum_interactions.cli import main
-from captum_interactions.corpus import FactorIndex
+from captum_interactions.corpus import FactorIndex, build_index
+from captum_interactions.encoders import from_pretrained
 from tests import corpora, models
 
 
@@ -58,3 +59,12 @@ def test_wrong_inputs(folder, capsys):
     assert main([*build, "--images", str(folder / "model")]) == 2
     assert "nothing to factorise" in capsys.readouterr().err
     assert not (folder / "none").exists()
+
+
+def test_a_query_of_nothing(folder, tmp_path, capsys):
+    query = ["index", "query", str(tmp_path), "--model", str(folder / "model"), "--text", "red"]
+    build_index(tmp_path, from_pretrained(str(folder / "model")), {}, side="a")
+    assert main(query) == 2
+    assert "holds no item yet" in capsys.readouterr().err
+    assert main([*query, "--top", "0"]) == 2
+    assert "--top must be at least 1, but got 0" in capsys.readouterr().err

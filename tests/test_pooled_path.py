@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import CLIPModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.encoders.pooled_block import pooled_row
@@ -98,6 +100,128 @@ def test_the_way_by_states_gives_the_same(clip, monkeypatch):
     assert calls
     for actual, expected in zip(quick, slow, strict=True):
         assert (actual - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def without_first_token(_, __, output):
+    return torch.cat([0 * output[:, :1], output[:, 1:]], 1)
+
+
+def eager_of_my_own(module, query, key, value, mask, **_):
+    weights = (query @ key.transpose(2, 3)).softmax(-1)  # not scaled
+    return (weights @ value).transpose(1, 2), weights
+
+
+class Mixing(nn.Module):
+    """An MLP that lets tokens see each other."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, states):
+        return self.mlp(states) + states.mean(-2, keepdim=True)
+
+
+def hook(name):
+    return lambda block: block.get_submodule(name).register_forward_hook(without_first_token)
+
+
+def own_attention(block):
+    ALL_ATTENTION_FUNCTIONS.register("my_own", eager_of_my_own)
+    block.self_attn.config = copy.deepcopy(block.self_attn.config)
+    block.self_attn.config._attn_implementation = "my_own"
+
+
+def rows_of_their_own(block):
+    forward = block.mlp.forward
+    block.mlp.forward = lambda states: forward(states) * torch.arange(states.shape[1])[:, None]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        hook("mlp"),
+        hook("mlp.fc1"),
+        hook("mlp.activation_fn"),
+        hook("layer_norm2"),
+        hook("layer_norm1"),
+        own_attention,
+        rows_of_their_own,
+        lambda block: setattr(block, "mlp", Mixing(block.mlp)),
+        lambda block: setattr(block.self_attn, "q_norm", nn.LayerNorm(8)),
+    ],
+    ids=["mlp", "fc1", "activation", "norm2", "norm1", "attention", "forward", "mixing", "unknown"],
+)
+def test_changed_blocks_run_as_they_are(change, monkeypatch):
+    """Hooks and parts that tell tokens apart see all of them, so the map is the slow one's."""
+    clip = models.clip()
+    change(clip.vision_model.encoder.layers[-1])
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1))
+    options = {"additional_forward_args": MASK, "n_steps": 3}
+    actual = soig.attribute((PIXELS, IDS), **options)
+    monkeypatch.setattr("captum_interactions.encoders.block_tower.is_poolable", lambda _: False)
+    assert relative_error(actual, soig.attribute((PIXELS, IDS), **options)) < 1e-5
+
+
+class MeanPooled(CLIPModel):
+    """One whose images are pooled over all patches, which its blocks do not tell."""
+
+    def get_image_features(self, pixel_values=None, **options):
+        states = self.vision_model(pixel_values, **options).last_hidden_state
+        return self.visual_projection(states[:, 1:].mean(1))
+
+
+def mixed_output(_, __, output):
+    output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, True)
+    return output
+
+
+def mixed_text():
+    clip = models.clip()
+    norm = clip.text_model.final_layer_norm
+    norm.register_forward_hook(lambda _, __, output: output + output.mean(1, keepdim=True))
+    return clip
+
+
+def mixed_image():
+    clip = models.clip()
+    clip.vision_model.encoder.register_forward_hook(mixed_output)
+    return clip
+
+
+@pytest.mark.parametrize("build", [lambda: models.family(MeanPooled), mixed_text, mixed_image])
+@pytest.mark.parametrize("layers", [(-1, -1), (1, 2)])
+def test_models_that_use_all_tokens_of_the_last_block(build, layers, monkeypatch):
+    soig = SecondOrderIntegratedGradients(wrap(build()), layers)
+    actual = soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)
+    monkeypatch.setattr("captum_interactions.encoders.block_tower.is_poolable", lambda _: False)
+    assert relative_error(actual, soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)) < 1e-5
+
+
+def test_a_hook_that_comes_later_is_noticed(clip):
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1))
+    plain = soig.attribute((PIXELS, IDS), n_steps=3)
+    handle = clip.vision_model.encoder.register_forward_hook(mixed_output)
+    try:
+        changed = soig.attribute((PIXELS, IDS), n_steps=3)
+        score = soig.wrapper(PIXELS, IDS)
+        parts = soig.decompose((PIXELS, IDS), n_steps=3)
+    finally:
+        handle.remove()
+    assert relative_error(changed, plain) > 0.01
+    torch.testing.assert_close(parts.score, score.detach())
+    torch.testing.assert_close(soig.attribute((PIXELS, IDS), n_steps=3), plain)
+
+
+def test_norms_in_float32_of_a_model_in_half_precision():
+    clip = models.clip().bfloat16()
+    for module in clip.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+    exact = SecondOrderIntegratedGradients(wrap(models.clip()), (-1, -1))
+    expected = exact.attribute((PIXELS, IDS), n_steps=3)
+    soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1))
+    assert relative_error(soig.attribute((PIXELS.bfloat16(), IDS), n_steps=3), expected) < 0.1
 
 
 def test_other_blocks_have_no_coordinates():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -38,10 +40,10 @@ def test_activations_of_the_users_own_run_as_they_are():
         def forward(self, x: Tensor) -> Tensor:
             return x.sin()
 
-    hooked, own = nn.GELU(), GELU()
+    hooked, own, inplace = nn.GELU(), GELU(), nn.SiLU(inplace=True)
     hooked.register_forward_hook(lambda _, __, output: 2 * output)
     x = torch.rand(3).requires_grad_()
-    for module in (hooked, own):
+    for module in (hooked, own, nn.Sequential(nn.Identity(), nn.Linear(3, 3), inplace)):
         with tabulated_activations(module):
             (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
         assert slope.requires_grad
@@ -87,6 +89,28 @@ def test_products_at_once_where_vmap_has_no_rules():
     torch.testing.assert_close(pulled, expected)
 
 
+class Warns(torch.autograd.Function):
+    """A sine whose backward pass has something to say."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        warnings.warn("this is old", DeprecationWarning, stacklevel=2)
+        return gradient * ctx.saved_tensors[0].cos()
+
+
+def test_products_at_once_of_a_function_that_warns():
+    start, end = torch.zeros(1, 4), torch.rand(3, 4)
+    basis = torch.eye(4)[:, None]
+    with pytest.warns(DeprecationWarning, match="this is old"):
+        pulled = integrated_vjp(Warns.apply, start, end, basis, quadrature(n_steps=9), batched=True)
+    torch.testing.assert_close(pulled, torch.diag_embed(end.sin() / end).transpose(0, 1))
+
+
 def test_tokens_that_do_not_differ_have_no_factor(clip):
     """The first token of a causal text is that of its reference."""
     soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
@@ -118,9 +142,44 @@ def test_rows_that_fit_follow_what_autograd_keeps():
     assert rows_that_fit(run, 7, 0) == 1
 
 
+def test_rows_that_fit_do_not_pay_for_all_rows():
+    """What a row sees of a storage that holds all of them is that row's part alone."""
+    states, scale = torch.rand(64, 100), torch.rand(1, 100, requires_grad=True)
+    assert rows_that_fit(lambda: scale * states[:1], 1000, 3 * 400 * 10) == 10
+    wide = torch.rand(1).expand(1, 100)
+    assert rows_that_fit(lambda: scale * wide, 1000, 3 * 4 * 10) == 10
+
+
 def test_budget_of_this_machine():
     assert 0 < memory_budget(torch.device("cpu")) <= 2**30
     assert memory_budget(torch.device("meta")) == 2**30
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "names"),
+    [
+        ("0::/job/step", "", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "5:cpu,memory:/job/step",
+            "memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("group", ["job/step", "job", ""])
+def test_budget_of_a_container(line, folder, names, group, tmp_path, monkeypatch):
+    """The least limit counts, of the own group or of one that holds it; cached files give way."""
+    limit, usage, cache = names
+    root = tmp_path / "groups" / folder
+    for name, most in (("job/step", "max"), ("job", str(2**50)), (group, str(50 * 2**20))):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / limit).write_text(f"{most}\n")
+        (root / name / usage).write_text(f"{20 * 2**20}\n")
+        (root / name / "memory.stat").write_text(f"anon 5\n{cache} {10 * 2**20}\nfile 7\n")
+    (tmp_path / "cgroup").write_text(f"1:name=systemd:/x\n{line}\n")
+    monkeypatch.setattr("captum_interactions.functional.memory._OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr("captum_interactions.functional.memory._GROUPS", tmp_path / "groups")
+    assert memory_budget(torch.device("cpu")) == 10 * 2**20
 
 
 @pytest.mark.parametrize("layers", [(0, 0), (-1, -1)])

@@ -75,7 +75,7 @@ class Factoriser:
             the wrapper's own
         truncation (bool): Cut texts that are longer than the model's context. Default: False
         internal_batch_size (int, optional): At most this many rows (inputs times nodes) are
-            evaluated at once. Default: None, all
+            evaluated at once. Default: None, as many as fit into memory
 
     Raises:
         TypeError: If ``wrapper`` is not a DualEncoderWrapper.

@@ -39,11 +39,12 @@ def tabulated_activations(module: nn.Module) -> Iterator[None]:
 
     Values and first derivatives are the same. Second derivatives miss those of the activations, so
     this is for Jacobian products, which are linear in what is passed back. Activations with hooks,
-    or with a forward pass of the user's own, run as they are.
+    with a forward pass of the user's own, or that write to their input run as they are.
     """
     with ExitStack() as stack:
         for part in module.modules():
-            if type(part).__name__ in _NAMES and any(is_plain(part, name) for name in _PACKAGES):
+            known = type(part).__name__ in _NAMES and not getattr(part, "inplace", False)
+            if known and any(is_plain(part, name) for name in _PACKAGES):
                 stack.enter_context(replaced_forward(part, partial(_tabulated, part.forward)))
         yield
 

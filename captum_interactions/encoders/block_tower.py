@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from captum_interactions.encoders.cut import (
 )
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
 from captum_interactions.encoders.pooled_path import has_plain_norm, row_along
-from captum_interactions.encoders.tower import AlongPath, Layer, Tower, each_token
+from captum_interactions.encoders.tower import AlongPath, Layer, Tower, each_token, take_rows
 
 Run = Callable[..., Tensor]
 """``(model, inputs, *extras) -> (B, K)``: a model's own embedding."""
@@ -67,6 +68,7 @@ class BlockTower(Tower):
         self._skipped = tuple(skipped)
         self._answer = answer
         self._tokens_first = tokens_first
+        self._tried: dict[tuple[Any, ...], bool] = {}
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -103,11 +105,11 @@ class BlockTower(Tower):
         return self._run_from(layer, states, context)
 
     def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
-        if layer != self.n_blocks - 1 or end.dim() != 3:
+        if layer != self.n_blocks - 1 or end.dim() != 3 or not is_poolable(self.blocks[-1]):
             return None
         last = self.blocks[-1]
         states, _, _, pooled = self.recall(end, *context[1:])
-        if pooled is None or not is_poolable(last) or not has_plain_norm(last):
+        if pooled is None or not has_plain_norm(last) or not self._pools_one(layer, end, context):
             return None
         n_tokens, n_all = states.shape[1], end.shape[1]
         row_at = row_along(last, start[:, :n_tokens], states, *pooled)
@@ -120,10 +122,17 @@ class BlockTower(Tower):
         return embed
 
     def _run_from(
-        self, layer: int, states: Tensor, context: Sequence[Any], row: Tensor | None = None
+        self,
+        layer: int,
+        states: Tensor,
+        context: Sequence[Any],
+        row: Tensor | None = None,
+        pools_one: bool | None = None,
     ) -> Tensor:
         """The rest of the model, from a block on. If the pooled row is known, behind the last."""
         cells, *rest = context
+        if row is None and pools_one is None:
+            pools_one = self._pools_one(layer, states, context)
         states, inputs, extras, pooled = self.recall(states, *rest)
         states = self._from_tokens(states, cells)
         blocks = self.blocks
@@ -134,11 +143,35 @@ class BlockTower(Tower):
             last = blocks[-1]
             if row is not None:
                 stack.enter_context(replaced_forward(last, _known_row(row)))
-            elif pooled is not None and is_poolable(last):
+            elif pooled is not None and pools_one:
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             # Inputs were checked when their context was made; once more would wait for the device.
             return self._run(self.model, inputs, *extras)
+
+    def _pools_one(self, layer: int, states: Tensor, context: Sequence[Any]) -> bool:
+        """Whether the row of one token is all of the last block that counts.
+
+        A subclass of a model, or a hook behind the blocks, may use others too. So it is tried, on
+        one example, for every set of hooks.
+        """
+        if not is_poolable(self.blocks[-1]) or self.recall(states, *context[1:])[3] is None:
+            return False
+        parts = enumerate(self.model.modules())
+        hooks = tuple((i, *m._forward_hooks, -1, *m._forward_pre_hooks) for i, m in parts)
+        if hooks not in self._tried:
+            own = take_rows(context, slice(0, 1))
+            with torch.no_grad():
+                plain, quick = (
+                    self._run_from(layer, states[:1].detach(), own, pools_one=pools_one).float()
+                    for pools_one in (False, True)
+                )
+            half = states.element_size() < 4
+            gap = float((plain - quick).abs().max() / plain.abs().max())
+            if not math.isfinite(gap):
+                return False
+            self._tried[hooks] = gap < (0.05 if half else 1e-3)
+        return self._tried[hooks]
 
     def project(self, states: Tensor, *context: Any) -> Tensor:
         """Embeddings of single tokens, as if each were all that the last block gives.

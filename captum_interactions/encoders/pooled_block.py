@@ -14,23 +14,30 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+_PARTS = {"self_attn", "layer_norm1", "layer_norm2", "mlp"}
+_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "out_proj"}
+_TOKENWISE = ("torch.nn.", "transformers.", "peft.")
+"""Whose parts of an MLP treat every token by itself."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_poolable(block: nn.Module) -> bool:
     """Whether a block is a plain pre-norm block whose parts :func:`pooled_row` may use directly.
 
-    Blocks with replaced projections (adapters, quantisation), with hooks or with a forward pass
-    that is not that of ``transformers`` are not: they have to run as they are.
+    Blocks with replaced projections (adapters, quantisation), with hooks, with an attention
+    function of the user's own, with parts that :func:`pooled_row` does not know or with a forward
+    pass that is not that of ``transformers`` are not: they have to run as they are.
     """
-    attention = getattr(block, "self_attn", None)
-    names = ("q_proj", "k_proj", "v_proj", "out_proj")
-    projections = [getattr(attention, name, None) for name in names]
+    attention = block._modules.get("self_attn")
+    if attention is None or {*block._modules} != _PARTS or {*attention._modules} != _PROJECTIONS:
+        return False
+    projections = list(attention.children())
     return (
-        all(hasattr(block, name) for name in ("layer_norm1", "layer_norm2", "mlp"))
-        and all(type(projection) is nn.Linear for projection in projections)
+        all(type(projection) is nn.Linear for projection in projections)
         and all(is_plain(part, "transformers.models.") for part in (block, attention))
         and all(is_plain(projection, "torch.nn.") for projection in projections)
+        and _has_known_function(attention)
+        and all(_is_tokenwise(block.get_submodule(name)) for name in ("layer_norm2", "mlp"))
     )
 
 
@@ -39,6 +46,27 @@ def is_plain(module: Any, package: str) -> bool:
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)
     return known and not is_replaced and not any(getattr(module, name) for name in _HOOKS)
+
+
+def _has_known_function(attention: Any) -> bool:
+    """Whether attention weights are the softmax of scaled products, and not something registered.
+
+    All functions that come with ``transformers`` give the same numbers.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = getattr(getattr(attention, "config", None), "_attn_implementation", None)
+    function = ALL_ATTENTION_FUNCTIONS.get(name)
+    return function is None or getattr(function, "__module__", "").startswith("transformers.")
+
+
+def _is_tokenwise(part: nn.Module) -> bool:
+    """Whether a part may get the rows of some tokens alone: nothing in it tells tokens apart."""
+    return "forward" not in vars(part) and all(
+        type(module).forward.__module__.startswith(_TOKENWISE)
+        and not any(getattr(module, name) for name in _HOOKS)
+        for module in part.modules()
+    )
 
 
 def pooled_row(

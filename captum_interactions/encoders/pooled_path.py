@@ -82,7 +82,7 @@ class _NormedPath:
 
     def __init__(self, norm: nn.LayerNorm, start: Tensor, end: Tensor) -> None:
         self.size = end.shape[1]
-        self.bias = 0.0 if norm.bias is None else norm.bias.detach()
+        self.bias = 0.0 if norm.bias is None else norm.bias.detach().to(end.dtype)
         self._eps = norm.eps
         self._dtype = torch.promote_types(end.dtype, torch.float32)
         # A few examples at a time, because the parts are wide.
@@ -107,7 +107,8 @@ class _NormedPath:
         # Both vectors at unit scale, or half precision would not hold them.
         scales = [square.sqrt().clamp_min(norm.eps**0.5) for square in (moments[0], moments[2])]
         units = (low / scales[0].unsqueeze(-1), step / scales[1].unsqueeze(-1))
-        parts = [(part.to(end.dtype) * norm.weight.detach()).expand_as(end) for part in units]
+        # The norm of a half-precision model may be in float32, and gives half precision then, too.
+        parts = [(part * norm.weight.detach()).to(end.dtype).expand_as(end) for part in units]
         shape = end.shape[:2]
         return [torch.cat(parts, 1), *(value.expand(shape) for value in moments + scales)]
 

@@ -75,7 +75,7 @@ def choose_steps(
             known = both
         rounding = 8 * torch.finfo(dtype or known.dtype).eps
         largest = min(3 * intervals // 8, max_steps)
-        errors = _errors(known.double().cpu(), points, largest + 1, rounding)
+        errors = _errors(known.cpu().double(), points, largest + 1, rounding)
         for n_steps in range(1, largest + 1):
             # Two in a row: the error of one number may be small by chance.
             error = max(errors[n_steps - 1], errors[n_steps])

@@ -300,7 +300,7 @@ def _products(
         try:
             with warnings.catch_warnings():
                 # Without a rule for some operation, vmap warns and takes a slow way.
-                warnings.simplefilter("error")
+                warnings.filterwarnings("error", ".*batching rule", UserWarning)
                 (products,) = torch.autograd.grad(
                     output, inputs, stacked, is_grads_batched=True, **options
                 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +15,8 @@ _CPU_LIMIT = 2**30
 """On a CPU more than that brings no speed."""
 _UNKNOWN = 2**30
 """The budget where the free memory cannot be asked for."""
+_OWN_GROUP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 _GRAPHS = 3
 """A backward pass that keeps its graph needs about twice the memory of the forward pass more."""
 
@@ -20,7 +25,7 @@ def memory_budget(device: torch.device) -> int:
     """Bytes that activations may take.
 
     These are a half of a GPU's free memory, or a quarter of the memory that is available to a CPU,
-    at most 1 GiB.
+    at most 1 GiB. Limits of control groups, as containers and batch systems set them, count.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -34,7 +39,39 @@ def memory_budget(device: torch.device) -> int:
         available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return _UNKNOWN
-    return min(available * 1024 // 4, _CPU_LIMIT)
+    return min(available * 1024 // 4, _left_in_containers() // 4, _CPU_LIMIT)
+
+
+def _left_in_containers() -> int:
+    """Bytes that are left of the least limit of the control groups that hold this process."""
+    try:
+        lines = _OWN_GROUP.read_text().splitlines()
+    except OSError:
+        return sys.maxsize
+    left = sys.maxsize
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            root, limit, usage = _GROUPS, "memory.max", "memory.current"
+            cache = "inactive_file "
+        elif "memory" in controllers.split(","):
+            root = _GROUPS / "memory"
+            limit, usage = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file "
+        else:
+            continue
+        # In a container, the group's path may be one of the host's: then only its root is there.
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                rest = int((folder / limit).read_text()) - int((folder / usage).read_text())
+                stated = (folder / "memory.stat").read_text().splitlines()
+                # Cached files give way.
+                rest += sum(int(s.split()[1]) for s in stated if s.startswith(cache))
+                left = min(left, max(rest, 0))
+            if folder == root:
+                break
+    return left
 
 
 def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
@@ -48,16 +85,20 @@ def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
     Returns:
         int: from 1 to ``n_rows``.
     """
-    kept: dict[int, Tensor] = {}
+    sizes: dict[int, int] = {}
+    kept: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
 
     def count(tensor: Tensor) -> Tensor:
         # Weights are there anyway, and so is what they are views of.
         if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            view = (tensor.numel() * tensor.element_size(), tensor.data_ptr(), tensor.shape)
+            kept[storage.data_ptr()].add(view)
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         run()
-    # Tensors that share a storage count once.
-    n_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    # Tensors that share a storage count once, and of a storage of all rows this row's part alone.
+    n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in kept.items())
     return max(1, min(n_rows, budget // max(1, _GRAPHS * n_bytes)))
