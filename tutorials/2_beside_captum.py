@@ -58,12 +58,13 @@ figure, _ = one_map.plot()
 # One map for each phrase
 # -----------------------
 #
-# A second-order attribution distributes the score over *pairs* of a patch and a token.
+# A second-order attribution distributes the score over *pairs* of a patch and a token. Both panels have
+# the same scale; the number is the sum of the panel.
+
+from captum_interactions.visualization import plot_phrase_grid
 
 imap = explain(wrapper, scene.image, scene.caption)
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 4), layout="constrained")
-for ax, thing in zip(axes, scene.named, strict=True):
-    imap.plot(thing.phrase, ax=ax)
+figure, axes = plot_phrase_grid(imap, [thing.phrase for thing in scene.named], width=5.0)
 
 # %%
 # They belong together

@@ -53,6 +53,8 @@ print(f"its own image: rank {int(ranks[query]) + 1}, score {scores[query, query]
 
 from matplotlib import pyplot as plt
 
+from captum_interactions.visualization import plot_phrase_grid
+
 phrases = [thing.span for thing in scenes[query].named]
 pairs = {name: explain(wrapper, images[i], captions[query]) for name, i in
          (("first hit", hit), ("own image", query))}  # fmt: skip
@@ -63,12 +65,8 @@ limit = max(abs(imap.heatmap(span)).max() for imap in pairs.values() for span in
 for row, (name, imap) in zip(axes, pairs.items(), strict=True):
     row[0].imshow(imap.axis_a.image)
     row[0].set_title(f"{name}, score {imap.score:.3f}", fontsize=9)
-    for ax, span in zip(row[1:], phrases, strict=True):
-        heat = imap.heatmap(span)
-        ax.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        ax.set_title(f"{captions[query][slice(*span)]}: {heat.sum():+.3f}", fontsize=9)
-    for ax in row:
-        ax.set_axis_off()
+    row[0].set_axis_off()
+    plot_phrase_grid(imap, phrases, limit=limit, axes=row[1:])
 
 # %%
 # Where do the scores part?

@@ -47,7 +47,7 @@ for n_samples in (600, 1200, 4800):
 # Both methods answer for the same phrase. Games compare inputs with and without a patch; gradients
 # follow a path from the reference.
 
-from matplotlib import pyplot as plt
+from captum_interactions.visualization import plot_comparison
 
 phrase = "red triangle"
 maps = {
@@ -56,12 +56,7 @@ maps = {
         wrapper, scene.image, scene.caption, "banzhaf_interactions", n_samples=(4096, 512)
     ),
 }
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained")
-for ax, (name, imap) in zip(axes, maps.items(), strict=True):
-    heat = imap.heatmap(phrase)
-    ax.imshow(heat, cmap="RdBu_r", vmin=-abs(heat).max(), vmax=abs(heat).max())
-    ax.set_title(name, fontsize=10)
-    ax.set_axis_off()
+figure, axes = plot_comparison(maps, [phrase], width=6.5)
 a, b = (torch.from_numpy(imap.heatmap(phrase)).flatten() for imap in maps.values())
 print(f"correlation of the two maps: {float(torch.corrcoef(torch.stack([a, b]))[0, 1]):.2f}")
 
@@ -87,6 +82,8 @@ exact = BanzhafInteractions(wrapper).game(
 print(exact)
 values = exact.interactions[0].numpy()
 limit = abs(values).max()
+from matplotlib import pyplot as plt
+
 figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
 ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
 ax.set_yticks(range(3), [*(f"the {thing.phrase}'s box" for thing in scene.named), "background"])
