@@ -62,32 +62,31 @@ RECOGNISING = (
     "integrated_gradients", "grad_eclip", "game",
 )  # fmt: skip
 RUNS = (
-    Run("localization", "localization", "phrases-plain", 1000, (), (SOIG, LAST, *CHEAP)),
-    Run("localization_shifted", "localization", "phrases-shifted", 300, SHIFTED,
+    Run("localization", "localization", "phrases-plain", 256, (), (SOIG, LAST, *CHEAP)),
+    Run("localization_shifted", "localization", "phrases-shifted", 80, SHIFTED,
         (SOIG, LAST, "integrated_gradients", "grad_eclip")),
-    Run("classwise", "classwise", "phrases-plain", 1000, (), (SOIG, LAST, *CHEAP)),
+    Run("classwise", "classwise", "phrases-plain", 256, (), (SOIG, LAST, *CHEAP)),
     Run("perturbation", "perturbation", "perturbation", 64),
-    Run("mismatches", "mismatches", "mismatches", 400, (), (SOIG, "integrated_gradients")),
-    Run("tuned_plain", "fine_tuning", "tuned-plain", 100, TUNED, (FAST,)),
-    Run("tuned_shifted", "fine_tuning", "tuned-shifted", 100, (*SHIFTED, *TUNED), (FAST,)),
-    Run("ablations", "ablations", "ablations", 24),
-    Run("agreement", "agreement", "agreement", 24, (), AGREEING),
+    Run("mismatches", "mismatches", "mismatches", 120, (), (SOIG, "integrated_gradients")),
+    Run("tuned_plain", "fine_tuning", "tuned-plain", 32, TUNED, (FAST,)),
+    Run("tuned_shifted", "fine_tuning", "tuned-shifted", 32, (*SHIFTED, *TUNED), (FAST,)),
+    Run("ablations", "ablations", "ablations", 8),
+    Run("agreement", "agreement", "agreement", 10, (), AGREEING),
     Run("faithfulness", "faithfulness", "faithfulness", 32),
     Run("recognition", "recognition", "recognition", 160, (), RECOGNISING),
-    Run("failures", "failures", "failures", 120, (), (SOIG,)),
+    Run("failures", "failures", "failures", 40, (), (SOIG,)),
 )  # fmt: skip
 
 
 def publish(run: Run, output: Path, docs: Path) -> None:
-    """Copy a run's tables and figures to where the documents include them."""
-    tables, figures = docs / "tables" / "studies", docs / "_static" / "studies"
-    for folder in (tables, figures):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Copy those of a run's tables and figures that the page shows to where it takes them from."""
+    page = (docs / "what_it_shows.rst").read_text()
     for path in sorted((output / run.folder / run.study).iterdir()):
-        if path.suffix == ".png":
-            shutil.copy(path, figures / f"{run.name}_{path.name}")
-        elif path.suffix == ".md" and path.stem != "summary":
-            shutil.copy(path, tables / f"{run.name}_{path.name}")
+        kind = "_static" if path.suffix == ".png" else "tables"
+        target = docs / kind / "studies" / f"{run.name}_{path.name}"
+        if f"{kind}/studies/{target.name}" in page:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
 
 def main() -> None:
@@ -97,6 +96,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", nargs="*", default=names, choices=names, metavar="NAME")
     parser.add_argument("--docs", type=Path, help="the folder of the documents")
+    parser.add_argument("--summarise", action="store_true", help="only of what was measured")
     parser.add_argument("--commands", action="store_true", help="print the commands alone")
     options = parser.parse_args()
     for run in RUNS:
@@ -104,7 +104,10 @@ def main() -> None:
             continue
         arguments = run.arguments(options.output)
         print("captum-interactions", shlex.join(arguments), flush=True)
-        if not options.commands and command_line(arguments) == 0 and options.docs:
+        if options.commands:
+            continue
+        arguments += ["--summarise"] if options.summarise else []
+        if command_line(arguments) == 0 and options.docs:
             publish(run, options.output, options.docs)
 
 
