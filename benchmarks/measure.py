@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 Call = Callable[[], object]
+Result = TypeVar("Result")
 
 
 def seconds(run: Call, repeats: int) -> float:
@@ -62,9 +63,14 @@ def synchronise() -> None:
 
 def operations(run: Call) -> int:
     """Floating-point operations of the matrix products of a call, by PyTorch's formulas."""
+    return counted(run)[1]
+
+
+def counted(run: Callable[[], Result]) -> tuple[Result, int]:
+    """What a call returns, and its :func:`operations`."""
     with _Counter() as counter:
-        run()
-    return counter.total
+        result = run()
+    return result, counter.total
 
 
 class _Counter(TorchDispatchMode):

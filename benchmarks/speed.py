@@ -1,10 +1,11 @@
 """Time and memory of maps against the oracle, Captum, the forward pass and the floor.
 
-    python -m benchmarks.speed [--quick] [--cases NAME ...] [--programs NAME ...] [--threads 2]
+    python -m benchmarks.speed [--quick] [--cases NAME ...] [--programs NAME ...] [--show]
+        [--threads 2]
 
 Models have random weights. Every measurement runs in a fresh process, which makes its peak memory
 its own, and is kept in a JSON file: a run that was interrupted goes on where it was. Prints a
-Markdown table.
+Markdown table; ``--show`` prints what the file holds already.
 
 The programs are:
 
@@ -37,11 +38,11 @@ from torch import Tensor
 
 from benchmarks.measure import (
     Results,
+    counted,
     fastest,
     in_fresh_process,
     large_product,
     memory_mb,
-    operations,
     reset_peak_mb,
 )
 from benchmarks.models import inputs_of, wrapped
@@ -114,9 +115,12 @@ def main() -> None:
         print(json.dumps(measure(CASES[options.measure], options.programs[0], options.threads)))
         return
     results = Results(options.results)
-    names = options.cases or [
-        name for name, case in CASES.items() if case.quick or not options.quick
-    ]
+    names = (
+        []
+        if options.show
+        else options.cases
+        or [name for name, case in CASES.items() if case.quick or not options.quick]
+    )
     for name in names:
         for program in CASES[name].programs:
             if program in options.programs and not (options.quick and program == "oracle"):
@@ -148,21 +152,22 @@ def _measured(
     run = runs[program](explainer, inputs, case)
     forward = _forward(explainer.wrapper, inputs)
     before = reset_peak_mb()
-    values = run()
+    # The oracle's many small operations are not worth counting.
+    values, work = (run(), None) if program == "oracle" else counted(run)
     extra = memory_mb("VmHWM") - before
     # The oracle takes minutes: one run, behind the one whose memory was looked at, has to do.
     repeats = 1 if program == "oracle" else 7
-    product, work = large_product()
+    product, size = large_product()
     taken, passing, multiplying = fastest(run, forward, product, repeats=repeats, limit=45)
     if program == "oracle":
         passing, multiplying = fastest(forward, product)
-    rate = work / multiplying
+    rate = size / multiplying
     keep = program != "captum" and values.numel() < 1e4
     return {
         "seconds": taken,
         "forward": passing,
         "extra_mb": extra,
-        "floor": operations(run) / rate if program != "oracle" else None,
+        "floor": None if work is None else work / rate,
         "gflop_per_second": rate / 1e9,
         "n_steps": explainer.n_steps_used,
         "values": values.flatten().tolist() if keep else None,
@@ -310,6 +315,7 @@ def fresh(name: str, program: str, n_threads: int) -> Callable[[], dict[str, Any
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few cases, and no oracle")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
     parser.add_argument("--cases", nargs="+", choices=CASES, metavar="NAME")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=PROGRAMS)
     parser.add_argument("--threads", type=int, default=2)

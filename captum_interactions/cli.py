@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the model's)",
     )  # fmt: skip
     explain.add_argument(
-        "--steps", type=int, metavar="N", help="quadrature nodes (default: the model's)"
-    )
+        "--steps", type=_steps, metavar="N",
+        help="quadrature nodes, or 'auto' for as many as completeness takes (default: the model's)",
+    )  # fmt: skip
     explain.add_argument("--truncate", action="store_true", help="cut a caption that is too long")
     explain.add_argument(
         "--output", type=Path, default=Path("interactions.png"), metavar="FILE",
@@ -78,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_index_commands(commands)
     return parser
+
+
+def _steps(value: str) -> int | str:
+    return value if value == "auto" else int(value)
 
 
 def _layer(value: str) -> int | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
+from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
 from captum_interactions.encoders.cut import structure
 from captum_interactions.encoders.modes import explaining
@@ -352,8 +352,7 @@ def _check_deltas(parts: Decomposition) -> None:
     rows = (parts.convergence_delta, parts.score, sums)
     for delta, score, total in zip(*(row.tolist() for row in rows), strict=True):
         if abs(delta) > 0.1 * max(abs(score), abs(total)):
-            warnings.warn(
+            warn_caller(
                 f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take "
-                "more nodes (n_steps) or a later layer",
-                stacklevel=5,
+                "more nodes (n_steps) or a later layer"
             )

@@ -7,10 +7,16 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import ACT2FN
 
 from captum_interactions import SecondOrderIntegratedGradients, explain, wrap
+from captum_interactions.attr.opening import open_path
+from captum_interactions.attr.paths import taking_products
 from captum_interactions.encoders.activations import tabulated_activations
+from captum_interactions.encoders.block_tower import BlockTower
+from captum_interactions.encoders.modules import modules_of
+from captum_interactions.encoders.per_head import per_head
 from captum_interactions.functional import integrated_jvp, integrated_vjp, quadrature
 from captum_interactions.functional.memory import memory_budget, rows_that_fit
 from tests import models
@@ -137,17 +143,16 @@ def test_rows_that_fit_follow_what_autograd_keeps():
         return layer(x).tanh().exp()
 
     # Autograd keeps x, the tanh and the exponential, 400 bytes each, but no weights.
-    assert rows_that_fit(run, 1000, 3 * 1200 * 10) == 10
-    assert rows_that_fit(run, 7, 3 * 1200 * 10) == 7
-    assert rows_that_fit(run, 7, 0) == 1
+    assert rows_that_fit(run, 3 * 1200 * 10) == 10
+    assert rows_that_fit(run, 0) == 1
 
 
 def test_rows_that_fit_do_not_pay_for_all_rows():
     """What a row sees of a storage that holds all of them is that row's part alone."""
     states, scale = torch.rand(64, 100), torch.rand(1, 100, requires_grad=True)
-    assert rows_that_fit(lambda: scale * states[:1], 1000, 3 * 400 * 10) == 10
+    assert rows_that_fit(lambda: scale * states[:1], 3 * 400 * 10) == 10
     wide = torch.rand(1).expand(1, 100)
-    assert rows_that_fit(lambda: scale * wide, 1000, 3 * 4 * 10) == 10
+    assert rows_that_fit(lambda: scale * wide, 3 * 4 * 10) == 10
 
 
 def test_budget_of_this_machine():
@@ -188,14 +193,15 @@ def test_little_memory_means_small_pieces(clip, layers, monkeypatch):
     options = {"additional_forward_args": MASK, "n_steps": 10}
     expected = soig.attribute((PIXELS, IDS), **options)
     seen = []
-    tail = type(soig.wrapper.tower_a)._run_from
+    for name in ("tail", "project"):
+        own = getattr(BlockTower, name)
 
-    def spy(tower, layer, states, *rest):
-        if torch.is_grad_enabled():
-            seen.append(len(states))
-        return tail(tower, layer, states, *rest)
+        def spy(tower, *args, own=own):
+            if torch.is_grad_enabled():
+                seen.append(next(len(arg) for arg in args if torch.is_tensor(arg)))
+            return own(tower, *args)
 
-    monkeypatch.setattr("captum_interactions.encoders.block_tower.BlockTower._run_from", spy)
+        monkeypatch.setattr(BlockTower, name, spy)
     monkeypatch.setattr("captum_interactions.attr.paths.memory_budget", lambda _: 0)
     assert relative_error(soig.attribute((PIXELS, IDS), **options), expected) < 1e-5
     assert max(seen) == 1
@@ -258,3 +264,66 @@ def test_the_score_is_checked_once_for_each_set_of_hooks(monkeypatch):
     hook = clip.vision_model.encoder.layers[0].register_forward_hook(lambda *_: None)
     assert [n_runs(*pair), n_runs(*pair)] == [1, 0]
     hook.remove()
+
+
+def test_products_per_head_are_batched_without_copies():
+    rows, weights = torch.randn(4, 2, 3, 5), torch.randn(3, 5, 7)
+    cotangents = torch.randn(6, 4, 2, 3, 7)
+    rows.requires_grad_()
+    expected = torch.einsum("...he,hed->...hd", rows, weights)
+    actual = per_head(rows, weights)
+    torch.testing.assert_close(actual, expected)
+
+    def pull(output):
+        return lambda cotangent: torch.autograd.grad(output, rows, cotangent, retain_graph=True)[0]
+
+    seen = []
+    with Shapes(seen):
+        batched = torch.vmap(pull(actual))(cotangents)
+    torch.testing.assert_close(batched, torch.stack([*map(pull(expected), cotangents)]))
+    assert seen == [(3, 6 * 4 * 2, 5)]
+
+
+class Shapes(TorchDispatchMode):
+    """Notes the shape of each batched matrix product."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.bmm.default:
+            self.seen.append(tuple(result.shape))
+        return result
+
+
+def test_quick_gelu_without_gradients_is_the_same_to_the_bit():
+    activation, x = ACT2FN["quick_gelu"], torch.randn(1000)
+    before = x.clone()
+    with torch.no_grad(), tabulated_activations(activation):
+        quick = activation(x)
+    assert torch.equal(quick, activation(x))
+    assert torch.equal(x, before)
+
+
+def test_batched_products_ask_for_memory(clip, monkeypatch):
+    path = open_path("b", wrap(clip).tower_b, 1, IDS, None, (MASK,), None,
+                     normalization="none", multiply_by_inputs=True)  # fmt: skip
+    way = path._way(path.starts[0])
+    monkeypatch.setattr(type(way), "is_batched", lambda *_: True)
+    with taking_products(quadrature(n_steps=10), None, False) as products:
+        answers = []
+        for budget in (2**30, 0):
+            monkeypatch.setattr(
+                "captum_interactions.attr.paths.memory_budget", lambda _, b=budget: b
+            )
+            path._fitting.clear()
+            answers.append(path._takes_at_once(way, products, 5))
+    assert answers == [True, False]
+
+
+def test_modules_are_those_of_torch(clip):
+    shared = nn.Sequential(clip, nn.Sequential(clip.visual_projection, nn.Identity()))
+    shared.add_module("nothing", None)
+    assert modules_of(shared) == list(shared.modules())

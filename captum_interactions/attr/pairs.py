@@ -8,7 +8,8 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
-from captum_interactions.attr.paths import Baseline, Groups, Normalization, Path, open_path
+from captum_interactions.attr.opening import open_path
+from captum_interactions.attr.paths import Baseline, Groups, Normalization, Path
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.functional import Decomposition
 

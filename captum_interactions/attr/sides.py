@@ -10,6 +10,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor
 
+from captum_interactions.attr.opening import carry, check_embedding, check_input, references_of
 from captum_interactions.attr.pairs import (
     Baselines,
     check_explainer,
@@ -18,13 +19,7 @@ from captum_interactions.attr.pairs import (
     each_baseline,
     resolve_layers,
 )
-from captum_interactions.attr.paths import (
-    Baseline,
-    _check_embedding,
-    _features,
-    _references,
-    check_input,
-)
+from captum_interactions.attr.paths import Baseline
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.wrapper import unit, widen
 
@@ -157,11 +152,11 @@ def open_side(
         ValueError: If inputs or baselines are not what the tower takes.
     """
     inputs, extras = check_input(name, tower, inputs, extras)
-    baselines = _references(name, tower, inputs, baseline, extras) if references else []
+    baselines = references_of(name, tower, inputs, baseline, extras) if references else []
     with torch.no_grad():
-        features, starts, context = _features(tower, layer, inputs, baselines, extras)
+        features, starts, context = carry(tower, layer, inputs, baselines, extras)
         embedding = tower.embed(layer, features, *context)
-        _check_embedding(f"input {name}", embedding, may_vanish=False)
+        check_embedding(f"input {name}", embedding, may_vanish=False)
         shape = tower.fold(layer, torch.empty_like(features, device="meta")).shape
         reached = special = None
         if layer != "input":

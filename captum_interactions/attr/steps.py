@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr.paths import Path
+from captum_interactions.callers import warn_caller
 from captum_interactions.functional import Quadrature, quadrature
 from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_steps
 
@@ -79,9 +79,8 @@ def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> in
     chosen = choose_steps(values, tolerance, MAX_STEPS, path.end.dtype)
     _LOGGER.info("side %s: %d nodes for an error of %.1e", path.name, chosen.n_steps, chosen.error)
     if not chosen.is_enough:
-        warnings.warn(
+        warn_caller(
             f"side {path.name} needs more than {MAX_STEPS} nodes for a tolerance of {tolerance:g}; "
-            f"with these the error is {chosen.error:.1e}: take another layer",
-            stacklevel=5,
+            f"with these the error is {chosen.error:.1e}: take another layer"
         )
     return chosen.n_steps

@@ -8,13 +8,14 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_interactions.attr.opening import check_input
 from captum_interactions.attr.pairs import (
     PairAttribution,
     check_pair,
     check_target,
     interactions_alone,
 )
-from captum_interactions.attr.paths import Normalization, check_input
+from captum_interactions.attr.paths import Normalization
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.encoders.modes import explaining
 from captum_interactions.encoders.wrapper import unit, widen

@@ -11,7 +11,6 @@ from torch import Tensor
 from captum_interactions.encoders.activations import tabulated_activations
 from captum_interactions.encoders.tower import AlongPath
 from captum_interactions.encoders.wrapper import widen
-from captum_interactions.functional import Quadrature
 
 if TYPE_CHECKING:
     from captum_interactions.attr.paths import Path
@@ -39,9 +38,8 @@ class Way(NamedTuple):
     is_small: bool
     """Whether a product is so little work that starting its operations takes most of the time."""
 
-    def is_batched(self, rule: Quadrature, n_products: int) -> bool:
-        """Whether to take all products at once."""
-        n_rows = len(self.end) * len(rule.nodes)
+    def is_batched(self, n_rows: int, n_products: int) -> bool:
+        """Whether all products at once are quicker than one after the other."""
         if self.direction.is_cuda:
             return self.is_small and n_rows * n_products <= _AT_ONCE_ON_GPU
         return self.is_small and n_rows <= _FEW_ROWS

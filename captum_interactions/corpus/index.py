@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from captum_interactions.callers import warn_caller
 from captum_interactions.corpus.items import Item
 from captum_interactions.corpus.settings import Settings, differences
 from captum_interactions.corpus.shards import (
@@ -90,10 +90,9 @@ class FactorIndex:
         self.missing = tuple(name for part in parts for name in part.shards if name not in done)
         """Names of files that a build has not finished."""
         if self.missing and not allow_missing:
-            warnings.warn(
+            warn_caller(
                 f"{str(folder)!r} lacks {len(self.missing)} of {len(done) + len(self.missing)} "
-                "files: its build is not finished. Call build_index again with the same items",
-                stacklevel=2,
+                "files: its build is not finished. Call build_index again with the same items"
             )
 
     def __len__(self) -> int:
@@ -256,13 +255,12 @@ class FactorIndex:
         try:
             image = load_image(raw)
         except OSError as error:
-            warnings.warn(f"the image of {key!r} is not shown: {error}", stacklevel=4)
+            warn_caller(f"the image of {key!r} is not shown: {error}")
             return None
         if (image.height, image.width) != axis.frame.original:
-            warnings.warn(
+            warn_caller(
                 f"the image of {key!r} is not shown: it has (height, width) "
-                f"{(image.height, image.width)} now, but had {axis.frame.original}",
-                stacklevel=4,
+                f"{(image.height, image.width)} now, but had {axis.frame.original}"
             )
             return None
         return image

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from captum_interactions.callers import warn_caller
 
 ON_ERROR = ("raise", "skip")
 
@@ -65,9 +66,8 @@ class Problems:
         """Warn once, with the number of records left out and the first of them; return them all."""
         if self._found:
             first = self._found[0]
-            warnings.warn(
+            warn_caller(
                 f"{dataset}: {len(self._found)} left out, the first being {first.where}: "
-                f"{first.reason} (all are in .skipped)",
-                stacklevel=4,
+                f"{first.reason} (all are in .skipped)"
             )
         return tuple(self._found)

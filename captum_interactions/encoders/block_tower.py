@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.activations import tabulated_activations
 from captum_interactions.encoders.cut import (
     as_written,
     entering_states,
@@ -19,6 +20,7 @@ from captum_interactions.encoders.cut import (
     states_around,
     states_entering,
 )
+from captum_interactions.encoders.modules import modules_of
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
 from captum_interactions.encoders.pooled_path import has_plain_norm, row_along
 from captum_interactions.encoders.tower import AlongPath, Layer, Tower, each_token, take_rows
@@ -95,7 +97,7 @@ class BlockTower(Tower):
 
     def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
         block = self._block(self._blocks[layer])
-        with as_written(self.model):
+        with as_written(self.model), tabulated_activations(self.model):
             states = states_entering(block, lambda: self.encode(inputs, *extras))
         # The tail must know the size of a feature map.
         cells = tuple(states.shape[2:]) if states.dim() == 4 else None
@@ -111,13 +113,12 @@ class BlockTower(Tower):
         states, _, _, pooled = self.recall(end, *context[1:])
         if pooled is None or not has_plain_norm(last) or not self._pools_one(layer, end, context):
             return None
-        n_tokens, n_all = states.shape[1], end.shape[1]
+        n_tokens = states.shape[1]
         row_at = row_along(last, start[:, :n_tokens], states, *pooled)
 
         def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
-            row = row_at(coordinates[:, :n_tokens], rows)
-            nothing = row.new_zeros(()).expand(len(row), n_all, row.shape[-1])
-            return self._run_from(layer, nothing, own, row)
+            # What follows sees one token, and not copies of it in all places.
+            return self.project(row_at(coordinates[:, :n_tokens], rows), *own)
 
         return embed
 
@@ -126,12 +127,11 @@ class BlockTower(Tower):
         layer: int,
         states: Tensor,
         context: Sequence[Any],
-        row: Tensor | None = None,
         pools_one: bool | None = None,
     ) -> Tensor:
-        """The rest of the model, from a block on. If the pooled row is known, behind the last."""
+        """The rest of the model, from a block on."""
         cells, *rest = context
-        if row is None and pools_one is None:
+        if pools_one is None:
             pools_one = self._pools_one(layer, states, context)
         states, inputs, extras, pooled = self.recall(states, *rest)
         states = self._from_tokens(states, cells)
@@ -141,9 +141,7 @@ class BlockTower(Tower):
         with ExitStack() as stack:
             stack.enter_context(as_written(self.model))
             last = blocks[-1]
-            if row is not None:
-                stack.enter_context(replaced_forward(last, _known_row(row)))
-            elif pooled is not None and pools_one:
+            if pooled is not None and pools_one:
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             # Inputs were checked when their context was made; once more would wait for the device.
@@ -157,8 +155,11 @@ class BlockTower(Tower):
         """
         if not is_poolable(self.blocks[-1]) or self.recall(states, *context[1:])[3] is None:
             return False
-        parts = enumerate(self.model.modules())
-        hooks = tuple((i, *m._forward_hooks, -1, *m._forward_pre_hooks) for i, m in parts)
+        hooks = tuple(
+            (place, *module._forward_hooks, -1, *module._forward_pre_hooks)
+            for place, module in enumerate(modules_of(self.model))
+            if module._forward_hooks or module._forward_pre_hooks
+        )
         if hooks not in self._tried:
             own = take_rows(context, slice(0, 1))
             with torch.no_grad():
@@ -195,7 +196,7 @@ class BlockTower(Tower):
                 stack.enter_context(replaced_forward(skipped, lambda *_, **__: answer))
             for block in self.blocks:
                 stack.enter_context(replaced_forward(block, lambda *_, **__: tokens))
-            return self.encode(inputs, *extras)
+            return self._run(self.model, inputs, *extras)
 
     def _block(self, name: str) -> nn.Module:
         module = self.model.get_submodule(name)
@@ -292,18 +293,9 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
     return forward
 
 
-def _known_row(row: Tensor) -> Run:
-    """A forward pass of the last block whose row for the one token is there already."""
-
-    def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return row.unsqueeze(1).expand_as(states)
-
-    return forward
-
-
 def _check_differentiable(model: nn.Module) -> None:
     """Autograd passes over quantised parts in silence, as if they were constants."""
-    kinds = {type(module) for module in model.modules()}
+    kinds = {type(module) for module in modules_of(model)}
     if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
         return
     for name, module in model.named_modules():

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.per_head import per_head
 from captum_interactions.encoders.pooled_block import is_plain
 
 _AT_ONCE = 8
@@ -133,10 +134,10 @@ def _attend(
     """What the pooled token gets from all others, (n, B, D), for its own normed state (n, B, D)."""
     heads, width = attention.num_heads, attention.head_dim
     n_nodes, n_tokens = len(normed), vectors.shape[1] // 2
-    query = attention.q_proj(normed).unflatten(-1, (heads, width))
+    query = attention.q_proj(normed).transpose(0, 1).unflatten(-1, (heads, width))
     key_weight = attention.k_proj.weight.unflatten(0, (heads, width))
     # What is added to all tokens of a head, by biases, the softmax ignores.
-    question = torch.einsum("nbhe,hed->bnhd", query * attention.scale, key_weight)
+    question = per_head(query * attention.scale, key_weight)  # (B, n, heads, D)
     answers = (question.flatten(1, 2) @ vectors.transpose(1, 2)).unflatten(1, (n_nodes, heads))
     shares = coefficients.transpose(0, 1).unsqueeze(2)  # (B, n, 1, 2T)
     both = answers.to(coefficients.dtype) * shares
@@ -147,7 +148,7 @@ def _attend(
     mixture = (torch.cat([weights, weights], -1) * shares).to(vectors.dtype)
     mean = (mixture.flatten(1, 2) @ vectors).unflatten(1, (n_nodes, heads)) + bias
     value_weight = attention.v_proj.weight.unflatten(0, (heads, width))
-    value = torch.einsum("bnhd,hed->nbhe", mean, value_weight).flatten(2)
+    value = per_head(mean, value_weight.transpose(1, 2)).transpose(0, 1).flatten(2)
     if attention.v_proj.bias is not None:
         value = value + attention.v_proj.bias
     return cast(Tensor, attention.out_proj(value))

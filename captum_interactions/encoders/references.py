@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from captum_interactions.encoders.cut import structure
 
+_AT_MOST = 64
+"""So many references of one kind are kept."""
+
 
 class KeptReferences:
-    """Features at layers of references of one row.
+    """Features at layers of references of one row, the last ones of each layer and shape.
 
     Args:
         tower (nn.Module): Their tower. If its parameters, buffers or hooks change, all is dropped.
@@ -36,6 +39,7 @@ class KeptReferences:
                 return features
         features = tower.features(layer, reference, *extras)[0].detach()
         known.append((reference.clone(), features))
+        del known[:-_AT_MOST]
         return features  # type: ignore[no-any-return]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.dual_models import context_length
 from captum_interactions.encoders.single_models import (
     is_single_model,
@@ -72,10 +72,9 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     )
     own_score = getattr(model, "similarity_fn_name", None) or "cosine"
     if own_score != "cosine" and "Normalize" not in {type(part).__name__ for part in model}:
-        warnings.warn(
+        warn_caller(
             f"the model's own similarity is {str(own_score)!r}, but the wrapper's score is the "
-            "cosine; attributions with normalization='none' explain the dot product",
-            stacklevel=4,
+            "cosine; attributions with normalization='none' explain the dot product"
         )
     blocks, answer = text_blocks(model, transformer)
     run = _sentence

@@ -9,11 +9,13 @@ with any number of Gauss-Legendre nodes. So the number is known before the first
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev, legendre
+from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_STEPS = 200
@@ -64,8 +66,8 @@ def choose_steps(
     check_tolerance(tolerance)
     known: Tensor | None = None
     error = np.inf
-    for intervals in (2**power for power in range(3, 20)):
-        points = (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
+    for intervals in (2**power for power in range(4, 20)):
+        points = _points(intervals)
         if known is None:
             known = values(torch.from_numpy(points))
         else:
@@ -75,7 +77,7 @@ def choose_steps(
             known = both
         rounding = 8 * torch.finfo(dtype or known.dtype).eps
         largest = min(3 * intervals // 8, max_steps)
-        errors = _errors(known.cpu().double(), points, largest + 1, rounding)
+        errors = _errors(known.cpu().double(), largest + 1, rounding)
         for n_steps in range(1, largest + 1):
             # Two in a row: the error of one number may be small by chance.
             error = max(errors[n_steps - 1], errors[n_steps])
@@ -92,26 +94,33 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance must be a positive number, but got {tolerance!r}")
 
 
-def _errors(values: Tensor, points: np.ndarray, max_steps: int, rounding: float) -> list[float]:
+def _errors(values: Tensor, max_steps: int, rounding: float) -> list[float]:
     """Errors of rules of 1 to ``max_steps`` nodes for the polynomial through these values.
 
     They are what is left beyond the rounding of the values, which is relative to their length.
     """
-    degree = len(points) - 1
-    slopes = chebyshev.chebder(np.eye(degree + 1))
-    integrals = np.stack(
-        [
-            chebyshev.chebvander(nodes, degree - 1).T @ weights
-            for nodes, weights in map(legendre.leggauss, range(1, max_steps + 1))
-        ]
-    )
-    # From integrals of the Chebyshev polynomials' slopes to weights of the values.
-    weights = np.linalg.solve(
-        chebyshev.chebvander(2 * points - 1, degree).T, (integrals @ slopes).T
-    )
-    sums = torch.einsum("mn,mbk->nbk", torch.from_numpy(weights), values)
+    sums = torch.einsum("mn,mbk->nbk", _weights_of_values(len(values) - 1, max_steps), values)
     difference = values[-1] - values[0]
     noise = rounding * values.norm(dim=-1).amax(0)
     size = torch.maximum(difference.norm(dim=-1), noise).clamp_min(1e-300)
     errors = ((sums - difference).norm(dim=-1) - noise).clamp_min(0) / size
     return errors.amax(1).tolist()  # type: ignore[no-any-return]
+
+
+def _points(intervals: int) -> NDArray[np.float64]:
+    """Chebyshev points of the second kind in [0, 1]; half as many are among them."""
+    return (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
+
+
+@lru_cache(maxsize=16)
+def _weights_of_values(intervals: int, max_steps: int) -> Tensor:
+    """What values at the points weigh in the sums of rules of 1 to ``max_steps`` nodes, (M, N)."""
+    slopes = chebyshev.chebder(np.eye(intervals + 1))
+    integrals = np.stack(
+        [
+            chebyshev.chebvander(nodes, intervals - 1).T @ weights
+            for nodes, weights in map(legendre.leggauss, range(1, max_steps + 1))
+        ]
+    )
+    values = chebyshev.chebvander(2 * _points(intervals) - 1, intervals)
+    return torch.from_numpy(np.linalg.solve(values.T, (integrals @ slopes).T))

@@ -294,6 +294,13 @@ def _products(
     if not output.requires_grad:
         raise _independent()
     options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": materialize}
+
+    def product_of(vector: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(output, inputs, vector, **options)
+        if product is None:
+            raise _independent()
+        return product
+
     if batched:
         stacked = torch.stack(list(vectors))
         vectors = iter(stacked)
@@ -301,19 +308,14 @@ def _products(
             with warnings.catch_warnings():
                 # Without a rule for some operation, vmap warns and takes a slow way.
                 warnings.filterwarnings("error", ".*batching rule", UserWarning)
-                (products,) = torch.autograd.grad(
-                    output, inputs, stacked, is_grads_batched=True, **options
-                )
-            if products is not None:
-                yield from zip(stacked, products, strict=True)
-                return
+                # Not is_grads_batched, whose older rules repeat what the vectors share.
+                products = torch.vmap(product_of)(stacked)
+            yield from zip(stacked, products, strict=True)
+            return
         except (RuntimeError, UserWarning) as error:
             _LOGGER.debug("products are taken one by one: %s", error)
     for vector in vectors:
-        (product,) = torch.autograd.grad(output, inputs, vector, **options)
-        if product is None:
-            raise _independent()
-        yield vector, product
+        yield vector, product_of(vector)
 
 
 def _independent() -> ValueError:

@@ -74,16 +74,15 @@ def _left_in_containers() -> int:
     return left
 
 
-def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
+def rows_that_fit(run: Callable[[], Tensor], budget: int) -> int:
     """How many rows a function may take at once, judged by what autograd keeps of a single one.
 
     Args:
         run (Callable): Runs the function on one row, with gradients.
-        n_rows (int): The number of rows that there are.
         budget (int): Bytes that they may take.
 
     Returns:
-        int: from 1 to ``n_rows``.
+        int: 1 at least.
     """
     sizes: dict[int, int] = {}
     kept: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
@@ -101,4 +100,4 @@ def rows_that_fit(run: Callable[[], Tensor], n_rows: int, budget: int) -> int:
         run()
     # Tensors that share a storage count once, and of a storage of all rows this row's part alone.
     n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in kept.items())
-    return max(1, min(n_rows, budget // max(1, _GRAPHS * n_bytes)))
+    return max(1, budget // max(1, _GRAPHS * n_bytes))
