@@ -117,8 +117,10 @@ class BlockTower(Tower):
         row_at = row_along(last, start[:, :n_tokens], states, *pooled)
 
         def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
+            with tabulated_activations(last):
+                row = row_at(coordinates[:, :n_tokens], rows)
             # What follows sees one token, and not copies of it in all places.
-            return self.project(row_at(coordinates[:, :n_tokens], rows), *own)
+            return self.project(row, *own)
 
         return embed
 

@@ -139,13 +139,12 @@ def _attend(
     # What is added to all tokens of a head, by biases, the softmax ignores.
     question = per_head(query * attention.scale, key_weight)  # (B, n, heads, D)
     answers = (question.flatten(1, 2) @ vectors.transpose(1, 2)).unflatten(1, (n_nodes, heads))
-    shares = coefficients.transpose(0, 1).unsqueeze(2)  # (B, n, 1, 2T)
-    both = answers.to(coefficients.dtype) * shares
-    logits = both[..., :n_tokens] + both[..., n_tokens:]
+    shares = coefficients.transpose(0, 1).unsqueeze(2).unflatten(-1, (2, n_tokens))
+    logits = (answers.to(coefficients.dtype).unflatten(-1, (2, n_tokens)) * shares).sum(-2)
     if hidden is not None:
         logits = logits.masked_fill(hidden[:, None, None], float("-inf"))
     weights = logits.softmax(-1)
-    mixture = (torch.cat([weights, weights], -1) * shares).to(vectors.dtype)
+    mixture = (weights.unsqueeze(-2) * shares).flatten(-2).to(vectors.dtype)
     mean = (mixture.flatten(1, 2) @ vectors).unflatten(1, (n_nodes, heads)) + bias
     value_weight = attention.v_proj.weight.unflatten(0, (heads, width))
     value = per_head(mean, value_weight.transpose(1, 2)).transpose(0, 1).flatten(2)
