@@ -8,8 +8,11 @@ import sys
 import pytest
 import torch
 
-from benchmarks import bars, gpu, speed
+from benchmarks import bars, gpu, speed, steps
 from benchmarks.measure import Results, fastest, operations
+from captum_interactions import SecondOrderIntegratedGradients, wrap
+from tests import models
+from tests.expected import relative_error
 
 
 def test_operations_of_a_forward_and_a_backward_pass():
@@ -51,11 +54,11 @@ def test_table_of_speed():
     values = {
         f"{name}: map": measured(3.0, [1.0, -2.0]),
         f"{name}: captum": measured(6.0),
-        f"{name}: oracle": measured(300.0, [1.0, -2.1]),
-        "L/14 last block: oracle": measured(50.0, extrapolated_from=[4, 12]),
+        f"{name}: oracle": measured(300.0, [1.0, -2.1], map=2.5),
+        "L/14 last block: oracle": measured(50.0, extrapolated_from=[4, 12], map=1.0),
     }
     table = speed.table(values)
-    assert f"| {name} | map | 3.000 | 1.50 | 100.0 | 0.50 | 50% | 7 |" in table
+    assert f"| {name} | map | 3.000 | 1.50 | 120.0 | 0.50 | 50% | 7 |" in table
     assert "| L/14 last block | oracle | ~50.000 | ~25.00 | 1.0 | – | 50% | 7 |" in table
     assert "4.8e-02 (B/32 last block)" in table
 
@@ -90,3 +93,26 @@ def test_gpu_program_on_this_machine(tmp_path, monkeypatch, capsys):
     assert [row["error"] for row in rows if row["precision"] == "fp32"] == [0, 0]
     assert max(row["error"] for row in rows) < 0.1
     assert capsys.readouterr().out.count("| tiny |") == 6
+
+
+@pytest.mark.parametrize("layers", [(-1, -1), (0, 1)])
+@pytest.mark.parametrize("switch", steps.SWITCHES)
+def test_no_step_of_the_hot_path_changes_a_map(clip, switch, layers):
+    pixels, (ids, mask) = models.images(2), models.captions(9, 6)
+    soig = SecondOrderIntegratedGradients(wrap(clip), layers)
+    options = {"additional_forward_args": mask, "n_steps": 5}
+    expected = soig.attribute((pixels, ids), **options)
+    with steps.SWITCHES[switch]():
+        plain = soig.attribute((pixels, ids), **options)
+    assert relative_error(plain, expected) < 1e-5
+
+
+def test_table_of_steps():
+    values = {
+        f"{case}: {switch}": measured(4.0 if switch == "everything on" else 6.0, error=1e-7)
+        for case in steps.CASES
+        for switch in steps.SWITCHES
+    }
+    assert "| B/32 last block | all rows of the last block | 3.00 | 1.50 | 7 | 1e-07 |" in (
+        steps.table(values)
+    )
