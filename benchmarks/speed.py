@@ -216,7 +216,7 @@ def _delta(
     imap, delta = explainer.attribute(
         inputs, n_steps=case.n_steps, method=case.method, return_convergence_delta=True
     )
-    return float((delta / (imap.flatten(1).sum(1) + delta)).abs().max())
+    return float((delta / (imap.flatten(1).sum(1) - delta)).abs().max())
 
 
 def _captum(

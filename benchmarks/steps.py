@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +27,7 @@ from captum_interactions import SecondOrderIntegratedGradients
 from captum_interactions.attr import opening
 from captum_interactions.attr.paths import Path as InputPath
 from captum_interactions.attr.ways import Way
-from captum_interactions.encoders import activations, block_tower
+from captum_interactions.encoders import activations, block_tower, cut, modes
 from captum_interactions.functional import NotTwiceDifferentiableError
 
 RESULTS = Path("benchmarks/results/steps.json")
@@ -96,10 +96,9 @@ def _all_modules_walked() -> Iterator[None]:
     def walk(model: nn.Module) -> list[nn.Module]:
         return list(model.modules())
 
-    with (
-        patch.object(block_tower, "modules_of", walk),
-        patch.object(activations, "modules_of", walk),
-    ):
+    with ExitStack() as stack:
+        for user in (activations, block_tower, cut, modes):
+            stack.enter_context(patch.object(user, "modules_of", walk))
         yield
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 
-_PASSED = {"captum_interactions", "captum", "contextlib", "torch"}
+_PASSED = {
+    "captum_interactions",
+    "captum",
+    "concurrent",
+    "contextlib",
+    "threading",
+    "torch",
+    "tqdm",
+}
 """Packages whose lines say nothing to the user."""
 
 

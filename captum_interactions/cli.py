@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _steps(value: str) -> int | str:
-    return value if value == "auto" else int(value)
+    if value == "auto" or value.isdecimal():
+        return value if value == "auto" else int(value)
+    raise argparse.ArgumentTypeError(f"must be 'auto' or a number of nodes, but got {value!r}")
 
 
 def _layer(value: str) -> int | str:

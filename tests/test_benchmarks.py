@@ -96,7 +96,7 @@ def test_gpu_program_on_this_machine(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("layers", [(-1, -1), (0, 1)])
-@pytest.mark.parametrize("switch", steps.SWITCHES)
+@pytest.mark.parametrize("switch", [name for name in steps.SWITCHES if name != "everything on"])
 def test_no_step_of_the_hot_path_changes_a_map(clip, switch, layers):
     pixels, (ids, mask) = models.images(2), models.captions(9, 6)
     soig = SecondOrderIntegratedGradients(wrap(clip), layers)

@@ -125,3 +125,12 @@ def test_bad_input_is_explained_in_one_line(arguments, message, scene, tmp_path,
     assert message in captured.err
     assert captured.out == ""
     assert not (tmp_path / "out.png").exists()
+
+
+def test_steps_may_be_auto(tmp_path, capsys):
+    output = tmp_path / "map.safetensors"
+    assert main(["explain", "--layer", "-1", "-1", "--steps", "auto", "--output", str(output)]) == 0
+    assert InteractionMap.load(output).settings["n_steps"] != 40
+    with pytest.raises(SystemExit):
+        main(["explain", "--steps", "few"])
+    assert "must be 'auto' or a number of nodes, but got 'few'" in capsys.readouterr().err

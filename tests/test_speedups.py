@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import ACT2FN
 
+from benchmarks import steps
 from captum_interactions import SecondOrderIntegratedGradients, explain, wrap
 from captum_interactions.attr.opening import open_path
 from captum_interactions.attr.paths import taking_products
@@ -298,8 +299,9 @@ class Shapes(TorchDispatchMode):
         return result
 
 
-def test_quick_gelu_without_gradients_is_the_same_to_the_bit():
-    activation, x = ACT2FN["quick_gelu"], torch.randn(1000)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_quick_gelu_without_gradients_is_the_same_to_the_bit(dtype):
+    activation, x = ACT2FN["quick_gelu"], torch.randn(1000, dtype=dtype)
     before = x.clone()
     with torch.no_grad(), tabulated_activations(activation):
         quick = activation(x)
@@ -308,19 +310,58 @@ def test_quick_gelu_without_gradients_is_the_same_to_the_bit():
 
 
 def test_batched_products_ask_for_memory(clip, monkeypatch):
-    path = open_path("b", wrap(clip).tower_b, 1, IDS, None, (MASK,), None,
-                     normalization="none", multiply_by_inputs=True)  # fmt: skip
+    path = open_path(
+        "b", wrap(clip).tower_b, 2, IDS, None, (MASK,), None,
+        normalization="none", multiply_by_inputs=True,
+    )  # fmt: skip
     way = path._way(path.starts[0])
-    monkeypatch.setattr(type(way), "is_batched", lambda *_: True)
-    with taking_products(quadrature(n_steps=10), None, False) as products:
-        answers = []
-        for budget in (2**30, 0):
-            monkeypatch.setattr(
-                "captum_interactions.attr.paths.memory_budget", lambda _, b=budget: b
-            )
-            path._fitting.clear()
-            answers.append(path._takes_at_once(way, products, 5))
-    assert answers == [True, False]
+    assert way.is_small
+    rule = quadrature(n_steps=5)
+    for size, budget, expected in (
+        (None, 2**30, True), (None, 0, False), (299, 2**30, False), (300, 0, True)
+    ):  # fmt: skip
+        monkeypatch.setattr("captum_interactions.attr.paths.memory_budget", lambda _, b=budget: b)
+        path._fitting.clear()
+        with taking_products(rule, size, False) as products:
+            assert path._takes_at_once(way, products, 30) is expected
+            assert path._takes_at_once(way, products, 2) is (size != 1)
+
+
+def test_hooks_that_know_places_of_tokens(clip):
+    """What follows the last block must not take the pooled token for the first one."""
+    shift = torch.randn(1, 20, clip.text_model.config.hidden_size)
+    soig = SecondOrderIntegratedGradients(wrap(clip), (2, 2))
+    options = {"additional_forward_args": MASK, "n_steps": 5}
+
+    def hook(_, __, output):
+        return output + shift[:, : output.shape[1]]
+
+    with clip.text_model.final_layer_norm.register_forward_hook(hook):
+        actual = soig.attribute((PIXELS, IDS), **options)
+        with steps.SWITCHES["all rows of the last block"]():
+            expected = soig.attribute((PIXELS, IDS), **options)
+    assert relative_error(actual, expected) < 1e-5
+
+
+def test_hooks_that_need_all_tokens(clip):
+    def hook(_, __, output):
+        return output.index_fill(1, torch.tensor([3]), 0.0)
+
+    soig = SecondOrderIntegratedGradients(wrap(clip), (2, 2))
+    options = {"additional_forward_args": MASK, "n_steps": 5}
+    with clip.vision_model.encoder.layers[0].register_forward_hook(hook):
+        actual = soig.attribute((PIXELS, IDS), **options)
+        with steps.SWITCHES["all rows of the last block"]():
+            expected = soig.attribute((PIXELS, IDS), **options)
+    assert relative_error(actual, expected) < 1e-5
+
+
+def test_prefix_with_gradients_is_differentiable_twice(clip):
+    tower = wrap(clip).tower_a
+    pixels = PIXELS[:1].clone().requires_grad_()
+    states, _ = tower.prefix(1, pixels)
+    (gradient,) = torch.autograd.grad((states**3).sum(), pixels, create_graph=True)
+    assert gradient.requires_grad
 
 
 def test_modules_are_those_of_torch(clip):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_interactions.attr.ways import Way, way_along
+from captum_interactions.attr.ways import FEW_ROWS, Way, way_along
 from captum_interactions.encoders import Layer, Tower
 from captum_interactions.encoders.tower import take_rows
 from captum_interactions.functional import (
@@ -27,8 +27,8 @@ from captum_interactions.functional.integrated import count_chunks, path_values
 from captum_interactions.functional.memory import memory_budget, rows_that_fit
 
 _LOGGER = logging.getLogger(__name__)
-_FEW_ROWS = 16
-"""So many rows are evaluated at once without asking for memory."""
+_FEW_ROWS_OF_PRODUCTS = 256
+"""So many are taken at once without asking for memory."""
 _ROWS_WITHOUT_GRADIENTS = 64
 """So many rows are evaluated at once where nothing is kept of them."""
 
@@ -152,7 +152,7 @@ class Path:
     def rows_at_once(self, products: Products, fold: bool = True) -> int | None:
         """How many rows are evaluated with gradients at once; None for all of them."""
         n_rows = len(self.end) * len(products.rule(self).nodes)
-        if products.internal_batch_size is not None or n_rows <= _FEW_ROWS:
+        if products.internal_batch_size is not None or n_rows <= FEW_ROWS:
             return products.internal_batch_size
         return min(n_rows, self._rows_that_fit(fold))
 
@@ -171,8 +171,11 @@ class Path:
         n_rows = len(self.end) * len(products.rule(self).nodes)
         if not way.is_batched(n_rows, n_products):
             return False
-        # A row of each product holds no more than a row of the graph does.
-        return n_rows <= _FEW_ROWS or n_rows * n_products <= self._rows_that_fit(True)
+        n_rows *= n_products
+        if products.internal_batch_size is not None:
+            return n_rows <= products.internal_batch_size
+        # A row of a product holds no more than a row of the graph does.
+        return n_rows <= _FEW_ROWS_OF_PRODUCTS or n_rows <= self._rows_that_fit(True)
 
     def values(self, nodes: Tensor, internal_batch_size: int | None = None) -> Tensor:
         """Embeddings along the paths from all S starts, without gradients: (M, S · B, K)."""

@@ -15,8 +15,9 @@ from captum_interactions.encoders.wrapper import widen
 if TYPE_CHECKING:
     from captum_interactions.attr.paths import Path
 
-_FEW_ROWS = 16
-"""Up to so many rows, products taken at once were quicker on a CPU than one after the other."""
+FEW_ROWS = 16
+"""So many rows run without asking for memory; and products of them, taken at once, were quicker on
+a CPU than one after the other."""
 _AT_ONCE_ON_GPU = 2**15
 """So many rows of products are taken at once on a GPU."""
 
@@ -42,7 +43,7 @@ class Way(NamedTuple):
         """Whether all products at once are quicker than one after the other."""
         if self.direction.is_cuda:
             return self.is_small and n_rows * n_products <= _AT_ONCE_ON_GPU
-        return self.is_small and n_rows <= _FEW_ROWS
+        return self.is_small and n_rows <= FEW_ROWS
 
 
 def way_along(path: Path, start: Tensor, fold: bool) -> Way:

@@ -20,15 +20,14 @@ from captum_interactions.encoders.cut import replaced_forward
 from captum_interactions.encoders.modules import modules_of
 from captum_interactions.encoders.pooled_block import is_plain
 
-_NAMES = {
+_QUICK_GELU = {"QuickGELU", "QuickGELUActivation"}
+_NAMES = _QUICK_GELU | {
     "GELU",
     "GELUActivation",
     "GELUTanh",
     "NewGELUActivation",
     "FastGELUActivation",
     "PytorchGELUTanh",
-    "QuickGELU",
-    "QuickGELUActivation",
     "SiLU",
     "SiLUActivation",
 }
@@ -40,14 +39,15 @@ def tabulated_activations(module: nn.Module) -> Iterator[None]:
     """While this holds, smooth activations in a module give first derivatives only, quickly.
 
     Values and first derivatives are the same. Second derivatives miss those of the activations, so
-    this is for Jacobian products, which are linear in what is passed back. Activations with hooks,
-    with a forward pass of the user's own, or that write to their input run as they are.
+    this is for Jacobian products, which are linear in what is passed back. Where no gradient is
+    taken, QuickGELU makes one new tensor instead of three. Activations with hooks, with a forward
+    pass of the user's own, or that write to their input run as they are.
     """
     with ExitStack() as stack:
         for part in modules_of(module):
             known = type(part).__name__ in _NAMES and not getattr(part, "inplace", False)
             if known and any(is_plain(part, name) for name in _PACKAGES):
-                is_quick_gelu = type(part).__name__.startswith("QuickGELU")
+                is_quick_gelu = type(part).__name__ in _QUICK_GELU
                 quick = partial(_tabulated, part.forward, is_quick_gelu)
                 stack.enter_context(replaced_forward(part, quick))
         yield

@@ -14,13 +14,13 @@ def per_head(rows: Tensor, weights: Tensor) -> Tensor:
     The matrices are constants: they get no gradient.
 
     Args:
-        rows (Tensor): shape (..., H, E).
+        rows (Tensor): shape (..., H, E), with one dimension or more before H.
         weights (Tensor): shape (H, E, D).
 
     Returns:
         Tensor: shape (..., H, D).
     """
-    product = _multiplied(rows.flatten(0, -3).transpose(0, 1), weights.detach())
+    product = _multiplied(rows.flatten(0, -3).transpose(0, 1), weights)
     return product.transpose(0, 1).reshape(*rows.shape[:-1], -1)
 
 
