@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
 
-from captum_interactions import DualEncoderWrapper, wrap
+from captum_interactions import DualEncoderWrapper, load_demo, wrap
 
 BEGIN, END = 49406, 49407
 MODELS = ("B/32", "B/16", "L/14", "MiniLM")
@@ -66,14 +66,22 @@ def sentences() -> BertModel:
 
 
 def wrapped(name: str) -> DualEncoderWrapper:
-    """One of :data:`MODELS`."""
+    """One of :data:`MODELS`, or ``"bundled"`` with its trained weights."""
+    if name == "bundled":
+        return load_demo(1)[0]
     if name == "MiniLM":
         return wrap(sentences(), pooling="mean")
     return wrap(clip(int(name.partition("/")[2])))
 
 
 def inputs_of(name: str, n_tokens: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Pairs for one of :data:`MODELS`; of a sentence encoder both have ``n_tokens`` tokens."""
+    """Pairs for one of :data:`MODELS`; of a sentence encoder both have ``n_tokens`` tokens.
+
+    The bundled model has one pair, with a caption of its own.
+    """
+    if name == "bundled":
+        wrapper, (scene,) = load_demo(1)
+        return wrapper.prepare(scene.image, scene.caption).inputs
     if name != "MiniLM":
         return pair(n_tokens, batch)
     generator = torch.Generator().manual_seed(1)

@@ -309,6 +309,17 @@ def test_quick_gelu_without_gradients_is_the_same_to_the_bit(dtype):
     assert torch.equal(x, before)
 
 
+def test_a_few_rows_ask_for_memory_unless_they_are_little_work(clip, monkeypatch):
+    monkeypatch.setattr("captum_interactions.attr.paths.memory_budget", lambda _: 0)
+    for layer, expected in ((0, 1), (2, None)):
+        path = open_path(
+            "a", wrap(clip).tower_a, layer, PIXELS, None, (), None,
+            normalization="none", multiply_by_inputs=True,
+        )  # fmt: skip
+        with taking_products(quadrature(n_steps=2), None, False) as products:
+            assert path.rows_at_once(products) == expected
+
+
 def test_batched_products_ask_for_memory(clip, monkeypatch):
     path = open_path(
         "b", wrap(clip).tower_b, 2, IDS, None, (MASK,), None,

@@ -152,8 +152,10 @@ class Path:
     def rows_at_once(self, products: Products, fold: bool = True) -> int | None:
         """How many rows are evaluated with gradients at once; None for all of them."""
         n_rows = len(self.end) * len(products.rule(self).nodes)
-        if products.internal_batch_size is not None or n_rows <= FEW_ROWS:
+        if products.internal_batch_size is not None:
             return products.internal_batch_size
+        if n_rows <= FEW_ROWS and self._way(self.starts[0], fold).is_small:
+            return None
         return min(n_rows, self._rows_that_fit(fold))
 
     def _rows_that_fit(self, fold: bool) -> int:

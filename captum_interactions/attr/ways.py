@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from captum_interactions.attr.paths import Path
 
 FEW_ROWS = 16
-"""So many rows run without asking for memory; and products of them, taken at once, were quicker on
-a CPU than one after the other."""
+"""So many rows of little work run without asking for memory; and on a CPU, products of them were
+quicker taken at once than one after the other."""
 _AT_ONCE_ON_GPU = 2**15
 """So many rows of products are taken at once on a GPU."""
 
