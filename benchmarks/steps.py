@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.measure import Results, fastest, in_fresh_process, memory_mb, reset_peak_mb
 from benchmarks.models import inputs_of, wrapped
@@ -27,7 +27,7 @@ from captum_interactions import SecondOrderIntegratedGradients
 from captum_interactions.attr import opening
 from captum_interactions.attr.paths import Path as InputPath
 from captum_interactions.attr.ways import Way
-from captum_interactions.encoders import activations, block_tower, cut, modes
+from captum_interactions.encoders import activations, block_tower
 from captum_interactions.functional import NotTwiceDifferentiableError
 
 RESULTS = Path("benchmarks/results/steps.json")
@@ -92,17 +92,6 @@ def _references_apart() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _all_modules_walked() -> Iterator[None]:
-    def walk(model: nn.Module) -> list[nn.Module]:
-        return list(model.modules())
-
-    with ExitStack() as stack:
-        for user in (activations, block_tower, cut, modes):
-            stack.enter_context(patch.object(user, "modules_of", walk))
-        yield
-
-
 SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "everything on": nullcontext,
     "products one after the other": _one_by_one,
@@ -112,7 +101,6 @@ SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "products for still tokens, too": _still_tokens,
     "a product for each dimension": _each_dimension,
     "references in passes of their own": _references_apart,
-    "modules found by PyTorch": _all_modules_walked,
 }
 
 

@@ -16,7 +16,6 @@ from captum_interactions.attr.opening import open_path
 from captum_interactions.attr.paths import taking_products
 from captum_interactions.encoders.activations import tabulated_activations
 from captum_interactions.encoders.block_tower import BlockTower
-from captum_interactions.encoders.modules import modules_of
 from captum_interactions.encoders.per_head import per_head
 from captum_interactions.functional import integrated_jvp, integrated_vjp, quadrature
 from captum_interactions.functional.memory import memory_budget, rows_that_fit
@@ -373,9 +372,3 @@ def test_prefix_with_gradients_is_differentiable_twice(clip):
     states, _ = tower.prefix(1, pixels)
     (gradient,) = torch.autograd.grad((states**3).sum(), pixels, create_graph=True)
     assert gradient.requires_grad
-
-
-def test_modules_are_those_of_torch(clip):
-    shared = nn.Sequential(clip, nn.Sequential(clip.visual_projection, nn.Identity()))
-    shared.add_module("nothing", None)
-    assert modules_of(shared) == list(shared.modules())

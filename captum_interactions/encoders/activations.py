@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.cut import replaced_forward
-from captum_interactions.encoders.modules import modules_of
 from captum_interactions.encoders.pooled_block import is_plain
 
 _QUICK_GELU = {"QuickGELU", "QuickGELUActivation"}
@@ -44,7 +43,7 @@ def tabulated_activations(module: nn.Module) -> Iterator[None]:
     pass of the user's own, or that write to their input run as they are.
     """
     with ExitStack() as stack:
-        for part in modules_of(module):
+        for part in module.modules():
             known = type(part).__name__ in _NAMES and not getattr(part, "inplace", False)
             if known and any(is_plain(part, name) for name in _PACKAGES):
                 is_quick_gelu = type(part).__name__ in _QUICK_GELU

@@ -21,7 +21,6 @@ from captum_interactions.encoders.cut import (
     states_around,
     states_entering,
 )
-from captum_interactions.encoders.modules import modules_of
 from captum_interactions.encoders.pooled_block import is_poolable, pooled_row
 from captum_interactions.encoders.pooled_path import has_plain_norm, row_along
 from captum_interactions.encoders.tower import AlongPath, Layer, Tower, each_token, take_rows
@@ -177,7 +176,7 @@ class BlockTower(Tower):
         """
         hooks = tuple(
             (place, *module._forward_hooks, -1, *module._forward_pre_hooks)
-            for place, module in enumerate(modules_of(self.model))
+            for place, module in enumerate(self.model.modules())
             if module._forward_hooks or module._forward_pre_hooks
         )
         key = (quick.__name__, hooks)
@@ -316,7 +315,7 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
 
 def _check_differentiable(model: nn.Module) -> None:
     """Autograd passes over quantised parts in silence, as if they were constants."""
-    kinds = {type(module) for module in modules_of(model)}
+    kinds = {type(module) for module in model.modules()}
     if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
         return
     for name, module in model.named_modules():

@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.modules import modules_of
-
 _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")
 """Flags by which transformers, open_clip and timm recompute blocks in the backward pass."""
 
@@ -179,7 +177,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
         if any(id(model) in modules for modules in _AS_WRITTEN):
             yield
             return
-        modules = modules_of(model)
+        modules = list(model.modules())
         _AS_WRITTEN.append({id(module): module for module in modules})
         stack.callback(_AS_WRITTEN.pop)
         for module in modules:
@@ -216,7 +214,7 @@ def structure(model: nn.Module) -> int:
     return hash(
         tuple(
             (id(module), id(vars(module).get("forward")), *hooks)
-            for module in modules_of(model)
+            for module in model.modules()
             for hooks in [(*module._forward_hooks, -1, *module._forward_pre_hooks)]
         )
     )

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from captum_interactions.encoders.cut import as_written
-from captum_interactions.encoders.modules import modules_of
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def explaining(model: nn.Module) -> Iterator[None]:
     devices = (parameter.device.type for parameter in model.parameters())
     device = next((device for device in devices if device != "meta"), "cpu")
     with as_written(model):  # one thread after the other
-        training = [module for module in modules_of(model) if module.training]
+        training = [module for module in model.modules() if module.training]
         try:
             for module in training:
                 module.training = False
