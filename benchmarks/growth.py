@@ -62,7 +62,7 @@ def main() -> None:
 
 def numbers_of(layers: str, axis: str) -> tuple[int, ...]:
     """What is measured at a layer."""
-    return AXES[axis] if layers == "last block" else AXES[axis][:-1]
+    return AXES[axis] if layers == "last block" else AXES[axis][:3]
 
 
 def measure(layers: str, size: dict[str, int], n_threads: int) -> dict[str, Any]:

@@ -55,11 +55,11 @@ def test_table_of_speed():
         f"{name}: map": measured(3.0, [1.0, -2.0]),
         f"{name}: captum": measured(6.0),
         f"{name}: oracle": measured(300.0, [1.0, -2.1], map=2.5),
-        "L/14 last block: oracle": measured(50.0, extrapolated_from=[4, 12], map=1.0),
+        "MiniLM last block: oracle": measured(50.0, extrapolated_from=[4, 12], map=1.0),
     }
     table = speed.table(values)
     assert f"| {name} | map | 3.000 | 1.50 | 120.0 | 0.50 | 50% | 7 |" in table
-    assert "| L/14 last block | oracle | ~50.000 | ~25.00 | 1.0 | – | 50% | 7 |" in table
+    assert "| MiniLM last block | oracle | ~50.000 | ~25.00 | 1.0 | – | 50% | 7 |" in table
     assert "4.8e-02 (B/32 last block)" in table
 
 
