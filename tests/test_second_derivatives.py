@@ -135,3 +135,25 @@ def test_attention_backends_are_as_before(function):
         )
     assert backends() == before
     assert before[0]
+
+
+def test_a_missing_path_is_noticed_whatever_the_direction():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx, gradient):
+            return gradient
+
+    weight = torch.randn(4, 3)
+    with pytest.raises(NotTwiceDifferentiableError, match="no path"):
+        integrated_jvp(
+            lambda x: Once.apply(x) @ weight,
+            torch.zeros(1, 4),
+            torch.ones(1, 4),
+            torch.zeros(2, 1, 4),
+            quadrature(n_steps=2),
+        )

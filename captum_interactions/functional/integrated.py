@@ -104,7 +104,7 @@ def integrated_jvp(
                 tangents = (
                     _repeat((mask * direction[rows]).to(points.dtype), len(weights)) for mask in own
                 )
-                products = _products(pulled_back, cotangent, tangents, batched)
+                products = _products(pulled_back, cotangent, tangents, batched, _once_only)
                 for index, (tangent, product) in enumerate(products):
                     check.add(tangent, product)
                     result[index, rows] += _weighted_sum(product, weights)
@@ -170,7 +170,7 @@ def integrated_vjp(
         for rows, points, weights, chunk_args in _path(start, end, rule, args, internal_batch_size):
             output = _evaluate(function, points, chunk_args)
             chosen = (_repeat(unit[rows].to(output.dtype), len(weights)) for unit in units)
-            products = _products(output, points, chosen, batched, materialize=False)
+            products = _products(output, points, chosen, batched, _independent)
             for index, (_, gradient) in enumerate(products):
                 total = _weighted_sum(gradient, weights)
                 if reduce is not None:
@@ -287,18 +287,17 @@ def _products(
     inputs: Tensor,
     vectors: Iterator[Tensor],
     batched: bool,
-    *,
-    materialize: bool = True,
+    missing: Callable[[], Exception],
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each vector with its product, which is zero, or an error, where nothing depends on inputs."""
+    """Each vector with its product; an error where the output has no path back to the inputs."""
     if not output.requires_grad:
         raise _independent()
-    options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": materialize}
+    options: Any = {"retain_graph": True, "allow_unused": True}
 
     def product_of(vector: Tensor) -> Tensor:
         (product,) = torch.autograd.grad(output, inputs, vector, **options)
         if product is None:
-            raise _independent()
+            raise missing()
         return product
 
     if batched:
@@ -316,6 +315,10 @@ def _products(
             _LOGGER.debug("products are taken one by one: %s", error)
     for vector in vectors:
         yield vector, product_of(vector)
+
+
+def _once_only() -> NotTwiceDifferentiableError:
+    return NotTwiceDifferentiableError("the backward pass has no path to what is passed back")
 
 
 def _independent() -> ValueError:
