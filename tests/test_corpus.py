@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from captum_interactions import InteractionMap, explain, wrap
+from captum_interactions import InteractionMap, explain, load_demo, wrap
 from captum_interactions.corpus import (
     FactorIndex,
     Factoriser,
@@ -19,6 +19,7 @@ from captum_interactions.corpus import (
 )
 from captum_interactions.functional import Factors
 from tests import corpora, models
+from tests.expected import relative_error
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +313,15 @@ def test_blocks_of_an_index_are_its_factors(indexes):
             seen.append(memory_mb)
         assert covered == len(index) == 7
     assert seen.count(0.001) == 7  # one item a block
+
+
+def test_the_number_of_nodes_may_be_found_for_each_item(tmp_path):
+    wrapper, (scene,) = load_demo(1)
+    options = {"layers": (-1, -1), "n_steps": "auto"}
+    a, b = (
+        build_index(tmp_path / side, wrapper, {"x": item}, side=side, storage="float32", **options)
+        for side, item in (("a", scene.image), ("b", scene.caption))
+    )
+    expected = explain(wrapper, scene.image, scene.caption, **options)
+    assert relative_error(pair_map(a["x"], b["x"]).interactions, expected.interactions) < 1e-5
+    assert FactorIndex(tmp_path / "a").settings.n_steps == "auto"

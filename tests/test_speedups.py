@@ -73,13 +73,17 @@ def test_products_at_once_are_those_one_by_one(take):
     torch.testing.assert_close(one, many)
 
 
-class NoVmap(torch.autograd.Function):
-    """A sine whose backward pass leaves PyTorch, so that vmap has no rule for it."""
+class Sine(torch.autograd.Function):
+    """What remembers its input, for backward passes of its own."""
 
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
         return x.sin()
+
+
+class NoVmap(Sine):
+    """A sine whose backward pass leaves PyTorch, so that vmap has no rule for it."""
 
     @staticmethod
     def backward(ctx, gradient):
@@ -95,13 +99,8 @@ def test_products_at_once_where_vmap_has_no_rules():
     torch.testing.assert_close(pulled, expected)
 
 
-class Warns(torch.autograd.Function):
+class Warns(Sine):
     """A sine whose backward pass has something to say."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
 
     @staticmethod
     def backward(ctx, gradient):

@@ -28,7 +28,7 @@ def build_index(
     side: Literal["a", "b"],
     layers: tuple[Layer, Layer] | None = None,
     normalization: Normalization = "cosine",
-    n_steps: int | None = None,
+    n_steps: int | Literal["auto"] | None = None,
     method: str = "gausslegendre",
     baseline: Baseline = None,
     truncation: bool = False,

@@ -69,7 +69,8 @@ class Factoriser:
             see :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
             ``wrapper.default_layers``
         normalization (str): The score that is explained, see there. Default: ``"cosine"``
-        n_steps (int, optional): Quadrature nodes. Default: None, ``wrapper.default_n_steps``
+        n_steps (int or "auto", optional): Quadrature nodes; ``"auto"`` finds them for each batch.
+            Default: None, ``wrapper.default_n_steps``
         method (str): Quadrature rule. Default: ``"gausslegendre"``
         baseline (optional): The reference of every input, as ``factors_a`` takes it. Default: None,
             the wrapper's own
@@ -89,7 +90,7 @@ class Factoriser:
         *,
         layers: tuple[Layer, Layer] | None = None,
         normalization: Normalization = "cosine",
-        n_steps: int | None = None,
+        n_steps: int | Literal["auto"] | None = None,
         method: str = "gausslegendre",
         baseline: Baseline = None,
         truncation: bool = False,
@@ -120,7 +121,7 @@ class Factoriser:
         wrapper: DualEncoderWrapper,
         settings: Settings,
         *,
-        n_steps: int | None = None,
+        n_steps: int | Literal["auto"] | None = None,
         baseline: Baseline = None,
         truncation: bool = False,
         internal_batch_size: int | None = None,
@@ -130,7 +131,7 @@ class Factoriser:
         Args:
             wrapper (DualEncoderWrapper): The model that the factors are from.
             settings (Settings): Settings of the other side, such as ``index.settings``.
-            n_steps (int, optional): Quadrature nodes. Default: None, as many as there
+            n_steps (int or "auto", optional): Quadrature nodes. Default: None, as many as there
             baseline, truncation, internal_batch_size (optional): See the class.
 
         Raises:

@@ -27,7 +27,7 @@ class Settings:
     layers: tuple[Layer, Layer]
     """Layers of both towers, counted from the front."""
     normalization: Normalization
-    n_steps: int
+    n_steps: int | Literal["auto"]
     method: str
     """Quadrature rule."""
     baseline: Any
