@@ -37,7 +37,7 @@ from benchmarks.measure import memory_mb, reset_peak_mb
 from benchmarks.models import clip, pair
 from captum_interactions import DualEncoderWrapper, wrap
 from captum_interactions.attr import BanzhafInteractions
-from captum_interactions.attr.players import Players
+from captum_interactions.attr._utils.players import Players
 from captum_interactions.functional import enough_coalitions
 
 BATCH = 32

@@ -24,10 +24,11 @@ from torch import Tensor
 from benchmarks.measure import Results, fastest, in_fresh_process, memory_mb, reset_peak_mb
 from benchmarks.models import inputs_of, wrapped
 from captum_interactions import SecondOrderIntegratedGradients
-from captum_interactions.attr import opening
-from captum_interactions.attr.paths import Path as InputPath
+from captum_interactions.attr._utils import inputs as opening
+from captum_interactions.attr._utils.path import Path as InputPath
 from captum_interactions.attr.ways import Way
-from captum_interactions.encoders import activations, block_tower
+from captum_interactions.encoders.model import activations
+from captum_interactions.encoders.towers import block_tower
 from captum_interactions.functional import NotTwiceDifferentiableError
 
 RESULTS = Path("benchmarks/results/steps.json")

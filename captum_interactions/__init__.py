@@ -4,7 +4,7 @@ from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.check import check_wrapper
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, from_pretrained, wrap
 from captum_interactions.explanation import explain, explain_batch
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.zoo import load_demo
 
 __version__ = "0.2.0"

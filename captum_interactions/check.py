@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.encoders import Batch, DualEncoderWrapper, TokenAxis, Tower
-from captum_interactions.encoders.modes import explaining
+from captum_interactions.encoders.model.modes import explaining
 
 
 def check_wrapper(

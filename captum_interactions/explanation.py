@@ -14,11 +14,11 @@ from torch import Tensor
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
-from captum_interactions.encoders.cut import structure
-from captum_interactions.encoders.modes import explaining
-from captum_interactions.first_order_map import FirstOrderMap
+from captum_interactions.encoders.model.hooks import structure
+from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.interaction_map import InteractionMap
 
 _CHECKED: WeakKeyDictionary[DualEncoderWrapper, set[tuple[Any, ...]]] = WeakKeyDictionary()
 """What :func:`_check_scores` has seen."""

@@ -77,10 +77,10 @@ def setup(app: Any) -> None:
 
 def _write_table_of_models() -> None:
     """The tables of supported models, from the lists that the tests go through."""
+    from tests.encoders.test_open_clip import STANDINS
+    from tests.encoders.test_sentence_encoders import BACKBONES
+    from tests.encoders.test_single_models import IMAGES, TEXTS
     from tests.families import FAMILIES
-    from tests.test_open_clip import STANDINS
-    from tests.test_sentence_encoders import BACKBONES
-    from tests.test_single_models import IMAGES, TEXTS
 
     dual = ["| model | pair | int layers | note |", "|---|---|---|---|"]
     dual += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_interactions import InteractionMap
+from captum_interactions.axes import AudioAxis, TokenAxis
 from captum_interactions.encoders import Frame, ImageAxis, TextAxis
-from captum_interactions.encoders.axes import AudioAxis, TokenAxis
 
 WHITE = Image.new("RGB", (60, 40), "white")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from captum_interactions import CallableTower, check_wrapper, wrap
 from captum_interactions.encoders import TowerInputs
-from captum_interactions.encoders.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower
 from tests import models
 from tests.models import Sentences
 

@@ -10,7 +10,7 @@ import torch
 from captum_interactions import explain, explain_batch, load_demo
 from captum_interactions.attr import attributions
 from captum_interactions.explanation import is_complete
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.maps.interaction_map import InteractionMap
 from tests import models
 
 LENGTHS = (5, 9, 5, 7)

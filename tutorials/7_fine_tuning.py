@@ -31,7 +31,7 @@ for ax, record in zip(axes, [*plain[:2], *shifted[:2]], strict=True):
 # CLIP's loss on pairs of the new domain. The model that is given stays as it is; a trained copy comes
 # back.
 
-from captum_interactions.evaluation.training import FineTuning, fine_tune
+from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
 
 setting = FineTuning(steps=40, batch_size=32, learning_rate=3e-4, warmup=5)
 tuned = fine_tune(wrapper, load_dataset("scenes", n=1500, seed=77, domain="shifted"), setting)

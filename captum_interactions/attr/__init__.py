@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from captum_interactions.attr.archipelago import Archipelago
-from captum_interactions.attr.attention_rollout import AttentionRollout
-from captum_interactions.attr.clip_surgery import CLIPSurgery
-from captum_interactions.attr.coalition_games import Game, Terms
-from captum_interactions.attr.first_order_grad_cam import FirstOrderGradCam
-from captum_interactions.attr.first_order_input_x_gradient import FirstOrderInputXGradient
-from captum_interactions.attr.first_order_integrated_gradients import FirstOrderIntegratedGradients
-from captum_interactions.attr.first_order_occlusion import FirstOrderOcclusion
-from captum_interactions.attr.game import GAME
-from captum_interactions.attr.grad_eclip import GradECLIP
-from captum_interactions.attr.integrated_hessians import IntegratedHessians
-from captum_interactions.attr.interaction_cam import InteractionCAM
-from captum_interactions.attr.interaction_index import BanzhafInteractions, ShapleyInteractions
-from captum_interactions.attr.interaction_lime import InteractionLIME
-from captum_interactions.attr.legrad import LeGrad
-from captum_interactions.attr.lifted import LiftedAttribution
-from captum_interactions.attr.mask_clip import MaskCLIP
-from captum_interactions.attr.masked_score import MaskedScore, masked_score
-from captum_interactions.attr.parameter_stages import parameter_stages
-from captum_interactions.attr.rise import RISE
-from captum_interactions.attr.second_order_integrated_gradients import (
+from captum_interactions.attr._utils.coalition_games import Game, Terms
+from captum_interactions.attr._utils.masked_score import MaskedScore, masked_score
+from captum_interactions.attr._utils.parameter_stages import parameter_stages
+from captum_interactions.attr.first_order.attention_rollout import AttentionRollout
+from captum_interactions.attr.first_order.clip_surgery import CLIPSurgery
+from captum_interactions.attr.first_order.game import GAME
+from captum_interactions.attr.first_order.grad_cam import FirstOrderGradCam
+from captum_interactions.attr.first_order.grad_eclip import GradECLIP
+from captum_interactions.attr.first_order.input_x_gradient import FirstOrderInputXGradient
+from captum_interactions.attr.first_order.integrated_gradients import FirstOrderIntegratedGradients
+from captum_interactions.attr.first_order.legrad import LeGrad
+from captum_interactions.attr.first_order.mask_clip import MaskCLIP
+from captum_interactions.attr.first_order.occlusion import FirstOrderOcclusion
+from captum_interactions.attr.first_order.rise import RISE
+from captum_interactions.attr.second_order.archipelago import Archipelago
+from captum_interactions.attr.second_order.integrated_gradients import (
     SecondOrderIntegratedGradients,
 )
-from captum_interactions.attr.token_decomposition import TokenDecomposition
-from captum_interactions.attr.token_similarity import TokenSimilarity
+from captum_interactions.attr.second_order.integrated_hessians import IntegratedHessians
+from captum_interactions.attr.second_order.interaction_cam import InteractionCAM
+from captum_interactions.attr.second_order.interaction_index import (
+    BanzhafInteractions,
+    ShapleyInteractions,
+)
+from captum_interactions.attr.second_order.interaction_lime import InteractionLIME
+from captum_interactions.attr.second_order.lifted import LiftedAttribution
+from captum_interactions.attr.second_order.token_decomposition import TokenDecomposition
+from captum_interactions.attr.second_order.token_similarity import TokenSimilarity
 
 ATTRIBUTIONS: dict[str, Any] = {
     "second_order_integrated_gradients": SecondOrderIntegratedGradients,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_interactions.encoders.activations import tabulated_activations
-from captum_interactions.encoders.tower import AlongPath
+from captum_interactions.encoders.model.activations import tabulated_activations
+from captum_interactions.encoders.towers.base import AlongPath
 from captum_interactions.encoders.wrapper import widen
 
 if TYPE_CHECKING:
-    from captum_interactions.attr.paths import Path
+    from captum_interactions.attr._utils.path import Path
 
 FEW_ROWS = 16
 """So many rows of little work run without asking for memory; and on a CPU, products of them were

@@ -26,7 +26,7 @@ from captum_interactions.corpus.shards import (
     write_atomically,
 )
 from captum_interactions.encoders import ImageAxis, TokenAxis
-from captum_interactions.encoders.images import load_image
+from captum_interactions.encoders.inputs.images import load_image
 from captum_interactions.functional import Factors
 
 _SETTINGS = "index.json"

@@ -16,7 +16,7 @@ from captum_interactions.corpus.settings import Settings, check_compatible
 from captum_interactions.corpus.shards import Shard
 from captum_interactions.encoders import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.functional import decompose
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.maps.interaction_map import InteractionMap
 
 
 class Region(NamedTuple):

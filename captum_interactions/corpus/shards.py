@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_interactions.axes.fields import axis_from_fields, axis_to_fields
 from captum_interactions.corpus.items import Item
 from captum_interactions.corpus.settings import Settings, differences, tensor_bytes
 from captum_interactions.encoders import TokenAxis
-from captum_interactions.encoders.axes.fields import axis_from_fields, axis_to_fields
 
 FORMAT = "captum_interactions.FactorIndex/1"
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

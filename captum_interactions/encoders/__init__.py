@@ -1,8 +1,6 @@
 """Dual encoders: towers, their similarity, and one adapter a model family."""
 
-from captum_interactions.encoders.audio_tower import AudioTower
-from captum_interactions.encoders.auto import from_pretrained, wrap
-from captum_interactions.encoders.axes import (
+from captum_interactions.axes import (
     AudioAxis,
     Frame,
     ImageAxis,
@@ -11,10 +9,12 @@ from captum_interactions.encoders.axes import (
     Unit,
     Word,
 )
-from captum_interactions.encoders.callable_tower import CallableTower
-from captum_interactions.encoders.image_tower import ImageTower
-from captum_interactions.encoders.text_tower import TextTower
-from captum_interactions.encoders.tower import Layer, Tower, TowerInputs
+from captum_interactions.encoders.auto import from_pretrained, wrap
+from captum_interactions.encoders.towers.audio_tower import AudioTower
+from captum_interactions.encoders.towers.base import Layer, Tower, TowerInputs
+from captum_interactions.encoders.towers.callable_tower import CallableTower
+from captum_interactions.encoders.towers.image_tower import ImageTower
+from captum_interactions.encoders.towers.text_tower import TextTower
 from captum_interactions.encoders.wrapper import Batch, DualEncoderWrapper
 
 __all__ = [

@@ -9,18 +9,21 @@ from typing import Any
 
 from torch import nn
 
-from captum_interactions.encoders.callable_tower import CallableTower
-from captum_interactions.encoders.dual_models import (
+from captum_interactions.encoders.families.dual_models import (
     blip_retrieval_towers,
     dual_towers,
     is_blip_retrieval,
     is_dual_model,
 )
-from captum_interactions.encoders.open_clip import is_open_clip, open_clip_towers
-from captum_interactions.encoders.pooling import Pooling
-from captum_interactions.encoders.sentence_models import is_sentence_model, sentence_tower
-from captum_interactions.encoders.single_models import is_single_model, single_tower
-from captum_interactions.encoders.tower import Tower
+from captum_interactions.encoders.families.open_clip import is_open_clip, open_clip_towers
+from captum_interactions.encoders.families.sentence_transformers import (
+    is_sentence_model,
+    sentence_tower,
+)
+from captum_interactions.encoders.families.single_models import is_single_model, single_tower
+from captum_interactions.encoders.model.pooling import Pooling
+from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.callable_tower import CallableTower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
 
 _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower]]]] = [

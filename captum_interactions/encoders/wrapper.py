@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_interactions.encoders.axes import TokenAxis
-from captum_interactions.encoders.references import KeptReferences
-from captum_interactions.encoders.tower import Layer, Tower
+from captum_interactions.axes import TokenAxis
+from captum_interactions.encoders.baselines import KeptReferences
+from captum_interactions.encoders.towers.base import Layer, Tower
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,7 @@ class DualEncoderWrapper(nn.Module):
         tower_a (Tower): Encoder of the first input, the image for CLIP.
         tower_b (Tower): Encoder of the second input, the text for CLIP.
         default_layers (tuple, optional): Where attributions cut the towers unless told otherwise,
-            see :data:`~captum_interactions.encoders.tower.Layer`. Default: the last block of each
+            see :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
             tower, or its input if its blocks are closed.
         default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
             otherwise. A model whose default layers have a sharp path needs more. Default: 20

@@ -1,10 +1,10 @@
 """The experiments of the paper and of the field, as studies that resume and distribute."""
 
-from captum_interactions.evaluation.catalogue import STUDIES
 from captum_interactions.evaluation.configuration import ConfigurationError
 from captum_interactions.evaluation.processes import Processes, processes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.runner import run_study, summarise
+from captum_interactions.evaluation.studies.catalogue import STUDIES
 from captum_interactions.evaluation.study import MethodStudy, Study, view
 from captum_interactions.evaluation.summary import Summary, Table
 

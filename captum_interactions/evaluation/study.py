@@ -13,8 +13,8 @@ from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.summary import Summary
 from captum_interactions.explanation import check_options, explain_batch, is_complete
-from captum_interactions.first_order_map import FirstOrderMap
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.interaction_map import InteractionMap
 
 Map = InteractionMap | FirstOrderMap
 
@@ -30,7 +30,7 @@ class Study(ABC):
 
     A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
     can hold. :func:`~captum_interactions.evaluation.run_study` does the rest. A study runs by its
-    name if :data:`captum_interactions.evaluation.catalogue.STUDIES` lists it.
+    name if :data:`captum_interactions.evaluation.studies.catalogue.STUDIES` lists it.
     """
 
     name: ClassVar[str]

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captum_interactions.attr import MaskedScore, masked_score
+from captum_interactions.axes import TokenAxis
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.axes import TokenAxis
 from captum_interactions.evaluation.study import Map
 from captum_interactions.functional import Decomposition
-from captum_interactions.interaction_map import InteractionMap, incidence
+from captum_interactions.maps.interaction_map import InteractionMap, incidence
 
 
 @dataclass(frozen=True, eq=False)

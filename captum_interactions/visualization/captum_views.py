@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captum_interactions.encoders.axes import ImageAxis
+from captum_interactions.axes import ImageAxis
 from captum_interactions.visualization.lettering import figure_of
 from captum_interactions.visualization.palette import COLOURS
 from captum_interactions.visualization.sides import (
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def visualize_image_attr(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.visualization.lettering import set_legible, set_title, size_of
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.panels import name_of_selection, panels
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def plot_comparison(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.visualization.lettering import (
     figure_of,
     renderer_of,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 _LARGEST, _SMALLEST = 10.0, 4.0
 _LETTERS = 28

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def plot_heatmap(

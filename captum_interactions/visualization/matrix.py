@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_interactions.encoders.axes import ImageAxis, TokenAxis
+from captum_interactions.axes import ImageAxis, TokenAxis
 from captum_interactions.visualization.lettering import (
     figure_of,
     legible,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 _LARGEST, _SMALLEST = 9.0, 5.0
 """Points of the labels; where the smallest ones have no room, only each n-th is written."""

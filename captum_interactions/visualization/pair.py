@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_interactions.encoders.axes import ImageAxis, TextAxis
+from captum_interactions.axes import ImageAxis, TextAxis
 from captum_interactions.visualization.lettering import figure_of, set_title
 from captum_interactions.visualization.palette import add_colorbar, limit_of
 from captum_interactions.visualization.picture import (
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def plot_interactions(

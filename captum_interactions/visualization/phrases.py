@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captum_interactions.encoders.axes import TextAxis
+from captum_interactions.axes import TextAxis
 from captum_interactions.visualization.heatmap import heat_of
 from captum_interactions.visualization.lettering import set_title, size_of
 from captum_interactions.visualization.palette import limit_of
@@ -18,8 +18,8 @@ from captum_interactions.visualization.sides import Side, axis_of, is_map, other
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def plot_phrase_grid(

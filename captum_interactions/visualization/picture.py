@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis
+from captum_interactions.axes import AudioAxis, ImageAxis
 from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:

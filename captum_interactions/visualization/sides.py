@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 
 if TYPE_CHECKING:
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 Side = Literal["a", "b"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.visualization.lettering import figure_of, set_title, size_of
 from captum_interactions.visualization.palette import NEUTRAL, sign_colour
 from captum_interactions.visualization.sides import is_second_order
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def plot_waterfall(

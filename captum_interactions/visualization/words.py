@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from captum_interactions.encoders.axes import TextAxis, TokenAxis
+from captum_interactions.axes import TextAxis, TokenAxis
 from captum_interactions.visualization.lettering import (
     figure_of,
     renderer_of,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    from captum_interactions.first_order_map import FirstOrderMap
-    from captum_interactions.interaction_map import InteractionMap
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
 
 _SMALLEST = 3.5
 """Points: letters do not shrink further, however long the text."""

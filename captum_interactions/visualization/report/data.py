@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
-from captum_interactions.first_order_map import FirstOrderMap
-from captum_interactions.interaction_map import InteractionMap
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.visualization.report.pictures import Pictures
 
 Map: TypeAlias = InteractionMap | FirstOrderMap

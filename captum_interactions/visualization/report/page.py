@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from captum_interactions.encoders.axes import TextAxis
+from captum_interactions.axes import TextAxis
 from captum_interactions.visualization.report.data import (
     Map,
     as_maps,

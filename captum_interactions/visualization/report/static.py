@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 from torch import Tensor
 
-from captum_interactions.encoders.axes import AudioAxis, ImageAxis, TokenAxis
-from captum_interactions.first_order_map import FirstOrderMap
+from captum_interactions.axes import AudioAxis, ImageAxis, TokenAxis
+from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.visualization.report.data import (
     Map,
     grid_data,

@@ -1,0 +1,1 @@
+"""What attribution methods share: paths, inputs and baselines, steps, players, masking."""

@@ -1,0 +1,194 @@
+"""The score of a pair with parts of its inputs taken away, for metrics that ask a model for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_interactions.attr._utils.path import Groups, Normalization, Path
+from captum_interactions.attr._utils.players import Masking, Players, open_players
+from captum_interactions.attr.second_order.base import (
+    Baselines,
+    check_explainer,
+    first_layers,
+    resolve_layers,
+)
+from captum_interactions.encoders import DualEncoderWrapper, Layer
+from captum_interactions.encoders.model.modes import explaining
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedScore:
+    """Scores of B pairs with parts missing: a :data:`~captum_interactions.metrics.Score`.
+
+    The masked inputs of each side are encoded by themselves, equal ones once, and scores are
+    products of what comes out.
+    """
+
+    wrapper: DualEncoderWrapper
+    paths: tuple[Path, Path]
+    sides: tuple[tuple[Players, ...], tuple[Players, ...]]
+    """The parts of each pair's input, for either side."""
+    perturbations_per_eval: int
+    """At most this many masked inputs are encoded at once."""
+
+    @property
+    def players_a(self) -> Tensor:
+        """Which parts of a change anything if they are missing, bool of shape (B, Ta)."""
+        return self._players(0)
+
+    @property
+    def players_b(self) -> Tensor:
+        """Which parts of b change anything if they are missing, bool of shape (B, Tb)."""
+        return self._players(1)
+
+    def __call__(self, present_a: Tensor | None, present_b: Tensor | None) -> Tensor:
+        """Scores of aligned choices of what is there.
+
+        Args:
+            present_a (Tensor or None): True for parts of a that are there, bool of shape
+                (B, M, Ta); None for all of a.
+            present_b (Tensor or None): The same of b, (B, M, Tb).
+
+        Returns:
+            Tensor: shape (B, M), with M = 1 if both are None.
+
+        Raises:
+            ValueError: If a shape is not as described, or a masked input has an embedding that is
+                zero or not finite.
+        """
+        if (
+            present_a is not None
+            and present_b is not None
+            and present_a.shape[:2] != present_b.shape[:2]
+        ):
+            raise ValueError(
+                "aligned choices need as many of a as of b, but got shapes "
+                f"{tuple(present_a.shape)} and {tuple(present_b.shape)}"
+            )
+        return (self.embed(0, present_a) * self.embed(1, present_b)).sum(-1)
+
+    def grid(self, present_a: Tensor | None, present_b: Tensor | None) -> Tensor:
+        """Scores of every choice of a with every choice of b, shape (B, M, N).
+
+        Args:
+            present_a (Tensor or None): bool of shape (B, M, Ta), as above.
+            present_b (Tensor or None): bool of shape (B, N, Tb).
+        """
+        return self.embed(0, present_a) @ self.embed(1, present_b).transpose(1, 2)
+
+    def embed(self, side: int, present: Tensor | None) -> Tensor:
+        """Embeddings, scaled as the score wants them, of one side's masked inputs.
+
+        Args:
+            side (int): 0 for a, 1 for b.
+            present (Tensor or None): bool of shape (B, M, T); None for the whole inputs, M = 1.
+
+        Returns:
+            Tensor: shape (B, M, K).
+        """
+        path = self.paths[side]
+        if present is None:
+            return path.embedding.unsqueeze(1)
+        expected = (len(path.end), path.n_outputs)
+        if present.dim() != 3 or present.shape[::2] != expected or present.dtype != torch.bool:
+            raise ValueError(
+                f"present_{path.name} must be bool of shape ({expected[0]}, M, {expected[1]}), but "
+                f"is {present.dtype} of shape {tuple(present.shape)}"
+            )
+        with explaining(self.wrapper), torch.no_grad(), tqdm(disable=True) as progress:
+            rows = []
+            for players, choices in zip(self.sides[side], present, strict=True):
+                choices = choices.to(players.indices.device)[:, players.indices]
+                distinct, which = torch.unique(choices, dim=0, return_inverse=True)
+                rows.append(players.embed(distinct, self.perturbations_per_eval, progress)[which])
+            return torch.stack(rows)
+
+    def _players(self, side: int) -> Tensor:
+        path = self.paths[side]
+        shape = (len(path.end), path.n_outputs)
+        result = torch.zeros(shape, dtype=torch.bool, device=path.end.device)
+        for row, players in zip(result, self.sides[side], strict=True):
+            row[players.indices] = True
+        return result
+
+
+def masked_score(
+    wrapper: DualEncoderWrapper,
+    inputs: tuple[Tensor, Tensor],
+    baselines: Baselines = None,
+    additional_forward_args: Any = None,
+    *,
+    layers: tuple[Layer, Layer] | None = None,
+    groups_a: Groups | None = None,
+    groups_b: Groups | None = None,
+    masking: Masking | tuple[Masking, Masking] = "reference",
+    normalization: Normalization = "cosine",
+    perturbations_per_eval: int = 64,
+) -> MaskedScore:
+    """What scores of B pairs become when tokens of either input are missing.
+
+    Tokens are taken away as in :class:`~captum_interactions.attr.BanzhafInteractions`, whatever
+    method the map under test comes from.
+
+    Args:
+        wrapper (DualEncoderWrapper): The dual encoder.
+        inputs (tuple[Tensor, Tensor]): Input a and input b as the towers take them, B rows each.
+        baselines (None, scalar, Tensor or tuple, optional): What absent tokens look like, see
+            there. Default: None
+        additional_forward_args (optional): What the towers take beside their inputs: those of a,
+            then those of b, B rows each. Default: None
+        layers (tuple, optional): Where absent tokens are replaced. Default: None, the embeddings
+            (0), where no block has mixed the tokens yet, or the input of a tower whose blocks are
+            closed
+        groups_a, groups_b (optional): Parts that are groups of tokens, see there. Default: None,
+            every token by itself
+        masking (str or tuple, optional): ``"reference"`` or ``"attention"``, see there; a tuple
+            gives one for each input. Default: ``"reference"``
+        normalization (str, optional): The score, see there. Default: ``"cosine"``
+        perturbations_per_eval (int, optional): At most this many masked inputs are encoded at
+            once. Default: 64
+
+    Returns:
+        MaskedScore: to be called with what is present. Padding and tokens that look like their
+        reference are no players: nothing changes if they are missing.
+
+    Raises:
+        TypeError: If inputs are not a pair of tensors, or are on another device.
+        ValueError: If shapes, values or options are not as described. No masked input has been
+            encoded then.
+
+    Examples::
+
+        >>> from captum_interactions import load_demo
+        >>> wrapper, scenes = load_demo()
+        >>> batch = wrapper.prepare(scenes[0].image, scenes[0].caption)
+        >>> score = masked_score(wrapper, batch.inputs, None, batch.additional_forward_args)
+        >>> without_first_player = torch.ones_like(score.players_b)
+        >>> without_first_player[0, score.players_b[0].nonzero()[0]] = False
+        >>> bool(score(None, without_first_player[:, None]) < score(None, None))
+        True
+    """
+    check_explainer("masked_score", wrapper, normalization)
+    layers = resolve_layers(wrapper, first_layers(wrapper) if layers is None else layers)
+    if not isinstance(perturbations_per_eval, int) or perturbations_per_eval < 1:
+        raise ValueError(
+            f"perturbations_per_eval must be an int of at least 1, but got {perturbations_per_eval}"
+        )
+    with explaining(wrapper), torch.no_grad():
+        paths, sides = open_players(
+            wrapper,
+            layers,
+            inputs,
+            baselines,
+            additional_forward_args,
+            groups_a,
+            groups_b,
+            masking=masking,
+            normalization=normalization,
+        )
+    return MaskedScore(wrapper, paths, sides, perturbations_per_eval)

@@ -1,0 +1,1 @@
+"""First-order attributions: one value per token."""

@@ -1,0 +1,1 @@
+"""Second-order attributions: one value per pair of tokens."""

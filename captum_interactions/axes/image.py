@@ -1,0 +1,247 @@
+"""The tokens of an image, and the pixels that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from captum_interactions.axes.token import TokenAxis, Weights
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the pixels that a model sees lie in the original image.
+
+    A point (x, y) of the original image is at ``scale * (x, y) - offset`` in model pixels.
+    """
+
+    original: tuple[int, int]
+    """(height, width) of the original image, in pixels."""
+    size: tuple[int, int]
+    """(height, width) of the model's input, in pixels."""
+    scale: tuple[float, float]
+    """Model pixels per original pixel, (x, y)."""
+    offset: tuple[float, float]
+    """Model pixels cut off at the left and the top (negative: added)."""
+
+    @classmethod
+    def identity(cls, size: tuple[int, int]) -> Frame:
+        """The frame of an image that the model takes as it is."""
+        return cls(size, size, (1.0, 1.0), (0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class ImageAxis(TokenAxis):
+    """The tokens of an image: special tokens, the cells of a patch grid row by row, and others.
+
+    Cells at the right and the lower border may reach beyond the image.
+    """
+
+    grid: tuple[int, int]
+    """(rows, columns) of patches."""
+    cell: tuple[int, int]
+    """(height, width) of a patch in model pixels."""
+    frame: Frame
+    image: Image.Image | None = None
+    """The original image, if it is known."""
+
+    @classmethod
+    def of_grid(
+        cls,
+        grid: tuple[int, int],
+        cell: tuple[int, int],
+        frame: Frame,
+        image: Image.Image | None = None,
+        *,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        padding: int = 0,
+    ) -> ImageAxis:
+        """An axis of the patches of a grid between special tokens, with padding at the end."""
+        rows, columns = grid
+        patches = [f"patch {row},{column}" for row in range(rows) for column in range(columns)]
+        return cls(
+            labels=(*before, *patches, *after, *("[padding]",) * padding),
+            special=(True,) * len(before)
+            + (False,) * len(patches)
+            + (True,) * len(after)
+            + (False,) * padding,
+            padding=(False,) * (len(before) + len(patches) + len(after)) + (True,) * padding,
+            grid=grid,
+            cell=cell,
+            frame=frame,
+            image=image,
+        )
+
+    @property
+    def patches(self) -> slice:
+        """Where the patches are among the tokens."""
+        first = self.special.index(False)
+        return slice(first, first + self.grid[0] * self.grid[1])
+
+    def at_input(self) -> ImageAxis:
+        """The axis of the patches and the padding alone."""
+        keep = [not special for special in self.special]
+        return replace(
+            self,
+            labels=tuple(compress(self.labels, keep)),
+            special=tuple(compress(self.special, keep)),
+            padding=tuple(compress(self.padding, keep)),
+        )
+
+    def select(self, selection: Any = None) -> Weights:
+        """Turn a selection into one weight a token: the share of each patch that is covered.
+
+        Args:
+            selection: None for every token, special ones included; a tuple (x0, y0, x1, y1), a box
+                in pixels of the original image; a boolean mask of the original image's (height,
+                width); or a slice, range, set or list of token indices.
+
+        Returns:
+            ndarray: float32 weights in [0, 1], shape (T,).
+
+        Raises:
+            TypeError: If the kind of selection is unknown.
+            ValueError: If a box is empty, a mask has another size, or the model sees none of it.
+        """
+        if not _is_region(selection):
+            return super().select(selection)
+        coverage = self.coverage(selection)
+        if not coverage.any():
+            raise ValueError(
+                "the model sees nothing of the selected region: it lies outside of the crop of the "
+                f"image ({self.frame})"
+            )
+        weights = np.zeros(len(self), np.float32)
+        weights[self.patches] = coverage.ravel()
+        return weights
+
+    def coverage(self, *regions: Any) -> Weights:
+        """Share of each patch that is covered by the union of boxes and masks.
+
+        What lies in several of them counts once. What the model does not see does not count, so of
+        a region that the crop cut, the visible part is left, and all shares are zero if it cut the
+        region off.
+
+        Args:
+            regions: Tuples (x0, y0, x1, y1), boxes in pixels of the original image, and boolean
+                masks of the original image's (height, width). None of them gives zeros.
+
+        Returns:
+            ndarray: float32 shares in [0, 1], shape (rows, columns).
+
+        Raises:
+            TypeError: If a region is neither a box nor a mask.
+            ValueError: If a box is empty, or a mask has another size.
+        """
+        boxes = [_checked_box(region) for region in regions if isinstance(region, tuple)]
+        masks = [region for region in regions if not isinstance(region, tuple)]
+        for mask in masks:
+            self._check_mask(mask)
+        # Between neighbouring borders of patches, boxes and pixels all is covered, or nothing is.
+        centres, shares = [], []
+        for axis in (1, 0):
+            edges = self._edges(axis)
+            sides = [np.asarray(box[axis::2]) for box in boxes]
+            if masks:
+                sides.append(np.arange(self.frame.original[1 - axis] + 1.0))
+            borders = np.unique(np.concatenate([edges, *sides]).clip(edges[0], edges[-1]))
+            overlap = np.minimum(edges[1:, None], borders[1:])
+            overlap = overlap - np.maximum(edges[:-1, None], borders[:-1])
+            shares.append(overlap.clip(0) / np.diff(edges)[:, None])
+            centres.append((borders[1:] + borders[:-1]) / 2)
+        y, x = centres[0][:, None], centres[1]
+        covered = np.zeros((len(y), len(x)), bool)
+        for x0, y0, x1, y1 in boxes:
+            covered |= (y0 < y) & (y < y1) & (x0 < x) & (x < x1)
+        if masks:
+            height, width = self.frame.original
+            inside = (y > 0) & (y < height) & (x > 0) & (x < width)
+            row, column = y.astype(int).clip(0, height - 1), x.astype(int).clip(0, width - 1)
+            covered |= inside & np.any([mask[row, column] for mask in masks], axis=0)
+        return np.asarray((shares[0] @ covered @ shares[1].T).clip(0, 1), np.float32)
+
+    def _check_mask(self, mask: Any) -> None:
+        if not isinstance(mask, np.ndarray):
+            raise TypeError(
+                "a region is a tuple (x0, y0, x1, y1) or a boolean mask of the image's (height, "
+                f"width), but got {mask!r}"
+            )
+        if mask.shape != self.frame.original:
+            raise ValueError(
+                f"a mask must have the original image's (height, width) = {self.frame.original}, "
+                f"but got shape {mask.shape}"
+            )
+
+    def _expects(self) -> str:
+        return (
+            "select patches by a tuple (x0, y0, x1, y1), a boolean mask of the image's (height, "
+            "width), or by a slice, a range, a set or a list of token indices"
+        )
+
+    def to_grid(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of all tokens (..., T) as a grid (..., rows, columns), special tokens left out."""
+        return values[..., self.patches].reshape(*values.shape[:-1], *self.grid)
+
+    def to_image(self, grid: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
+        """Spread a grid of values over the original image.
+
+        Args:
+            grid (ndarray): shape (rows, columns).
+            fill (float): Value of pixels that the model does not see. Default: 0.0
+
+        Returns:
+            ndarray: shape (height, width) of the original image; each pixel has its patch's value.
+        """
+        index_x, inside_x = self._cells_of_pixels(axis=0)
+        index_y, inside_y = self._cells_of_pixels(axis=1)
+        values = grid[index_y[:, None], index_x[None, :]]
+        return np.where(inside_y[:, None] & inside_x[None, :], values, fill)
+
+    def box(self, token: int) -> tuple[float, float, float, float] | None:
+        """The patch of a token as (x0, y0, x1, y1) in original pixels, cut where the image ends.
+
+        None if the token is no patch.
+        """
+        index = token - self.patches.start
+        if not 0 <= index < self.grid[0] * self.grid[1]:
+            return None
+        row, column = divmod(index, self.grid[1])
+        height, width = self.frame.original
+        x0, x1 = self._edges(0)[column : column + 2].clip(0, width).tolist()
+        y0, y1 = self._edges(1)[row : row + 2].clip(0, height).tolist()
+        return x0, y0, x1, y1
+
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, right, bottom, top) of the patch grid in original pixels, as matplotlib has it."""
+        x, y = self._edges(0), self._edges(1)
+        return float(x[0]), float(x[-1]), float(y[-1]), float(y[0])
+
+    def _edges(self, axis: int) -> NDArray[np.float64]:
+        """Borders of the patches along x (axis 0) or y (axis 1), in original pixels."""
+        count, length = self.grid[1 - axis], self.cell[1 - axis]
+        model = np.arange(count + 1) * float(length)
+        return np.asarray((model + self.frame.offset[axis]) / self.frame.scale[axis])
+
+    def _cells_of_pixels(self, axis: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        centres = np.arange(self.frame.original[1 - axis]) + 0.5
+        index = np.searchsorted(self._edges(axis), centres, side="right") - 1
+        count = self.grid[1 - axis]
+        return index.clip(0, count - 1), (index >= 0) & (index < count)
+
+
+def _is_region(selection: Any) -> bool:
+    is_box = isinstance(selection, tuple) and len(selection) == 4
+    return is_box or (isinstance(selection, np.ndarray) and selection.ndim == 2)
+
+
+def _checked_box(box: tuple[Any, ...]) -> tuple[float, ...]:
+    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got {box}")
+    return tuple(float(value) for value in box)

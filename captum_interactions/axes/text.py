@@ -1,0 +1,150 @@
+"""The tokens of a text, and the words and characters that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import regex
+
+from captum_interactions.axes.token import TokenAxis, Unit, Weights
+
+# Scripts that put no spaces between words: what the tokenizer keeps together is a word there.
+_SCRIPTS = ("Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt")
+_UNSPACED = "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS) + r"--\p{scx=Latn}"
+# Marks and joiners without width belong to the letter before, and a keycap to no letter.
+_LETTERS = rf"(?:(?![0-9]\ufe0f?\u20e3)[[\p{{L}}\p{{N}}_]--[{_UNSPACED}]][\p{{M}}\u200c\u200d]*)+"
+_RUN = rf"(?:[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*)+"
+_JOINER = r"(?:['’\-\u2010\u2011\u00ad·׳״]|(?<=\p{N})[.,:](?=\p{N}))"
+# What is neither a letter nor joins two is by itself, an emoji of several code points too.
+_WORD = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}(?:{_JOINER}{_LETTERS})*|(?!\s)\X", regex.V1)
+_PART = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}|(?!\s)\X", regex.V1)
+
+
+class Word(NamedTuple):
+    """A word of a text and the tokens it is made of."""
+
+    text: str
+    span: tuple[int, int]
+    """Half-open range of characters."""
+    tokens: tuple[int, ...]
+    """Indices on the token axis."""
+
+
+@dataclass(frozen=True)
+class TextAxis(TokenAxis):
+    """The tokens of a text with the characters they cover.
+
+    ``spans`` holds one half-open character range a token, and None for tokens without characters.
+    """
+
+    text: str
+    spans: tuple[tuple[int, int] | None, ...]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """Words, punctuation marks and emoji, each with its tokens. A token may serve two words.
+
+        Where a script has no spaces between words (Chinese, Japanese, Thai), characters that share
+        a token are a word.
+        """
+        found = []
+        for match in _WORD.finditer(self.text):
+            spans = self._pieces(match) if match["run"] else [match.span()]
+            for span in spans:
+                tokens = self._tokens_of(span)
+                if tokens:
+                    found.append(Word(self.text[slice(*span)], span, tokens))
+        return tuple(found)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """Words, or tokens if the text is not known."""
+        words = tuple(Unit(word.text, word.tokens) for word in self.words)
+        return words or super().units
+
+    def find(self, phrase: str) -> tuple[int, int]:
+        """Character span of a phrase that occurs exactly once, ignoring case.
+
+        Whole words come first; if there are none, the parts of words like *well-made* count too.
+        """
+        if not self.text and len(self):
+            raise ValueError(
+                f"the phrase {phrase!r} does not occur in '': the characters behind these tokens "
+                "are not known; select tokens by their indices instead"
+            )
+        letters = regex.escape(phrase.strip(), literal_spaces=True)
+        pattern = regex.compile(letters, regex.IGNORECASE | regex.V1)
+        spans: list[tuple[int, int]] = []
+        for pieces in (_WORD, _PART) if letters else ():
+            borders = self._borders(pieces)
+            matches = pattern.finditer(self.text, overlapped=True)
+            spans = spans or [match.span() for match in matches if borders.issuperset(match.span())]
+        if not spans:
+            raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
+        if len(spans) > 1:
+            raise ValueError(
+                f"the phrase {phrase!r} occurs {len(spans)} times in {self.text!r}: "
+                f"select one of the character spans {spans} instead"
+            )
+        return spans[0]
+
+    def select(self, selection: Any = None) -> Weights:
+        """Turn a selection into one weight a token.
+
+        Args:
+            selection: None for every token; a phrase (str) that occurs once in the text; a tuple
+                (start, stop), a half-open character span; or a slice, range, set or list of token
+                indices.
+
+        Returns:
+            ndarray: float32 weights, 1 for the selected tokens, shape (T,).
+
+        Raises:
+            TypeError: If the kind of selection is unknown.
+            ValueError: If the phrase is missing or ambiguous, or nothing is selected.
+        """
+        if isinstance(selection, str):
+            selection = self.find(selection)
+        if isinstance(selection, tuple) and len(selection) == 2:
+            start, stop = selection
+            if not 0 <= start < stop <= len(self.text):
+                raise ValueError(
+                    f"({start}, {stop}) is not a character span of a text of {len(self.text)} "
+                    f"characters"
+                )
+            selection = list(self._tokens_of((start, stop)))
+            if not selection:
+                raise ValueError(f"no token covers {self.text[start:stop]!r} at ({start}, {stop})")
+        return super().select(selection)
+
+    def _borders(self, pieces: regex.Pattern[str]) -> set[int]:
+        """Where a phrase may start or stop; no character of several code points is cut."""
+        borders = set()
+        for match in pieces.finditer(self.text):
+            borders |= {*match.span(), *(_ends(match) if match["run"] else ())}
+        return borders
+
+    def _pieces(self, run: regex.Match[str]) -> list[tuple[int, int]]:
+        """A run of letters cut wherever no token, and no character, is cut."""
+        covered = [token for token in self.spans if token is not None]
+        borders = [b for b in _ends(run) if not any(first < b < last for first, last in covered)]
+        return list(zip([run.start(), *borders], [*borders, run.end()], strict=False))
+
+    def _tokens_of(self, span: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(
+            index
+            for index, covered in enumerate(self.spans)
+            if covered is not None and covered[0] < span[1] and span[0] < covered[1]
+        )
+
+    def _expects(self) -> str:
+        return (
+            "select tokens by a phrase, a tuple (start, stop) of characters, or by a slice, a "
+            "range, a set or a list of token indices"
+        )
+
+
+def _ends(run: regex.Match[str]) -> list[int]:
+    """Where the characters of a match end, those of several code points taken as one."""
+    return [run.start() + character.end() for character in regex.finditer(r"\X", run[0])]

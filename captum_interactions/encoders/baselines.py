@@ -1,0 +1,48 @@
+"""Features of references, kept as long as their tower stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.encoders.model.hooks import structure
+
+_AT_MOST = 64
+"""So many references of one kind are kept."""
+
+
+class KeptReferences:
+    """Features at layers of references of one row, the last ones of each layer and shape.
+
+    Args:
+        tower (nn.Module): Their tower. If its parameters, buffers or hooks change, all is dropped.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        self._features: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        self._state = _state(tower)
+
+    def features(
+        self, tower: Any, layer: Any, reference: Tensor, extras: tuple[Any, ...]
+    ) -> Tensor:
+        """The features (1, *F) of a reference (1, ...), which are computed the first time."""
+        state = _state(tower)
+        if state != self._state:
+            self._features.clear()
+            self._state = state
+        key = (layer, reference.shape, reference.dtype, reference.device, extras)
+        known = self._features.setdefault(key, [])
+        for seen, features in known:
+            if torch.equal(seen, reference):
+                return features
+        features = tower.features(layer, reference, *extras)[0].detach()
+        known.append((reference.clone(), features))
+        del known[:-_AT_MOST]
+        return features  # type: ignore[no-any-return]
+
+
+def _state(tower: nn.Module) -> tuple[Any, ...]:
+    tensors = [*tower.parameters(), *tower.buffers()]
+    return structure(tower), tuple((t.data_ptr(), t._version) for t in tensors)

@@ -1,0 +1,307 @@
+"""Towers of single encoders of ``transformers``: a text or vision backbone and a pooling."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.axes import ImageAxis
+from captum_interactions.encoders.families.dual_models import (
+    FIXED_LENGTH,
+    LARGEST_ID_POOLING,
+    context_length,
+    image_size,
+    part_of,
+    resizing,
+)
+from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
+from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.encoders.model.pooling import POOLINGS, Pooling, pooled
+from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.block_tower import BlockTower
+from captum_interactions.encoders.towers.image_tower import ImageTower
+from captum_interactions.encoders.towers.naflex_tower import NaflexTower
+from captum_interactions.encoders.towers.text_tower import TextTower
+
+_PROJECTED = ("image_embeds", "text_embeds")
+
+_OTHER_INPUTS = ("input_ids", "pixel_values", "visual_embeds", "visual_feats", "input_features")
+"""What models of two kinds of inputs take beside their main one."""
+
+_OWN_EMBEDDING = ("dpr", "clip_text_model", "siglip_text_model", "siglip2_text_model")
+"""Text models that were trained with the embedding that they give as ``pooler_output``."""
+
+_TUPLES = ("deberta", "deberta-v2", "data2vec-vision")
+"""Models whose blocks give hidden states and attention weights."""
+
+_SHARED_BIAS = ("t5", "mt5")
+"""Models whose first block computes a bias of positions for all blocks."""
+
+_TRIED = (
+    *("albert", "bert", "clip_text_model", "deberta", "deberta-v2", "distilbert", "dpr", "electra"),
+    *("llama", "mistral", "modernbert", "mpnet", "mt5", "qwen2", "qwen3", "roberta"),
+    *("siglip_text_model", "t5", "xlm-roberta"),
+    *("beit", "clip_vision_model", "convnext", "data2vec-vision", "deit", "dinov2"),
+    *("dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "resnet", "siglip_vision_model"),
+    *("siglip2_vision_model", "vit"),
+)
+"""Kinds of models that are known to be right when they are cut. Others are tried when wrapped."""
+
+
+def is_single_model(model: Any) -> bool:
+    """Whether a model is an encoder of ``transformers`` for texts or images, without a head."""
+    main = getattr(model, "main_input_name", None)
+    if main not in ("input_ids", "pixel_values") or not hasattr(model, "config"):
+        return False
+    takes = inspect.signature(_bare(model).forward).parameters
+    is_single = not any(name in takes for name in _OTHER_INPUTS if name != main)
+    return is_single and not re.search("For[A-Z]|LMHead|DoubleHeads", type(_bare(model)).__name__)
+
+
+def single_tower(model: Any, processor: Any = None, pooling: Pooling | None = None) -> Tower:
+    """The tower of a model for which :func:`is_single_model` holds.
+
+    A vision model whose blocks pass on more than hidden states is closed: it is explained at its
+    input alone.
+
+    Args:
+        model: The encoder.
+        processor (optional): Its tokenizer or image processor, for raw inputs. Default: None
+        pooling (str, optional): See :data:`~.pooling.Pooling`. Default: the projected embedding if
+            the model has one. Else for texts ``"mean"``, or ``"pooler"`` for a part of CLIP, SigLIP
+            or DPR; for images ``"cls"`` if there is a class token, or else ``"pooler"`` if the
+            model has one, or else ``"mean"``
+
+    Raises:
+        TypeError: If the model is of a kind that no tower is right for.
+        ValueError: If there is no such pooling.
+    """
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, but got {pooling!r}")
+    if model.main_input_name == "input_ids":
+        return _text_tower(model, processor, pooling)
+    return _image_tower(model, processor, pooling)
+
+
+# Texts
+
+
+def text_blocks(
+    model: nn.Module, within: str = ""
+) -> tuple[list[str], Callable[[Tensor], Any] | None]:
+    """The blocks of a text encoder, and what it accepts in the place of their outputs.
+
+    Embeddings are not skipped: they are cheap, and often a projection comes after them.
+
+    Args:
+        model (nn.Module): A model.
+        within (str): Name of the encoder in it. Default: all of it
+
+    Raises:
+        TypeError: If the encoder is of a kind whose blocks cannot be cut.
+    """
+    encoder = _bare(model.get_submodule(within))
+    name, takes = type(encoder).__name__, inspect.signature(encoder.forward).parameters
+    if "decoder_input_ids" in takes:
+        raise TypeError(
+            f"{name} cannot be explained: the blocks of its decoder read its encoder's output "
+            "too. Its encoder can be: model.get_encoder()"
+        )
+    if "attention_mask" not in takes:
+        raise TypeError(
+            f"{name} cannot be explained: it takes no attention mask, so padding, which references "
+            "are made of, would be a part of the text"
+        )
+    blocks = find_blocks(model, within)
+    kind = encoder.config.model_type
+    if kind in _TUPLES:
+        return blocks, _without_weights
+    if kind in _SHARED_BIAS:
+        first = model.get_submodule(f"{blocks[0]}.layer.0.SelfAttention")
+        return blocks, partial(_with_bias, first)  # a copy of it has a copy of the module
+    return blocks, None
+
+
+def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTower:
+    blocks, answer = text_blocks(model)
+    tokenizer = part_of(processor, "tokenizer", "convert_ids_to_tokens")
+    part, kind = getattr(model, "text_model", model), model.config.model_type
+    if pooling is None and not hasattr(model, "text_projection"):
+        pooling = "pooler" if kind in _OWN_EMBEDDING else "mean"
+    end_of_text = getattr(part, "eos_token_id", None) if pooling in (None, "pooler") else None
+    if end_of_text == 2 and kind in LARGEST_ID_POOLING:
+        end_of_text = "largest"
+    tower = TextTower(
+        model,
+        partial(_texts, pooling=pooling),
+        blocks,
+        config=model.config,
+        tokenizer=tokenizer,
+        context_length=context_length(part, tokenizer),
+        end_of_text=end_of_text,
+        fixed_length=kind in FIXED_LENGTH,
+        answer=answer,
+    )
+    if kind not in _TRIED:
+        try_out(tower)
+    return tower
+
+
+def _texts(
+    model: nn.Module, ids: Tensor, mask: Tensor | None = None, *, pooling: Pooling | None
+) -> Tensor:
+    if mask is None:
+        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a reference
+    output = model(input_ids=ids, attention_mask=mask)
+    return pooled(output, pooling, mask) if pooling else _projected(output)
+
+
+def _without_weights(states: Tensor) -> tuple[Tensor, None]:
+    return states, None
+
+
+def _with_bias(attention: Any, states: Tensor) -> tuple[Tensor, Tensor, None]:
+    length = states.shape[1]
+    return states, attention.compute_bias(length, length, device=states.device).detach(), None
+
+
+# Images
+
+
+def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTower:
+    config, kind = model.config, model.config.model_type
+    takes = inspect.signature(model.forward).parameters
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    embeddings = (name for name, _ in model.named_parameters() if "embeddings" in name)
+    tokens = {name.rpartition(".")[2] for name in embeddings}
+    has_class = bool(tokens & {"cls_token", "class_embedding"})
+    pooler = getattr(model, "pooler", None)
+    convolutional = isinstance(pooler, (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d))
+    convolutional = convolutional or not any(re.search("attention|attn", name) for name in names)
+    if pooling == "last" or (pooling == "cls" and not has_class):
+        raise ValueError(
+            f"{type(model).__name__} has no token for pooling={pooling!r}: take 'mean' or 'pooler'"
+        )
+    if pooling is None and not hasattr(model, "visual_projection"):
+        pools = convolutional or pooler is not None or getattr(model, "head", None) is not None
+        pooling = "cls" if has_class else "pooler" if pools else "mean"
+    size = getattr(config, "patch_size", 32)
+    patch = (size, size) if isinstance(size, int) else (size[0], size[1])
+    options: dict[str, Any] = {
+        "patch": (32, 32) if convolutional else patch,
+        "channels": getattr(config, "num_channels", 3),
+        "image_size": image_size(config) or (224, 224),
+        "image_processor": part_of(processor, "image_processor", "image_mean"),
+    }
+    blocks, skipped = find_blocks(model), find_embeddings(model)
+    if "spatial_shapes" in takes:
+        run: Callable[..., Tensor] = partial(_patches, pooling=pooling)
+        return NaflexTower(model, run, blocks, skipped, **options)
+    run = partial(_images, pooling=pooling)
+    if kind in _TUPLES:
+        options["answer"], skipped = _without_weights, []
+    if "distillation_token" in tokens:
+        options["special"] = ("[class]", "[distillation]")
+    tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
+    if kind not in _TRIED and _problem(tower) is not None:
+        tower = ImageTower(model, run, [], convolutional=True, **(options | {"patch": (32, 32)}))
+        try_out(tower)
+    return tower
+
+
+def _images(model: nn.Module, pixels: Tensor, *, pooling: Pooling | None) -> Tensor:
+    output = model(pixel_values=pixels, **resizing(model, pixels))
+    return pooled(output, pooling) if pooling else _projected(output)
+
+
+def _patches(
+    model: nn.Module,
+    pixels: Tensor,
+    mask: Tensor | None = None,
+    shapes: Tensor | None = None,
+    *,
+    pooling: Pooling | None,
+) -> Tensor:
+    output = model(pixel_values=pixels, pixel_attention_mask=mask, spatial_shapes=shapes)
+    return pooled(output, pooling or "pooler", mask)
+
+
+def _projected(output: Any) -> Tensor:
+    return cast(Tensor, next(output[name] for name in _PROJECTED if name in output))
+
+
+def _bare(model: Any) -> Any:
+    """A part of a model without what torch.compile or PEFT have put around it."""
+    model = getattr(model, "_orig_mod", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+# Kinds that have never been tried
+
+
+def is_tried(model: Any) -> bool:
+    """Whether models of this kind are known to be right when they are cut, and nothing is added."""
+    return model.config.model_type in _TRIED and not hasattr(model, "get_base_model")
+
+
+def try_out(tower: BlockTower) -> None:
+    """Run a tower on a sample.
+
+    Raises:
+        TypeError: If its model cannot be cut at its blocks, or gives something random.
+        ValueError: If the model has no such pooling.
+    """
+    problem = _problem(tower)
+    if problem is not None:
+        raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
+
+
+def _problem(tower: BlockTower) -> str | None:
+    """What is wrong with a tower; None if nothing is."""
+    try:
+        sample = tower.sample()
+        whole, extras, axes = tower.prepare(sample)
+        # One row: as a batch, it cannot be taken for outputs of several parts.
+        inputs, axis = whole[-1:], axes[-1]
+        rows = [extra if extra is None else extra[-1:] for extra in extras]
+        with explaining(tower), torch.no_grad():
+            embedding = tower.encode(inputs, *rows)
+            if not _same(tower.encode(inputs, *rows), embedding):
+                return "an input has another embedding each time"
+            blocks = range(tower.n_blocks)
+            for layer in {*blocks[:1], *blocks[len(blocks) // 2 :][:1], *blocks[-1:]}:
+                states, context = tower.prefix(layer, inputs, *rows)
+                if not _are_tokens(tower.axis_at(layer, axis, states.shape[1]), axis):
+                    return f"what enters its block {layer} are not the hidden states of its tokens"
+                if not _same(tower.tail(layer, states, *context), embedding):
+                    return f"its block {layer} and those after it depend on more than hidden states"
+        if isinstance(sample, list) and isinstance(tower, TextTower):
+            short = tower.prepare(sample[:1])
+            with explaining(tower), torch.no_grad():
+                alone = tower.encode(short.inputs, *short.extras)
+                if not _same(tower.encode(whole, *extras)[:1], alone):
+                    return "padding changes the embedding of a text"
+    except Exception as error:  # whatever the model raises is what is wrong
+        if "pooling=" in str(error):
+            raise
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _same(actual: Tensor, expected: Tensor) -> bool:
+    """Whether embeddings agree, as well as their type allows."""
+    tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def _are_tokens(at_layer: Any, axis: Any) -> bool:
+    """Whether an axis at a layer is of the same kind, with few special tokens."""
+    return type(at_layer) is type(axis) and (
+        not isinstance(axis, ImageAxis) or sum(at_layer.special) < 9
+    )

@@ -1,0 +1,210 @@
+"""From image files and arrays to pixel values, and from pixels back to the original image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from captum_interactions.axes import Frame
+
+_PLAIN_STEPS = "transformers.image_processing_backends"
+"""The module whose steps image processors take that do no more than their options say."""
+
+_FEWEST = 8
+"""Pixels that a side must have for us to see what is done to it."""
+
+
+def load_image(source: Any) -> Image.Image:
+    """Open one image as RGB.
+
+    Args:
+        source: A PIL image, a path, or a uint8 array (height, width, 3) or (height, width).
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the file is not an image, or the array has another shape or type.
+        TypeError: If the source is of another kind.
+    """
+    if isinstance(source, Image.Image):
+        return _upright(source)
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_file():
+            raise FileNotFoundError(
+                f"there is no image file at {str(source)!r} (the image is the first input of a "
+                "pair; addresses on the web are not opened)"
+            )
+        try:
+            with Image.open(source) as file:
+                return _upright(file)
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
+    if isinstance(source, np.ndarray):
+        is_picture = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
+        if source.dtype != np.uint8 or not is_picture:
+            raise ValueError(
+                "an image array must be uint8 of shape (height, width) or (height, width, 3), but "
+                f"got {source.dtype} of shape {source.shape}"
+            )
+        return Image.fromarray(source).convert("RGB")
+    raise TypeError(
+        "an image is a PIL image, a path, a uint8 array or a tensor, but got "
+        f"{type(source).__name__}"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as viewers show it: cameras store the orientation apart from the pixels."""
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    return turned.convert("RGB")
+
+
+def load_images(raw: Any) -> list[Image.Image]:
+    """Open one image or a sequence of images; see :func:`load_image`."""
+    many = isinstance(raw, Sequence) and not isinstance(raw, str)
+    images = [load_image(source) for source in (raw if many else [raw])]
+    if not images:
+        raise ValueError("expected at least one image, but got an empty list")
+    return images
+
+
+def process_images(processor: Any, images: Sequence[Image.Image]) -> tuple[Tensor, list[Frame]]:
+    """Run an image processor, and find out where it puts each pixel.
+
+    Args:
+        processor: An image processor of ``transformers``; or any function from an image to pixel
+            values (3, H, W), such as torchvision's transforms. If its options do not tell what it
+            does to an image, it is shown pictures of ramps.
+        images: RGB images.
+
+    Returns:
+        tuple: pixel values (B, 3, H, W), and one frame an image.
+
+    Raises:
+        ValueError: If the processor makes anything but one picture of each image, or does more to
+            it than resizing, cropping and padding.
+    """
+
+    def process(batch: Sequence[Image.Image]) -> Tensor:
+        if not hasattr(processor, "do_resize"):
+            return torch.stack([processor(image) for image in batch])
+        pixels: Tensor = processor(images=list(batch), return_tensors="pt")["pixel_values"]
+        return pixels
+
+    pixels = process(images)
+    if pixels.dim() != 4 or len(pixels) != len(images):
+        raise ValueError(
+            f"{type(processor).__name__} must make pixel values of shape ({len(images)}, 3, height,"
+            f" width) of {len(images)} images, but made {tuple(pixels.shape)}"
+        )
+    size = (pixels.shape[-2], pixels.shape[-1])
+    originals = [(image.height, image.width) for image in images]
+    frames = {
+        original: _known_frame(processor, original, size) or _probed_frame(process, original, size)
+        for original in set(originals)
+    }
+    return pixels, [frames[original] for original in originals]
+
+
+def _known_frame(processor: Any, original: tuple[int, int], size: tuple[int, int]) -> Frame | None:
+    """What an image processor does to an image by its options, if these are all that counts."""
+    steps = [getattr(type(processor), name, None) for name in ("_preprocess", "resize")]
+    if any(getattr(step, "__module__", None) != _PLAIN_STEPS for step in steps):
+        return None
+    resized = _resized(dict(processor.size), original) if processor.do_resize else original
+    if resized is None:
+        return None
+    kept = resized
+    if processor.do_center_crop:
+        kept = (processor.crop_size["height"], processor.crop_size["width"])
+    offset = (resized[1] - kept[1], resized[0] - kept[0])
+    # Backends of transformers differ in how they centre a crop that is larger than the image.
+    if min(offset) < 0 or (kept != size and not processor.do_pad):
+        return None
+    scale = (resized[1] / original[1], resized[0] / original[0])
+    return Frame(original, size, scale, (float(offset[0] // 2), float(offset[1] // 2)))
+
+
+def _resized(size: dict[str, Any], original: tuple[int, int]) -> tuple[int, int] | None:
+    height, width = original
+    size = {name: value for name, value in size.items() if value}
+    if size.keys() == {"height", "width"}:
+        return size["height"], size["width"]
+    if size.keys() == {"shortest_edge"}:
+        # The longer side is truncated to whole pixels, as the processors do.
+        shortest = size["shortest_edge"]
+        if height <= width:
+            return shortest, int(shortest * width / height)
+        return int(shortest * height / width), shortest
+    return None
+
+
+def _probed_frame(
+    process: Callable[[Sequence[Image.Image]], Tensor],
+    original: tuple[int, int],
+    size: tuple[int, int],
+) -> Frame:
+    """Where a function puts the pixels of an image of this size, read off pictures of ramps."""
+    ramps = [_ramp(length) for length in original]
+    pictures = np.zeros((4, *original), np.uint8)
+    pictures[1] = 255
+    pictures[2], pictures[3] = ramps[0][:, None], ramps[1][None, :]
+    seen = process([Image.fromarray(picture).convert("RGB") for picture in pictures])
+    again = process([Image.fromarray(pictures[-1]).convert("RGB")])
+    if not torch.equal(again[0], seen[-1]):
+        raise ValueError(
+            "the preprocessing of images is random: it gave another result the second time (are "
+            "these the transforms for training?)"
+        )
+    black, white, down, across = seen[:, 0].double().numpy()
+    contrast = white - black  # none where the function has put something of its own
+    lines = []
+    for axis, picture in ((1, across), (0, down)):
+        total = contrast.sum(1 - axis)
+        shown = np.flatnonzero(np.abs(total) > 1e-3 * np.abs(total).max())
+        levels = 255 * (picture - black).sum(1 - axis)[shown] / total[shown]
+        lines.append(_line(shown + 0.5, levels, original[axis]))
+    (scale_x, offset_x), (scale_y, offset_y) = lines
+    return Frame(original, size, (scale_x, scale_y), (offset_x, offset_y))
+
+
+def _ramp(length: int) -> NDArray[np.uint8]:
+    """Levels that rise along an image, by whole steps if there are enough of them."""
+    return np.round(_step(length) * np.arange(length)).astype(np.uint8)
+
+
+def _step(length: int) -> float:
+    return 255 // length or 255 / length
+
+
+def _line(positions: NDArray[Any], levels: NDArray[Any], length: int) -> tuple[float, float]:
+    """The scale and the offset by which levels of a ramp of this length are where they are seen."""
+    places = levels / _step(length) + 0.5
+    slope, error, count = 0.0, 0.0, len(positions)
+    if length >= _FEWEST and count >= 4:
+        # Resizing reads up to three pixels around: borders blur, the rest tells where all of it is.
+        inner = slice(count // 4, count - count // 4)
+        slope = np.polyfit(positions[inner], places[inner], 1)[0]
+        margin = min(count // 4, math.ceil(3 / min(max(slope, 1e-3), 1)))
+        positions, places = (values[margin : count - margin] for values in (positions, places))
+        slope, start = np.polyfit(positions, places, 1)
+        error = np.abs(slope * positions + start - places).max()
+    # An image with more pixels than there are levels is seen with less precision.
+    if slope <= 0 or error > (0.5 + length / 255) * max(1, slope):
+        raise ValueError(
+            "cannot find out where the image processor puts the pixels of an image whose side has "
+            f"{length} of them: it must resize, crop and pad images and nothing else, and images "
+            f"must have at least {_FEWEST} pixels a side"
+        )
+    # Images are resized to whole pixels, and most are cut at whole pixels.
+    scale = round(length / slope) / length
+    offset = float(np.mean(scale * places - positions))
+    nearest = round(offset)
+    return scale, float(nearest) if abs(offset - nearest) < 0.3 else offset

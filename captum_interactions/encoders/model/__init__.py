@@ -1,0 +1,1 @@
+"""What is done to a running model: hooks, attention, fast blocks, evaluation mode."""

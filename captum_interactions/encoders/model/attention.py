@@ -1,0 +1,311 @@
+"""The attention of a tower's blocks, recorded for the time of one run.
+
+Models run whatever attention is fastest, and most kinds give no weights away. Those of
+``transformers`` look their attention function up when they run, so for one run we hand them ours:
+plain matrix products, whose weights gradients flow through. Meanwhile the model makes the masks
+that its own plain ("eager") attention takes; its config and the table of functions are put back
+when the run ends, also by an error. The table serves all models: one that runs plain attention in
+another thread meanwhile gets the same products, without dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.encoders.model.hooks import as_written, states_entering
+from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.block_tower import BlockTower
+
+Weigh = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Other weights in the place of a block's own: from queries, keys and values that are scaled (their
+product is what the softmax takes), (B, H, T, d) each, and the additive mask, to (B, H, T, T)."""
+
+_CONFIG = "_attn_implementation_internal"
+_PLAIN = "eager"
+_UNKNOWN_PARTS = ("softcap", "s_aux", "position_bias", "head_mask", "block_mask")
+"""Arguments by which some models ask for more than a softmax of masked products."""
+
+
+class UndefinedError(ValueError):
+    """A method is not defined for a tower. The message says what the tower lacks."""
+
+
+class Attention(NamedTuple):
+    """What one block's attention did. Gradients flow through weights and ``mixed``."""
+
+    query: Tensor
+    """shape (B, H, T, d)."""
+    key: Tensor
+    """shape (B, H, T, d)."""
+    value: Tensor
+    """shape (B, H, T, d)."""
+    weights: Tensor
+    """Probabilities (B, H, T, T): rows are queries and sum to one."""
+    mixed: Tensor
+    """Weighted values before the output projection, (B, T, H, d)."""
+    mask: Tensor | None
+    """What is added to logits, or False where weights are zero; broadcasts to ``weights``."""
+
+
+@dataclass
+class BlockRecord:
+    """What one block did."""
+
+    states: Tensor
+    """What entered it, shape (B, T, D)."""
+    output: Tensor
+    """What left it, shape (B, T, D)."""
+    attention: Attention
+    residual: nn.Module | None
+    """The normalisation that takes ``states`` plus what attention adds to them, if the block
+    normalises before its parts; None if it does so after them."""
+
+
+@dataclass
+class Recording:
+    """One run of a tower from a block on."""
+
+    first: int
+    """Index of the first block that was recorded."""
+    blocks: tuple[BlockRecord, ...]
+    embedding: Tensor
+    """shape (B, K)."""
+    pooled: Tensor | None
+    """Position (B,) of the token that alone makes the embedding; None if several do."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no token attends to a later one."""
+        mask = self.blocks[-1].attention.mask
+        if mask is None or mask.shape[-1] == 1:
+            return False
+        hidden = ~mask if mask.dtype is torch.bool else mask < -1e4
+        later = torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).triu(1)
+        return bool((hidden | ~later).all())
+
+
+def record(
+    tower: Tower,
+    first: int,
+    states: Tensor,
+    *context: Any,
+    replaced: Mapping[int, Weigh] | None = None,
+) -> Recording:
+    """Run a tower from a block on, with gradients, and keep what its blocks do.
+
+    Args:
+        tower (Tower): The tower.
+        first (int): Index of the block that ``states`` enter, counted from the front.
+        states (Tensor): Hidden states (B, T, D).
+        context: What :meth:`Tower.prefix` gave with them.
+        replaced (mapping, optional): Other attention weights for some blocks. Default: none
+
+    Returns:
+        Recording: blocks ``first`` to the last. Their T may be shorter than that of ``states``:
+        what nothing depends on is left out.
+
+    Raises:
+        UndefinedError: If the tower's blocks are closed or their attention cannot be seen.
+    """
+    if not isinstance(tower, BlockTower) or not tower.n_blocks:
+        raise UndefinedError(f"{type(tower).__name__} has no blocks that could be looked into")
+    states = states.detach().requires_grad_()
+    with torch.enable_grad(), _recording(tower, first, replaced or {}) as recorders:
+        embedding = tower.tail(first, states, *context)
+    records = []
+    for recorder in recorders:
+        records.append(recorder.finish(states))
+        states = records[-1].output
+    return Recording(first, tuple(records), embedding, _pooled_position(embedding, states))
+
+
+def states_with_attention(
+    tower: Tower, index: int, states: Tensor, *context: Any, residual: nn.Module, weigh: Weigh
+) -> Tensor:
+    """States plus what a block's attention adds to them, with other attention weights.
+
+    Args:
+        tower (Tower): A tower whose blocks were recorded.
+        index (int): Index of the block.
+        states (Tensor): What enters it, shape (B, T, D).
+        context: What :meth:`Tower.prefix` gave.
+        residual (nn.Module): The block's :attr:`BlockRecord.residual`.
+        weigh (Callable): The weights.
+
+    Returns:
+        Tensor: shape (B, T, D).
+    """
+    assert isinstance(tower, BlockTower)
+    with _recording(tower, index, {index: weigh}):
+        return states_entering(residual, lambda: tower.tail(index, states, *context))
+
+
+@contextmanager
+def attending(model: nn.Module, attend: Callable[..., tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """While this holds, attention that looks its function up at ``transformers`` runs another one.
+
+    Args:
+        model (nn.Module): The model. Configs of all of its parts ask for plain attention meanwhile.
+        attend (Callable): ``(module, query, key, value, mask, scaling=None, **options)`` with
+            heads (B, H, T, d) and an additive mask, to the mixed values (B, T, H, d) and weights.
+    """
+    configs = {
+        id(config): config
+        for module in model.modules()
+        if hasattr(config := getattr(module, "config", None), _CONFIG)
+    }
+    if not configs:
+        yield
+        return
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    own = ALL_ATTENTION_FUNCTIONS.get(_PLAIN)
+    before = [(config, getattr(config, _CONFIG)) for config in configs.values()]
+    try:
+        ALL_ATTENTION_FUNCTIONS[_PLAIN] = attend
+        for config, _ in before:
+            setattr(config, _CONFIG, _PLAIN)
+        yield
+    finally:
+        for config, implementation in before:
+            setattr(config, _CONFIG, implementation)
+        del ALL_ATTENTION_FUNCTIONS[_PLAIN]
+        if ALL_ATTENTION_FUNCTIONS.get(_PLAIN) is not own:
+            ALL_ATTENTION_FUNCTIONS[_PLAIN] = own
+
+
+def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) -> Tensor:
+    """Ordinary attention weights: a :data:`Weigh`."""
+    logits = query @ key.transpose(-1, -2)
+    if mask is not None:
+        if mask.dtype is torch.bool:
+            logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+        else:
+            logits = logits + mask
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.softmax(-1, dtype=wide).to(query.dtype)
+
+
+def identity_weights(query: Tensor, *_: Any) -> Tensor:
+    """Weights by which every token attends to itself alone: a :data:`Weigh`."""
+    length = query.shape[-2]
+    eye = torch.eye(length, dtype=query.dtype, device=query.device)
+    return eye.expand(*query.shape[:-1], length)
+
+
+@dataclass
+class _Recorder:
+    """Collects what one block does."""
+
+    block: nn.Module
+    weigh: Weigh
+    calls: list[Attention] = field(default_factory=list)
+    norms_before: list[Tensor] = field(default_factory=list)
+    norm_after: nn.Module | None = None
+    output: Any = None
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+    ) -> Attention:
+        mask = None if mask is None else mask[..., : key.shape[-2]]
+        weights = self.weigh(query * scaling**0.5, key * scaling**0.5, value * scaling**0.5, mask)
+        mixed = (weights @ value).transpose(1, 2).contiguous()
+        self.calls.append(Attention(query, key, value, weights, mixed, mask))
+        return self.calls[-1]
+
+    def watch(self, stack: ExitStack) -> None:
+        for module in self.block.modules():
+            if "norm" in type(module).__name__.lower():
+                stack.callback(module.register_forward_pre_hook(self._normalising).remove)
+        stack.callback(self.block.register_forward_hook(self._leaving).remove)
+
+    def finish(self, states: Tensor) -> BlockRecord:
+        name = type(self.block).__name__
+        if len(self.calls) != 1:
+            raise UndefinedError(
+                f"the attention of {name} cannot be seen: it was asked for {len(self.calls)} times "
+                "through the attention interface of transformers instead of once a block"
+            )
+        (attention,), output = self.calls, self.output
+        batch, _, rows, columns = attention.weights.shape
+        is_plain = isinstance(output, Tensor) and output.dim() == 3
+        if not is_plain or (batch, rows, columns) != (*output.shape[:2], output.shape[1]):
+            raise UndefinedError(f"{name} does not attend from each of its tokens to each of them")
+        states = states[:, :rows]
+        # The numbers are compared, because the model may have made a view or a copy of them.
+        is_first = any(
+            norm.shape == states.shape and torch.equal(norm, states) for norm in self.norms_before
+        )
+        return BlockRecord(states, output, attention, self.norm_after if is_first else None)
+
+    def _normalising(self, module: nn.Module, args: Any) -> None:
+        if not self.calls:
+            self.norms_before.append(args[0].detach())
+        elif self.norm_after is None:
+            self.norm_after = module
+
+    def _leaving(self, _: nn.Module, __: Any, output: Any) -> None:
+        self.output = output
+
+
+@contextmanager
+def _recording(
+    tower: BlockTower, first: int, replaced: Mapping[int, Weigh]
+) -> Iterator[list[_Recorder]]:
+    """While this holds, every block of a tower from the first on fills its recorder."""
+    recorders = [
+        _Recorder(block, replaced.get(index, softmax_weights))
+        for index, block in enumerate(tower.blocks)
+    ][first:]
+    owners = {id(module): recorder for recorder in recorders for module in recorder.block.modules()}
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        scaling: float | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        recorder = owners.get(id(module), _Recorder(module, softmax_weights))
+        _refuse_unknown_parts(module, options)
+        if key.shape[1] != query.shape[1]:
+            # Several heads share their keys and values.
+            groups = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        attention = recorder.attend(query, key, value, attention_mask, scaling)
+        return attention.mixed, attention.weights
+
+    with ExitStack() as stack:
+        stack.enter_context(as_written(tower.model))
+        for recorder in recorders:
+            # A block with hooks is run as it is, instead of for its pooled token alone.
+            recorder.watch(stack)
+        stack.enter_context(attending(tower.model, attend))
+        yield recorders
+
+
+def _refuse_unknown_parts(module: nn.Module, options: Mapping[str, Any]) -> None:
+    for name in _UNKNOWN_PARTS:
+        if options.get(name) is not None:
+            raise UndefinedError(
+                f"the attention of {type(module).__name__} has a part ({name}) that is not recorded"
+            )
+
+
+def _pooled_position(embedding: Tensor, output: Tensor) -> Tensor | None:
+    """Where the embedding takes its token from: the gradient is exactly zero everywhere else."""
+    directions = torch.arange(1, embedding.shape[1] + 1, device=embedding.device).cos()
+    (gradient,) = torch.autograd.grad(
+        embedding, output, directions.to(embedding).expand_as(embedding), retain_graph=True
+    )
+    reached = gradient.ne(0).any(-1)
+    return reached.int().argmax(-1) if (reached.sum(-1) == 1).all() else None

@@ -1,0 +1,1 @@
+"""Towers: one modality per file, and the base class."""

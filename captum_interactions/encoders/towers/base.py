@@ -1,0 +1,248 @@
+"""One of the two encoders of a dual encoder, cut open at a layer of choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.axes import TokenAxis
+from captum_interactions.encoders.baselines import KeptReferences
+
+Layer = int | Literal["input"]
+"""Where features live: k for the hidden state entering block k (0 is the embedding output, -1
+enters the last block), or ``"input"`` for the raw tensor."""
+
+AlongPath = Callable[..., Tensor]
+"""``(coordinates, examples, *context) -> (N, K)``: embeddings where token t of each example has
+gone the share ``coordinates[:, t]`` of its way from the start of a path to its end. Coordinates
+(N, T) are node-major, those of all examples at the first node first; ``examples`` is a slice."""
+
+
+class TowerInputs(NamedTuple):
+    """Model-ready inputs of one tower."""
+
+    inputs: Tensor
+    """What the tower takes first, shape (B, ...)."""
+    extras: tuple[Tensor | None, ...]
+    """Its further arguments, in the order of :attr:`Tower.extra_names`."""
+    axes: tuple[TokenAxis, ...]
+    """One axis an example: the tokens of its hidden states."""
+
+
+def unpacked(raw: Any, name: str, extra_names: Sequence[str]) -> Any:
+    """A mapping, as processors and tokenizers give, as a tuple of an input and its extras."""
+    if not isinstance(raw, Mapping):
+        return raw
+    if name not in raw:
+        raise ValueError(f"expected {name!r} among the inputs, but got {', '.join(raw)}")
+    values = [raw[name], *(raw.get(extra) for extra in extra_names)]
+    return tuple(value if value is None else torch.as_tensor(value) for value in values)
+
+
+class Tower(nn.Module):
+    """Base class of towers, and all that the mathematics asks of one.
+
+    A family of models implements :meth:`encode`, :meth:`reference` and :meth:`prepare`; to open its
+    blocks it sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and :meth:`token_mask`.
+    Hidden states are always (B, T, D): a convolutional tower flattens its feature map into cells.
+    A call of a tower is complete in itself: nothing of it outlives the call, so an encoder that
+    serves both sides is no special case.
+    """
+
+    n_blocks: int = 0
+    """Number of blocks whose entering hidden state can be explained."""
+    extra_names: tuple[str, ...] = ()
+    """Names of the arguments beside the input, such as ``("attention_mask",)``."""
+    kept_references: KeptReferences | None = None
+    """Features of references, while they are kept: see
+    :meth:`~captum_interactions.DualEncoderWrapper.keeping_references`."""
+
+    # What a family of models implements.
+
+    def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
+        """The model's own embedding, (B, ...) -> (B, K), before any normalisation."""
+        raise NotImplementedError
+
+    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+        """The uninformative input to compare with, of the shape of ``inputs``."""
+        raise NotImplementedError
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        """Turn raw inputs (images, strings, or ready tensors) into :class:`TowerInputs`."""
+        raise NotImplementedError
+
+    def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Hidden states (B, T, D) entering a block, and the context that the tail needs.
+
+        Tensors in the context have B rows. Text pools where its context says, so a reference is
+        pooled where the caption is when it is given the caption's context.
+        """
+        raise NotImplementedError
+
+    def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+        """The rest of the tower, (B, T, D) -> (B, K): after :meth:`prefix`, :meth:`encode`."""
+        raise NotImplementedError
+
+    def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        """True for tokens that can reach the embedding, (B, T); None if all of them can."""
+        return None
+
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        """True for tokens that stand for no part of the input, (B, T); None if there are none.
+
+        These are tokens at blocks: the class token and registers, start and end of a text.
+        """
+        return None
+
+    def check(self, inputs: Tensor, *extras: Any) -> None:
+        """Raise an error that says what came and what was expected, if the tower cannot take it."""
+
+    def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
+        """A baseline of one constant value, of the shape of ``inputs``."""
+        return torch.full_like(inputs, value)
+
+    def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
+        """What the tokens of a layer stand for, from the axis that :meth:`prepare` gave."""
+        if layer == "input":
+            axis = axis.at_input()
+        return axis if len(axis) == n_tokens else TokenAxis.numbered(n_tokens)
+
+    def sample(self) -> Any:
+        """Two inputs to try the tower on, as :meth:`prepare` takes them."""
+        raise NotImplementedError(
+            f"no inputs are known for {type(self).__name__}: pass two or more of your own"
+        )
+
+    # What the mathematics calls.
+
+    def resolve_layer(self, layer: Layer) -> Layer:
+        """Check a layer and count it from the front.
+
+        Raises:
+            ValueError: If the tower has no such layer.
+        """
+        if layer == "input":
+            return layer
+        blocks = self.n_blocks
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -blocks <= layer < blocks:
+            known = f"an int from {-blocks} to {blocks - 1}, or 'input'" if blocks else "'input'"
+            raise ValueError(f"layer must be {known} for {type(self).__name__}, but got {layer!r}")
+        return layer % blocks
+
+    def features(
+        self, layer: Layer, inputs: Tensor, *extras: Any
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """The features (B, *F) at a layer, and the context for :meth:`embed`."""
+        if layer != "input":
+            return self.prefix(layer, inputs, *extras)
+        if not inputs.is_floating_point():
+            instead = "take embeddings, or a TextTower"
+            if self.n_blocks:
+                instead = "use layer 0, the embedding output"
+            raise ValueError(
+                f"layer 'input' needs real-valued inputs, but {type(self).__name__} got "
+                f"{inputs.dtype}: {instead}"
+            )
+        return inputs, extras
+
+    def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
+        """The embedding (B, K) from the features at a layer."""
+        if layer == "input":
+            return self.encode(features, *context)
+        return self.tail(layer, features, *context)
+
+    def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
+        """The embedding as a function of one coordinate a token along the path between two states.
+
+        A family of models has one where it is cheaper than to run on the states themselves.
+
+        Args:
+            layer (Layer): Where the features live.
+            start (Tensor): Features at the start of the path, (B, *F) or (1, *F).
+            end (Tensor): Features at its end, (B, *F).
+            context: What :meth:`prefix` gave for the inputs.
+
+        Returns:
+            Callable: see :data:`AlongPath`; None if there is no quicker way.
+        """
+        return None
+
+    def embed_tokens(
+        self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
+    ) -> Tensor:
+        """Embeddings of single tokens (B, T, K), as if all tokens were in the state of this one.
+
+        States are those that enter the last block, unless a family of models can tell those that
+        leave it. What pools them sees the same state everywhere, whichever way it pools: a token's
+        own embedding by the tower's head.
+
+        Raises:
+            ValueError: If the tower has no blocks.
+        """
+        if not self.n_blocks:
+            raise ValueError(
+                f"{type(self).__name__} has no blocks, so the last states of its tokens are unknown"
+            )
+        states, context = self.prefix(self.n_blocks - 1, inputs, *extras)
+
+        def embed(rows: Tensor, *own: Any) -> Tensor:
+            everywhere = rows.unsqueeze(1).expand(-1, states.shape[1], -1)
+            return self.tail(self.n_blocks - 1, everywhere, *own)
+
+        return each_token(embed, states, context, internal_batch_size)
+
+    def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
+        """Sum an attribution of features, (B, *F), over each token: (B, T).
+
+        At a block, hidden units are summed. At the input, features of shape (B, F) are tokens
+        themselves, (B, T, D) is summed over D, and (B, C, *S) over C: each position is a token.
+        """
+        if attribution.dim() == 2:
+            return attribution
+        if attribution.dim() == 3:
+            return attribution.sum(-1)
+        return attribution.sum(1).flatten(1)
+
+    def spread(self, layer: Layer, weights: Tensor, shape: Sequence[int]) -> Tensor:
+        """Token weights (..., T) as weights of features of shape ``(B, *F)``: (..., *F or ones).
+
+        The adjoint of :meth:`fold`.
+        """
+        if len(shape) == 2:
+            return weights
+        if len(shape) == 3:
+            return weights.unsqueeze(-1)
+        return weights.reshape(*weights.shape[:-1], 1, *shape[2:])
+
+
+def each_token(
+    embed: Callable[..., Tensor],
+    states: Tensor,
+    context: tuple[Any, ...],
+    internal_batch_size: int | None = None,
+) -> Tensor:
+    """Embeddings (B, T, K) of the states of single tokens.
+
+    Args:
+        embed (Callable): ``(states, *context) -> (R, K)``, for states of R tokens, (R, D).
+        states (Tensor): shape (B, T, D).
+        context: Further arguments; tensors have B rows.
+        internal_batch_size (int, optional): At most this many tokens at once. Default: all
+    """
+    n_examples, n_tokens = states.shape[:2]
+    rows = torch.arange(n_examples * n_tokens, device=states.device)
+    parts = []
+    for some in rows.split(internal_batch_size or len(rows)):
+        examples = some // n_tokens
+        parts.append(embed(states[examples, some % n_tokens], *take_rows(context, examples)))
+    return torch.cat(parts).reshape(n_examples, n_tokens, -1)
+
+
+def take_rows(context: Sequence[Any], rows: Tensor | slice) -> tuple[Any, ...]:
+    """Some rows of a context: of its tensors, that is; anything else serves all rows."""
+    return tuple(
+        value[rows] if isinstance(value, Tensor) and value.dim() else value for value in context
+    )

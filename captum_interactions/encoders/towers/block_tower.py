@@ -1,0 +1,329 @@
+"""A tower that is a part of somebody's model, opened at the model's own blocks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.encoders.model.activations import tabulated_activations
+from captum_interactions.encoders.model.hooks import (
+    as_written,
+    entering_states,
+    replaced_forward,
+    starting_at,
+    states_around,
+    states_entering,
+)
+from captum_interactions.encoders.model.pooled_block import is_poolable, pooled_row
+from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
+from captum_interactions.encoders.towers.base import AlongPath, Layer, Tower, each_token, take_rows
+
+Run = Callable[..., Tensor]
+"""``(model, inputs, *extras) -> (B, K)``: a model's own embedding."""
+
+_LOGGER = logging.getLogger(__name__)
+_QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\.")
+"""Where PyTorch keeps modules that are quantised for inference."""
+
+
+class BlockTower(Tower):
+    """Mechanics of towers whose encoder is cut from outside, see :mod:`.cut`.
+
+    The modality (text, image, audio) says what inputs, references and tokens are.
+
+    Args:
+        model (nn.Module): The whole model. It is used as it is.
+        run (Callable): ``(model, inputs, *extras) -> (B, K)``. It must not hold the model itself,
+            so that a copy of the tower runs its own copy.
+        blocks (sequence of str): Names of the blocks in the model, in the order of running. The
+            hidden states that enter a block must be all that later ones depend on.
+        skipped (sequence of str): Names of what comes before the blocks and need not run when one
+            starts at a block. Default: none
+        answer (Callable, optional): From hidden states to what the model accepts in the place of
+            the skipped modules' outputs. Default: the hidden states
+        tokens_first (bool): Blocks take (T, B, D). Default: False, (B, T, D)
+    """
+
+    unit_modules: tuple[str, ...] = ()
+    """Names of modules that do nothing but scale the embedding to unit length."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Run,
+        blocks: Sequence[str],
+        skipped: Sequence[str] = (),
+        answer: Callable[[Tensor], Any] | None = None,
+        tokens_first: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.n_blocks = len(blocks)
+        self._run = run
+        self._blocks = tuple(blocks)
+        self._skipped = tuple(skipped)
+        self._answer = answer
+        self._tokens_first = tokens_first
+        self._tried: dict[tuple[Any, ...], bool] = {}
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, in the order of running."""
+        return [self._block(name) for name in self._blocks]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the model's own numbers, which its inputs must have."""
+        floats = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return next(floats, torch.float32)
+
+    def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
+        return self._run(self.model, inputs, *extras)
+
+    def embed(self, layer: Layer, features: Tensor, *context: Any) -> Tensor:
+        _check_differentiable(self.model)
+        with as_written(self.model):
+            return super().embed(layer, features, *context)
+
+    def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        block = self._block(self._blocks[layer])
+        with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
+            if not torch.is_grad_enabled():
+                stack.enter_context(tabulated_activations(self.model))
+            states = states_entering(block, lambda: self.encode(inputs, *extras))
+        # The tail must know the size of a feature map.
+        cells = tuple(states.shape[2:]) if states.dim() == 4 else None
+        return self._to_tokens(states), (cells, *self.context(inputs, *extras))
+
+    def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+        return self._run_from(layer, states, context)
+
+    def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
+        if layer != self.n_blocks - 1 or end.dim() != 3 or not is_poolable(self.blocks[-1]):
+            return None
+        last = self.blocks[-1]
+        states, _, _, pooled = self.recall(end, *context[1:])
+        if pooled is None or not has_plain_norm(last):
+            return None
+        n_tokens = states.shape[1]
+        row_at = row_along(last, start[:, :n_tokens], states, *pooled)
+
+        def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
+            with tabulated_activations(last):
+                row = row_at(coordinates[:, :n_tokens], rows)
+            # What follows sees one token, and not copies of it in all places.
+            return self.project(row, *own)
+
+        def at_end(*own: Any) -> Tensor:
+            return embed(torch.ones_like(end[:1, :, 0]), slice(0, 1), *own)
+
+        return embed if self._is_the_same(at_end, layer, end, context) else None
+
+    def _run_from(
+        self,
+        layer: int,
+        states: Tensor,
+        context: Sequence[Any],
+        pools_one: bool | None = None,
+    ) -> Tensor:
+        """The rest of the model, from a block on."""
+        cells, *rest = context
+        if pools_one is None:
+            pools_one = self._pools_one(layer, states, context)
+        states, inputs, extras, pooled = self.recall(states, *rest)
+        states = self._from_tokens(states, cells)
+        blocks = self.blocks
+        before = [self._block(name) for name in self._skipped] + blocks[:layer]
+        answer = None if self._answer is None else self._answer(states.detach())
+        with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
+            last = blocks[-1]
+            if pooled is not None and pools_one:
+                stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
+            stack.enter_context(starting_at(blocks[layer], states, before, answer))
+            # Inputs were checked when their context was made; once more would wait for the device.
+            return self._run(self.model, inputs, *extras)
+
+    def _pools_one(self, layer: int, states: Tensor, context: Sequence[Any]) -> bool:
+        """Whether the row of one token is all of the last block that counts."""
+        if not is_poolable(self.blocks[-1]) or self.recall(states, *context[1:])[3] is None:
+            return False
+
+        def pooled(*own: Any) -> Tensor:
+            return self._run_from(layer, states[:1].detach(), own, pools_one=True)
+
+        return self._is_the_same(pooled, layer, states, context)
+
+    def _is_the_same(
+        self, quick: Callable[..., Tensor], layer: int, states: Tensor, context: Sequence[Any]
+    ) -> bool:
+        """Whether a quick way to the embedding of the first example leads where the model does.
+
+        A subclass of a model, or a hook behind the blocks, may use more than what is left there. So
+        it is tried, once for every set of hooks.
+        """
+        hooks = tuple(
+            (place, *module._forward_hooks, -1, *module._forward_pre_hooks)
+            for place, module in enumerate(self.model.modules())
+            if module._forward_hooks or module._forward_pre_hooks
+        )
+        key = (quick.__name__, hooks)
+        if key not in self._tried:
+            own = take_rows(context, slice(0, 1))
+            with torch.no_grad():
+                plain = self._run_from(layer, states[:1].detach(), own, pools_one=False).float()
+                try:
+                    gap = float((plain - quick(*own).float()).abs().max() / plain.abs().max())
+                except (IndexError, ValueError, RuntimeError) as error:
+                    # A hook may need tokens that are not there. Short memory is no such thing.
+                    if isinstance(error, torch.OutOfMemoryError):
+                        raise
+                    _LOGGER.debug("the last block runs as it is: %s", error)
+                    gap = math.inf
+            if math.isnan(gap):
+                return False
+            self._tried[key] = gap < (0.05 if states.element_size() < 4 else 1e-3)
+        return self._tried[key]
+
+    def project(self, states: Tensor, *context: Any) -> Tensor:
+        """Embeddings of single tokens, as if each were all that the last block gives.
+
+        The model's own pooling, of one token, and its own projection are what they pass through.
+
+        Args:
+            states (Tensor): What leaves the last block, shape (N, D).
+            context: What :meth:`prefix` gave, for any inputs.
+
+        Returns:
+            Tensor: shape (N, K).
+        """
+        inputs, extras = self.single(len(states), *context[1:])
+        tokens = self._from_tokens(states.unsqueeze(1), None)
+        answer = tokens.detach() if self._answer is None else self._answer(tokens.detach())
+        with ExitStack() as stack:
+            stack.enter_context(as_written(self.model))
+            for name in self._skipped:
+                skipped = self._block(name)
+                stack.enter_context(replaced_forward(skipped, lambda *_, **__: answer))
+            for block in self.blocks:
+                stack.enter_context(replaced_forward(block, lambda *_, **__: tokens))
+            return self._run(self.model, inputs, *extras)
+
+    def _block(self, name: str) -> nn.Module:
+        module = self.model.get_submodule(name)
+        original = module._modules.get("_orig_mod")
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        return module if original is None or hooked else original
+
+    def embed_tokens(
+        self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
+    ) -> Tensor:
+        layer = self.n_blocks - 1
+        last = self._block(self._blocks[layer])
+        with as_written(self.model):
+            entering, output = states_around(last, lambda: self.encode(inputs, *extras))
+        leaving = output[0] if isinstance(output, tuple) else output
+        cells = tuple(entering.shape[2:]) if entering.dim() == 4 else None
+        own = self.context(inputs, *extras)
+        before = self._to_tokens(entering)
+        after = self._to_tokens(leaving) if leaving.dim() > 2 else None
+
+        def into_last(rows: Tensor, *context: Any) -> Tensor:
+            everywhere = rows.unsqueeze(1).expand(-1, before.shape[1], -1)
+            return self.tail(layer, everywhere, cells, *context)
+
+        def behind_last(rows: Tensor, *context: Any) -> Tensor:
+            assert after is not None
+            cells_after = tuple(leaving.shape[2:]) if leaving.dim() == 4 else None
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                # The tail may have cut tokens that nothing depends on.
+                n_tokens = self._to_tokens(entering_states(args, kwargs)).shape[1]
+                n_tokens = after.shape[1] if after.shape[1] != before.shape[1] else n_tokens
+                states = self._from_tokens(rows.unsqueeze(1).expand(-1, n_tokens, -1), cells_after)
+                if not isinstance(output, tuple):
+                    return states
+                is_same = (isinstance(o, Tensor) and o.shape == leaving.shape for o in output)
+                return tuple(states if same else o for same, o in zip(is_same, output, strict=True))
+
+            nothing = before.new_zeros(()).expand(len(rows), *before.shape[1:])
+            with replaced_forward(last, forward):
+                return self.tail(layer, nothing, cells, *context)
+
+        with ExitStack() as stack:
+            for name in self.unit_modules:
+                module = self.model.get_submodule(name)
+                stack.enter_context(replaced_forward(module, lambda features: features))
+            # A last block that pools has its tokens before it.
+            if after is None or after.shape[1] == 1 < before.shape[1]:
+                return each_token(into_last, before, own, internal_batch_size)
+            return each_token(behind_last, after, own, internal_batch_size)
+
+    def _to_tokens(self, states: Tensor) -> Tensor:
+        """A block's states as (B, T, D): cells of a feature map (B, C, h, w) are tokens."""
+        if states.dim() == 4:
+            return states.flatten(2).transpose(1, 2)
+        return states.transpose(0, 1) if self._tokens_first else states
+
+    def _from_tokens(self, states: Tensor, cells: tuple[int, ...] | None) -> Tensor:
+        """The inverse of :meth:`_to_tokens`."""
+        if cells is not None:
+            return states.transpose(1, 2).reshape(len(states), -1, *cells)
+        return states.transpose(0, 1) if self._tokens_first else states
+
+    # What a modality says of its inputs.
+
+    def single(self, count: int, *context: Any) -> tuple[Tensor, Sequence[Any]]:
+        """What the model runs on if each of its examples is a single token: inputs and extras."""
+        raise NotImplementedError
+
+    def context(self, inputs: Tensor, *extras: Any) -> tuple[Any, ...]:
+        """What :meth:`recall` needs, tensors with B rows."""
+        raise NotImplementedError
+
+    def recall(
+        self, states: Tensor, *context: Any
+    ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
+        """What the model runs on when it starts at a block with these states.
+
+        Returns:
+            tuple: the states (tokens at the end that nothing depends on may be cut), the inputs,
+            their extras, and if the last block serves one token alone, its position (B,) with the
+            mask (B, T) of what it attends to.
+        """
+        raise NotImplementedError
+
+
+def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) -> Run:
+    """A forward pass of the last block that is right for one token, repeated for all of them."""
+
+    def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
+        row = pooled_row(block, states, position, visible)
+        return row.unsqueeze(1).expand_as(states)
+
+    return forward
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    """Autograd passes over quantised parts in silence, as if they were constants."""
+    kinds = {type(module) for module in model.modules()}
+    if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
+        return
+    for name, module in model.named_modules():
+        if _QUANTISED.match(type(module).__module__ + "."):
+            raise TypeError(
+                f"{name} is a {type(module).__name__} quantised for inference, which has no "
+                "derivative: explain the model as it was before"
+            )

@@ -1,0 +1,291 @@
+"""Towers of texts: token ids in, embeddings out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from captum_interactions.axes import TextAxis
+from captum_interactions.encoders.inputs.texts import tokenize
+from captum_interactions.encoders.towers.base import TowerInputs, unpacked
+from captum_interactions.encoders.towers.block_tower import BlockTower, Run
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+
+
+class TextTower(BlockTower):
+    """A text encoder. Inputs are token ids (B, T); the attention mask is optional.
+
+    The reference keeps the special tokens where they are and has padding tokens between, so it is
+    as long as the text and pooled at the same place. If padding is the token at which the model
+    pools, it has the id 0 between, with which CLIP was trained. If neither tokenizer nor config
+    know special ids, the first and the last token that are attended to count as special.
+
+    Args:
+        model, run, blocks, skipped, answer, tokens_first: See
+            :class:`~.block_tower.BlockTower`; ``run`` takes ids and
+            mask, or ids alone if the model masks nothing: then there is no mask, and padding is a
+            part of a text.
+        config: Where the vocabulary and the special ids are found, if no tokenizer knows better.
+        tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
+        context_length (int, optional): The longest text that the model takes, in tokens. Default:
+            None, any
+        end_of_text (int or str, optional): For causal models that pool one token: the id at whose
+            first occurrence they pool, or ``"largest"`` for the largest id. Default: None, they
+            pool otherwise
+        fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
+            ``end_of_text`` hides it, padding is a part of such a text. Default: False
+        prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
+            Default: none
+    """
+
+    extra_names: tuple[str, ...] = ("attention_mask",)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Run,
+        blocks: Sequence[str],
+        skipped: Sequence[str] = (),
+        *,
+        config: Any,
+        tokenizer: Any = None,
+        context_length: int | None = None,
+        end_of_text: int | Literal["largest"] | None = None,
+        fixed_length: bool = False,
+        prompt: str = "",
+        answer: Callable[[Tensor], Any] | None = None,
+        tokens_first: bool = False,
+    ) -> None:
+        super().__init__(model, run, blocks, skipped, answer, tokens_first)
+        self.config = config
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.end_of_text = end_of_text
+        self.fixed_length = fixed_length
+        self.prompt = prompt
+        self._takes_mask = not fixed_length and _n_positional(run) > 2
+        if not self._takes_mask:
+            self.extra_names = ()
+
+    def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        extras = (attention_mask,) if self._takes_mask else ()
+        return super().encode(self._ids(inputs), *extras)
+
+    def check(self, inputs: Tensor, attention_mask: Tensor | None = None) -> None:
+        ids = self._ids(inputs)
+        length = self.context_length
+        if length is not None and ids.shape[1] > length:
+            raise ValueError(
+                f"the text has {ids.shape[1]} tokens, but the model's context holds {length}"
+            )
+        if self.fixed_length and ids.shape[1] != length:
+            raise ValueError(
+                f"the model takes texts padded to {length} tokens, but got {ids.shape[1]}"
+            )
+        if attention_mask is not None and attention_mask.shape != ids.shape:
+            raise ValueError(
+                f"the attention mask must have the shape of the token ids {tuple(ids.shape)}, but "
+                f"got {tuple(attention_mask.shape)}"
+            )
+        if isinstance(self.end_of_text, int):
+            missing = (~(ids == self.end_of_text).any(-1)).nonzero()
+            if len(missing):
+                raise ValueError(
+                    f"row {int(missing[0])} of the token ids has no end-of-text token (id "
+                    f"{self.end_of_text}), where the model pools"
+                )
+
+    def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        source = self.tokenizer or self.config
+        pad = getattr(source, "pad_token_id", None)
+        if pad is None:
+            raise ValueError(
+                "the text reference needs a padding token, but the model's tokenizer or config has "
+                "none: pass token ids as the text baseline"
+            )
+        ends = self.end_of_text
+        if ends == "largest":
+            ends = getattr(source, "eos_token_id", None)
+        return self.set_constant(inputs, 0 if pad == ends else pad, attention_mask)
+
+    def set_constant(
+        self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """The same token id everywhere but at special tokens and the prompt."""
+        ids, size = self._ids(inputs), self.config.vocab_size
+        if value != int(value) or not 0 <= value < size:
+            raise ValueError(
+                f"a constant text baseline is a token id from 0 to {size - 1}, but got {value}"
+            )
+        keep = self._is_special(ids, attention_mask)
+        if self.prompt:
+            present = torch.ones_like(ids) if attention_mask is None else attention_mask
+            keep = keep | (present.cumsum(-1) <= self._prompt_length())
+        return torch.where(keep, ids, int(value))
+
+    def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
+        device = self.device
+        raw = unpacked(raw, "input_ids", self.extra_names)
+        if isinstance(raw, Tensor):
+            raw = (raw,)
+        if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
+            ids, *extras = raw
+            self.check(ids, *extras)
+            axes = self._axes_of_ids(ids, *extras)
+            extras = [extra if extra is None else extra.to(device) for extra in extras]
+            missing = [None] * (len(self.extra_names) - len(extras))
+            return TowerInputs(ids.to(device), (*extras, *missing), axes)
+        if self.tokenizer is None:
+            raise ValueError(
+                f"raw text ({type(raw).__name__}) needs a processor: pass it to wrap(), or pass "
+                "token ids as a tensor"
+            )
+        ids, mask, axes_ = tokenize(
+            self.tokenizer,
+            raw,
+            self.context_length,
+            truncation=truncation,
+            padding="max_length" if self.fixed_length else True,
+            prompt=self.prompt,
+        )
+        own = (mask.to(device),) if self._takes_mask else ()
+        return TowerInputs(ids.to(device), own, tuple(axes_))
+
+    def sample(self) -> Any:
+        if self.tokenizer is not None:
+            return ["a dog", "two small birds sit on the roof"]
+        generator = torch.Generator().manual_seed(0)
+        lengths = torch.tensor([4, 7])
+        width = (self.context_length or 7) if self.fixed_length else 7
+        ids = torch.randint(1, self.config.vocab_size, (2, width), generator=generator)
+        end = self.end_of_text
+        if end == "largest":
+            end = self.config.vocab_size - 1
+        elif end is None:
+            end = getattr(self.config, "eos_token_id", None)
+        if isinstance(end, int) and end < self.config.vocab_size:
+            ids[ids == end] = 1
+            ids[torch.arange(2), lengths - 1] = end
+        if not self._takes_mask:
+            return (ids,)
+        return ids, (torch.arange(width) < lengths[:, None]).long()
+
+    def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
+        position = self._pool_position(self._ids(inputs))
+        if position is None:
+            return None if attention_mask is None else attention_mask.bool()
+        reached = torch.arange(inputs.shape[1], device=inputs.device) <= position[:, None]
+        return reached if attention_mask is None else reached & attention_mask.bool()
+
+    def context(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Any, ...]:
+        ids = self._ids(inputs)
+        reached = self.token_mask(ids, attention_mask)
+        length = ids.shape[1]
+        if reached is not None and not self.fixed_length:
+            length = int(reached.any(0).nonzero().max()) + 1
+        return ids, attention_mask, length
+
+    def recall(
+        self, states: Tensor, ids: Tensor, attention_mask: Tensor | None, length: int
+    ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
+        # Nothing depends on what comes after the last token that counts.
+        ids = ids[:, :length]
+        mask = None if attention_mask is None else attention_mask[:, :length]
+        position = self._pool_position(ids)
+        pooled = None if position is None else (position, self.token_mask(ids, mask))
+        return states[:, :length], ids, (mask,) if self._takes_mask else (), pooled
+
+    def single(self, count: int, ids: Tensor, *_: Any) -> tuple[Tensor, Sequence[Any]]:
+        end = self.end_of_text if isinstance(self.end_of_text, int) else 0
+        alone = ids.new_full((count, 1), end)
+        return alone, (torch.ones_like(alone),) if self._takes_mask else ()
+
+    def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
+        return self._is_special(self._ids(inputs), *extras)
+
+    def _ids(self, inputs: Tensor) -> Tensor:
+        """Token ids, checked; ids that a noise of zero has turned into floats are turned back."""
+        if inputs.dim() != 2 or not inputs.numel() or inputs.dtype is torch.bool:
+            raise ValueError(
+                f"token ids must be whole numbers of shape (B, T), but got {inputs.dtype} of shape "
+                f"{tuple(inputs.shape)}"
+            )
+        if inputs.is_floating_point():
+            if not torch.equal(inputs, inputs.round()):
+                raise ValueError(
+                    f"token ids must be whole numbers, but got {inputs.dtype} with fractions "
+                    "(noise on ids? set its standard deviation to 0 for the text)"
+                )
+            inputs = inputs.long()
+        size = self.config.vocab_size
+        low, high = (int(bound) for bound in inputs.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"token ids must be from 0 to {size - 1}, but lie from {low} to {high}"
+            )
+        return inputs
+
+    def _pool_position(self, ids: Tensor) -> Tensor | None:
+        if self.end_of_text is None:
+            return None
+        if self.end_of_text == "largest":
+            return ids.argmax(-1)
+        return (ids == self.end_of_text).int().argmax(-1)
+
+    def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        source = self.tokenizer or self.config
+        known = {name: getattr(source, name, None) for name in _SPECIAL}
+        special = torch.isin(ids, ids.new_tensor([i for i in known.values() if i is not None]))
+        if all(i is None for name, i in known.items() if name != "pad_token_id"):
+            places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+            present = places if attention_mask is None else places * attention_mask
+            present = present.expand_as(ids)
+            first = present.where(present > 0, ids.shape[1] + 1).argmin(-1, keepdim=True)
+            special = special.scatter(1, first, True)
+            special = special.scatter(1, present.argmax(-1, keepdim=True), True)
+        position = self._pool_position(ids)
+        return special if position is None else special.scatter(1, position[:, None], True)
+
+    def _prompt_length(self) -> int:
+        """Number of tokens before a raw text."""
+        axis = tokenize(self.tokenizer, "a", prompt=self.prompt)[2][0]
+        length = next((index for index, span in enumerate(axis.spans) if span is not None), None)
+        if length is None:
+            raise ValueError(
+                f"where the prompt {self.prompt!r} ends is not known: its tokenizer tells no "
+                "characters"
+            )
+        return length
+
+    def _axes_of_ids(self, ids: Tensor, mask: Tensor | None = None) -> tuple[TextAxis, ...]:
+        """Axes of ready ids: labels are tokens or ids, and no characters are known."""
+        ids = self._ids(ids)
+        special = self._is_special(ids, mask)
+        reached = self.token_mask(ids, mask)
+        reached = torch.ones_like(special) if reached is None else reached
+        return tuple(
+            TextAxis(
+                labels=tuple(
+                    self.tokenizer.convert_ids_to_tokens(row.tolist())
+                    if self.tokenizer
+                    else (str(i) for i in row.tolist())
+                ),
+                special=tuple((special[index] & reached[index]).tolist()),
+                padding=tuple((~reached[index]).tolist()),
+                text="",
+                spans=(None,) * len(row),
+            )
+            for index, row in enumerate(ids)
+        )
+
+
+def _n_positional(run: Run) -> int:
+    """Number of arguments that a function takes by their place."""
+    kinds = [parameter.kind for parameter in inspect.signature(run).parameters.values()]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    return sum(kind not in named for kind in kinds)

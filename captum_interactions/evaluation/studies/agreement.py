@@ -1,0 +1,132 @@
+"""Do methods agree with each other, and with the analytic answer where there is one?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_interactions.attr import ATTRIBUTIONS
+from captum_interactions.datasets import Record
+from captum_interactions.encoders import CallableTower, DualEncoderWrapper, wrap
+from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.statistics import mean
+from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
+from captum_interactions.evaluation.study import MethodStudy, parse_method
+from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.explanation import explain
+from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.metrics import pearson, spearman
+
+N_BILINEAR = 8
+"""Random bilinear models that methods are held against."""
+
+
+@dataclass(frozen=True)
+class Agreement(MethodStudy):
+    """Rank correlation of the maps of every two methods, phrase by phrase.
+
+    A first-order method has the same map for every phrase. Beside it, second-order methods are held
+    against the analytic answer on bilinear models ``s(a, b) = aᵀ W b`` with references of zero,
+    where the interaction of token i with token j is ``a_iᵀ W_ij b_j`` and nothing else.
+    """
+
+    name: ClassVar[str] = "agreement"
+    title: ClassVar[str] = "Agreement: do methods tell the same?"
+    question: ClassVar[str] = "rank correlations between methods, and with analytic answers"
+
+    def declines(self, record: Record) -> str | None:
+        return no_ground_truth(record)
+
+    def measure(
+        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+    ) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        for imap, record in zip(self.explain(wrapper, variant, records), records, strict=True):
+            heats = np.stack([imap.heatmap(phrase.span) for phrase in record.grounded])
+            # Six digits are more than ranks need, and make the file smaller.
+            found.append({"maps": [[float(f"{x:.6g}") for x in heat.ravel()] for heat in heats]})
+        return found
+
+    def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
+        methods = list(dict.fromkeys(row.variant for row in rows))
+        maps: dict[str, dict[str, Tensor]] = {method: {} for method in methods}
+        for row in rows:
+            maps[row.variant][row.record] = torch.tensor(row.values["maps"])
+        matrix = [[_correlation(maps[a], maps[b]) for b in methods] for a in methods]
+        table = Table(
+            ("method", *methods),
+            [[name, *line] for name, line in zip(methods, matrix, strict=True)],
+            "Spearman's rank correlation of the maps of a phrase, averaged over phrases.",
+        )
+        analytic = Table(
+            ("method", "Pearson", "Spearman", "largest difference"),
+            [[method, *_against_analytic(method, self.seed)] for method in methods],
+            f"Interactions against the analytic ones of {N_BILINEAR} random bilinear models, of "
+            "4 × 3 tokens; differences in units of the largest value. Empty where a method is of "
+            "the first order or not defined without blocks.",
+        )
+        figures = {"correlations": _figure(methods, matrix)}
+        return Summary({"correlations": table, "bilinear": analytic}, figures)
+
+
+def _correlation(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
+    values = [x for record in a if record in b for x in spearman(a[record], b[record]).tolist()]
+    return mean(values)
+
+
+def _against_analytic(method: str, seed: int) -> tuple[float | None, float | None, float | None]:
+    name, options = parse_method(method)
+    kind = ATTRIBUTIONS[name]
+    options.pop("layers", None)  # a function has its input alone
+    if "normalization" in inspect.signature(kind).parameters:
+        options["normalization"] = "none"  # a cosine is not bilinear
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(N_BILINEAR if kind.order == 2 else 0):
+        a, b = (torch.randn(1, n, 2, generator=generator) for n in (4, 3))
+        g, h = (torch.randn(n, 2, 5, generator=generator) for n in (4, 3))
+        wrapper = wrap((CallableTower(_linear(g)), CallableTower(_linear(h))))
+        try:
+            imap = explain(wrapper, a, b, name, **options)
+            assert isinstance(imap, InteractionMap)
+        except (TypeError, ValueError):  # it needs what a function does not have
+            return None, None, None
+        factors = torch.einsum("btd,tdk->btk", a, g), torch.einsum("btd,tdk->btk", b, h)
+        right = (factors[0] @ factors[1].transpose(1, 2)).flatten()
+        ours = imap.interactions.flatten()
+        difference = float((ours - right).abs().max() / right.abs().max())
+        found.append((float(pearson(ours, right)), float(spearman(ours, right)), difference))
+    if not found:
+        return None, None, None
+    columns = list(zip(*found, strict=True))
+    return mean(columns[0]), mean(columns[1]), max(columns[2])
+
+
+def _linear(weights: Tensor) -> Any:
+    """A linear encoder (B, T, D) -> (B, K)."""
+    return lambda x: torch.einsum("btd,tdk->bk", x, weights)
+
+
+def _figure(methods: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> Any:
+    from matplotlib import pyplot as plt
+
+    values = np.array(matrix, float)  # None becomes NaN
+    side = 2.6 + 0.45 * len(methods)
+    figure, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.set_xticks(range(len(methods)), methods, rotation=60, ha="right", fontsize=8)
+    ax.set_yticks(range(len(methods)), methods, fontsize=8)
+    for i, j in product(range(len(methods)), repeat=2):
+        if np.isfinite(values[i, j]):
+            ink = "white" if abs(values[i, j]) > 0.6 else "black"
+            text = f"{values[i, j]:.2f}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=7, color=ink)
+    figure.colorbar(image, ax=ax, fraction=0.04, label="rank correlation")
+    return figure

@@ -1,0 +1,200 @@
+"""What does a map cost, and how faithful and how well localised is it for that?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from captum_interactions.datasets import Record
+from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.evaluation.phrases import pointing
+from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, numbers
+from captum_interactions.evaluation.studies.passes import counted_passes
+from captum_interactions.evaluation.study import Map, MethodStudy
+from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.evaluation.units import (
+    MaskedUnits,
+    by_unit,
+    masked_units,
+    own_seed,
+    with_rest,
+)
+from captum_interactions.metrics import draw_present, faithfulness, predicted_scores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUALITIES = ("r_squared", "pearson", "spearman")
+_COLUMNS = (
+    "method", "records", "R²", "95 % from", "to", "Pearson", "Spearman", "PGE median", "PGE from",
+    "PGE to", "PGA", "image forward", "image backward", "text forward", "text backward",
+    "passes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Faithfulness(MethodStudy):
+    """Faithfulness and localisation of each method against the encoder passes that it takes.
+
+    Patches and words are there with probability p, each by itself: the model's scores of such
+    inputs are held against those that the map predicts (constant, main effects and interactions of
+    what is there). All methods face the same inputs, which are drawn from ``seed`` and the record's
+    key. Passes are counted while the method runs, see
+    :func:`~captum_interactions.evaluation.studies.passes.counted_passes`; the truth is not counted.
+
+    The 12 default methods have Banzhaf interactions at growing budgets. With 144 patches they need
+    584 masked inputs at least, and Shapley interactions (``shapley_interactions:n_samples=4800``)
+    4672.
+
+    Source: p-faithfulness of Baniecki et al. (arXiv 2508.05430).
+
+    Raises:
+        ValueError: If ``p`` is not between 0 and 1, or ``n_masks`` is less than 2.
+    """
+
+    name: ClassVar[str] = "faithfulness"
+    title: ClassVar[str] = "Faithfulness against cost: what does a map give for its passes?"
+    question: ClassVar[str] = "faithfulness and localisation of methods against encoder passes"
+
+    methods: tuple[str, ...] = (
+        "second_order_integrated_gradients:n_steps=1",
+        "second_order_integrated_gradients:n_steps=4",
+        "second_order_integrated_gradients:n_steps=16",
+        "second_order_integrated_gradients:layers=[-1,-1],n_steps=16",
+        "token_similarity",
+        "interaction_cam",
+        "integrated_gradients",
+        "grad_eclip",
+        "occlusion",
+        "banzhaf_interactions:n_samples=600",
+        "banzhaf_interactions:n_samples=1200",
+        "banzhaf_interactions:n_samples=2400",
+    )
+    p: float = 0.5
+    """Probability that a part is there."""
+    n_masks: int = 64
+    """How many masked images, and masked texts; each of either meets each of the other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.p < 1 or self.n_masks < 2:
+            raise ValueError(
+                "p must lie between 0 and 1 and n_masks be at least 2, but got "
+                f"{self.p} and {self.n_masks}"
+            )
+
+    def measure(
+        self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
+    ) -> list[Mapping[str, Any]]:
+        return [self._measure(wrapper, variant, record) for record in records]
+
+    def _measure(
+        self, wrapper: DualEncoderWrapper, variant: str, record: Record
+    ) -> Mapping[str, Any]:
+        # One by one: what passes through the encoders then is this record's own.
+        with counted_passes(wrapper) as (image, text):
+            (imap,) = self.explain(wrapper, variant, [record])
+        score = masked_units(wrapper, record)
+        score.check(imap)
+        seed = own_seed(self.seed, record)
+        return {
+            **quality(imap, score, self.n_masks, self.p, seed),
+            "phrases": pointing(imap, record) if record.foil is None else [],
+            "image": {"forward": image.forward, "backward": image.backward},
+            "text": {"forward": text.forward, "backward": text.backward},
+        }
+
+    def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
+        by_method: dict[str, list[Row]] = {}
+        for row in rows:
+            by_method.setdefault(row.variant, []).append(row)
+        cells = [_cells(method, own) for method, own in by_method.items()]
+        cells.sort(key=lambda row: float("-inf") if row[6] is None else row[6], reverse=True)
+        table = Table(
+            _COLUMNS, cells,
+            "The best rank correlation first. Medians over records, but means of PGA and of "
+            "passes; intervals of R² and PGE with records drawn anew. R² takes a map by its word: "
+            "offset and scale count, so maps that promise no parts of the score have none to speak "
+            "of. A gradient counts one backward pass, and so does a Jacobian-vector product; "
+            "*passes* are all four together.",
+        )  # fmt: skip
+        notes = [f"Parts are there with probability {self.p:g}; chance of correlations is 0."]
+        levels = numbers(p["chance"] for own in by_method.values() for p in _phrases(own))
+        if len(levels):
+            notes.append(f"Chance of PGE: {float(median(levels) or 0.0):.3f} (median).")
+        return Summary({"by_method": table}, {"cost": _figure(cells, median(levels))}, notes)
+
+
+def quality(imap: Map, score: MaskedUnits, n_masks: int, p: float, seed: int) -> dict[str, float]:
+    """R², Pearson's and Spearman's correlation of predicted and true scores of masked inputs."""
+    a, b = (
+        draw_present(players, n_masks, p, 2 * seed + side)
+        for side, players in enumerate(score.players)
+    )
+    truth = score.grid(a, b).cpu()
+    predicted = predicted_scores(by_unit(imap), with_rest(a).cpu(), with_rest(b).cpu())
+    found = faithfulness(predicted, truth)
+    return {name: float(getattr(found, name)) for name in QUALITIES}
+
+
+def _phrases(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+    return [{**phrase, "record": row.record} for row in rows for phrase in row.values["phrases"]]
+
+
+def _cells(method: str, rows: Sequence[Row]) -> list[Any]:
+    fits = {name: [row.values[name] for row in rows] for name in QUALITIES}
+    of_r = bootstrap_interval(fits["r_squared"], [row.record for row in rows])
+    phrases = _phrases(rows)
+    energy = [phrase["pge"] for phrase in phrases]
+    of_energy = bootstrap_interval(energy, [phrase["record"] for phrase in phrases])
+    passes = [
+        mean(row.values[side][way] for row in rows) or 0.0
+        for side in ("image", "text")
+        for way in ("forward", "backward")
+    ]
+    return [
+        method, len(rows), median(fits["r_squared"]), *of_r, median(fits["pearson"]),
+        median(fits["spearman"]), median(energy), *of_energy, mean(p["pga"] for p in phrases),
+        *passes, sum(passes),
+    ]  # fmt: skip
+
+
+def _figure(cells: Sequence[Sequence[Any]], chance: float | None) -> Figure:
+    """Both qualities against all passes; budgets of one method are joined by a line."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
+    groups: dict[str, list[Sequence[Any]]] = {}
+    for row in sorted(cells, key=lambda row: float(row[-1])):
+        groups.setdefault(_family(row[0]), []).append(row)
+    names = sorted(groups)
+    palette = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    markers = "osD^v<>Ph*X"
+    for ax, column, label in ((axes[0], 6, "Spearman's correlation"), (axes[1], 7, "PGE, median")):
+        for place, name in enumerate(names):
+            own = [row for row in groups[name] if row[column] is not None]
+            ax.plot(
+                [row[-1] for row in own], [row[column] for row in own], label=name,
+                color=palette[place % 10], marker=markers[place % len(markers)], markersize=5,
+                linewidth=1,
+            )  # fmt: skip
+        ax.set(xscale="log", xlabel="encoder passes of a pair (image and text)", ylabel=label)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].axhline(0.0, color="0.5", linestyle=":", linewidth=1)
+    if chance is not None:
+        axes[1].axhline(chance, color="0.5", linestyle=":", linewidth=1)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
+def _family(method: str) -> str:
+    """A method without its budget, which is what a line joins."""
+    name, _, rest = method.partition(":")
+    kept = [one for one in rest.split(",") if one and one.partition("=")[0] not in _BUDGETS]
+    return name + (":" + ",".join(kept) if kept else "")
+
+
+_BUDGETS = ("n_steps", "n_samples")

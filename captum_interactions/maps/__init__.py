@@ -1,0 +1,1 @@
+"""Attribution maps: what an explanation returns, and its exports."""

@@ -1,0 +1,166 @@
+"""Interactions as ``shapiq.InteractionValues``, and back: shapiq's plots for our maps and games.
+
+Players stand in one row: the parts of a, then those of b.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import fields, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import shapiq
+
+    from captum_interactions.axes import TokenAxis
+
+# Indices whose values add up to the game, or to what stands for it.
+_ADDITIVE = ("k-SII", "STII", "FSII", "kADD-SHAP", "FBII", "Moebius", "SV")
+# Indices whose values of single players hold half of each of their interactions.
+_SHARED = ("SII", "BII")
+
+
+class Parts(NamedTuple):
+    """What a map of two inputs is made of."""
+
+    constant: float
+    main_effects_a: Tensor
+    """shape (na,)."""
+    main_effects_b: Tensor
+    """shape (nb,)."""
+    interactions: Tensor
+    """shape (na, nb)."""
+
+
+def interaction_values(
+    index: str,
+    empty: float,
+    singles: Tensor,
+    pairs: Tensor,
+    *,
+    baseline: float | None = None,
+    budget: int | None = None,
+    estimated: bool = True,
+) -> shapiq.InteractionValues:
+    """Values of second order as shapiq holds them.
+
+    Args:
+        index (str): What kind of values these are, in shapiq's words.
+        empty (float): The value of the empty set.
+        singles (Tensor): Values of n players, shape (n,).
+        pairs (Tensor): Values of pairs of players, shape (n, n), of which the part above the
+            diagonal is read. Zeros are left out, which shapiq takes for zeros.
+        baseline (float, optional): The game without any player. Default: ``empty``
+        budget (int, optional): How many times a game was evaluated.
+        estimated (bool): Whether values have errors of sampling. Default: True
+
+    Raises:
+        ImportError: If shapiq is not installed.
+    """
+    package = _shapiq()
+    values: dict[tuple[int, ...], float] = {(): empty}
+    values |= {(i,): value for i, value in enumerate(singles.tolist())}
+    rows, columns = pairs.triu(1).nonzero(as_tuple=True)
+    chosen = pairs[rows, columns].tolist()
+    values |= dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), chosen, strict=True))
+    with warnings.catch_warnings():
+        # It warns of an index that it does not compute itself.
+        warnings.filterwarnings("ignore", ".*is not a valid interaction index", UserWarning)
+        found: shapiq.InteractionValues = package.InteractionValues(
+            values,
+            index=index,
+            min_order=0,
+            max_order=2,
+            n_players=len(singles),
+            estimated=estimated,
+            estimation_budget=budget,
+            baseline_value=empty if baseline is None else baseline,
+        )
+    found.interactions[()] = empty
+    return found
+
+
+def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
+    """Constant, main effects and interactions of two inputs, from values of one row of players.
+
+    Maps have no interactions within an input: half of each goes to the main effects of its two
+    players, which leaves the sum of all values as it is. Shapley and Banzhaf interaction indices
+    (``SII``, ``BII``) are not additive: a player's value holds half of all of its interactions.
+    That half of those across the inputs is taken off, so all parts together are the score for
+    ``SII``, and the best approximation without interactions within the inputs for ``BII``.
+
+    Args:
+        values (shapiq.InteractionValues): Values of order 2 at most, of one of the indices above,
+            or one whose values add up: ``k-SII``, ``STII``, ``FSII``, ``kADD-SHAP``, ``FBII``,
+            ``Moebius`` or ``SV``.
+        n_a, n_b (int): How many of the players are parts of a, and of b.
+
+    Raises:
+        TypeError: If these are no InteractionValues.
+        ValueError: If the numbers of players differ, values have a higher order, or the index is
+            another one.
+    """
+    if not isinstance(values, _shapiq().InteractionValues):
+        raise TypeError(f"expected shapiq.InteractionValues, but got {type(values).__name__}")
+    n_players = n_a + n_b
+    if values.n_players != n_players:
+        raise ValueError(
+            f"the inputs have {n_a} + {n_b} parts, but the values are of {values.n_players} players"
+        )
+    if values.index not in _ADDITIVE + _SHARED:
+        known = ", ".join(_ADDITIVE + _SHARED)
+        raise ValueError(f"index must be one of {known}, but the values are of {values.index!r}")
+    known_values = dict(values.interactions)
+    order = max((len(players) for players, value in known_values.items() if value), default=0)
+    if order > 2:
+        raise ValueError(
+            f"a map holds interactions of two parts, but the values have order {order}"
+        )
+    singles = torch.tensor([known_values.get((i,), 0.0) for i in range(n_players)]).double()
+    pairs = torch.zeros(n_players, n_players, dtype=torch.float64)
+    for i, j in combinations(range(n_players), 2):
+        pairs[i, j] = pairs[j, i] = known_values.get((i, j), 0.0)
+    across = pairs[:n_a, n_a:]
+    if values.index in _SHARED:
+        shares = -torch.cat([across.sum(1), across.sum(0)]) / 2
+    else:
+        shares = torch.cat([pairs[:n_a, :n_a].sum(1), pairs[n_a:, n_a:].sum(1)]) / 2
+    constant = float(known_values.get((), values.baseline_value))
+    if values.index == "SII":
+        constant = float(values.baseline_value)
+    elif values.index == "BII":
+        # From the mean over all coalitions to the empty one.
+        constant += float(across.sum() / 4 - singles.sum() / 2)
+    main = singles + shares
+    return Parts(constant, main[:n_a].float(), main[n_a:].float(), across.float())
+
+
+def axis_of_units(axis: TokenAxis) -> TokenAxis:
+    """An axis each of whose tokens is one of the units of another: a word, a patch, a cell."""
+    units = axis.units
+    none = (False,) * len(units)
+    labels = tuple(unit.label for unit in units)
+    changes: dict[str, Any] = {"labels": labels, "special": none, "padding": none}
+    for field in fields(axis):
+        values = getattr(axis, field.name)
+        # One value a token: that of a unit's only token. Words have spans of their own.
+        if field.name in ("spans", "times", "bands"):
+            changes[field.name] = tuple(values[unit.tokens[0]] for unit in units)
+    words = getattr(axis, "words", ())
+    if words:
+        changes["spans"] = tuple(word.span for word in words)
+    return replace(axis, **changes)
+
+
+def _shapiq() -> Any:
+    try:
+        import shapiq
+    except ImportError as error:
+        raise ImportError(
+            "shapiq is not installed: pip install 'captum-interactions[shapiq]'"
+        ) from error
+    return shapiq

@@ -1,0 +1,335 @@
+"""What the studies measure and sum up, on maps made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_interactions.axes import Frame, ImageAxis, TextAxis
+from captum_interactions.datasets import Foil, Phrase, Record
+from captum_interactions.evaluation import STUDIES, Row
+from captum_interactions.evaluation.studies.classwise import Classwise
+from captum_interactions.evaluation.studies.failures import FailureCases
+from captum_interactions.evaluation.studies.localization import Localization
+from captum_interactions.evaluation.studies.mismatches import Mismatches
+from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.interaction_map import InteractionMap
+
+LEFT, RIGHT, TOP = (0.0, 0.0, 4.0, 8.0), (4.0, 0.0, 8.0, 8.0), (0.0, 0.0, 8.0, 4.0)
+CAPTION = "cat and dog"
+PATCHES = {"top left": 0, "top right": 1, "bottom left": 2, "bottom right": 3}
+
+
+def image():
+    return Image.new("RGB", (8, 8), (200, 30, 30))
+
+
+def record(key="r0", *, cat=(LEFT,), dog=(RIGHT,), caption=CAPTION, foil=None, labels=("a", "b")):
+    phrases = (Phrase("cat", (0, 3), cat, labels[0]), Phrase("dog", (8, 11), dog, labels[1]))
+    return Record(key, caption, phrases, image, f"line of {key}", foil)
+
+
+def axes(caption=CAPTION):
+    spans, start = [], 0
+    for word in caption.split():
+        start = caption.index(word, start)
+        spans.append((start, start + len(word)))
+    none = (False,) * len(spans)
+    text = TextAxis(tuple(caption.split()), none, none, caption, tuple(spans))
+    return ImageAxis.of_grid((2, 2), (4, 4), Frame.identity((8, 8)), image()), text
+
+
+def second_order(words, caption=CAPTION, score=0.5, delta=0.0):
+    """A map from word to its values of the four patches, row by row."""
+    axis_a, axis_b = axes(caption)
+    columns = [words.get(word, (0, 0, 0, 0)) for word in caption.split()]
+    return InteractionMap(
+        torch.tensor(columns, dtype=torch.float32).T.contiguous(),
+        torch.zeros(4), torch.zeros(len(columns)), 0.0, score, delta, axis_a, axis_b,
+    )  # fmt: skip
+
+
+def first_order(values, caption=CAPTION):
+    axis_a, axis_b = axes(caption)
+    return FirstOrderMap(torch.tensor(values, dtype=torch.float32), None, 0.5, axis_a, axis_b)
+
+
+def measured(study, monkeypatch, maps, records):
+    """Rows of a study whose method gives the maps, by caption and then in turn."""
+    given = {text: iter(found) for text, found in maps.items()}
+
+    def explained(self, wrapper, variant, records, captions=None):
+        captions = captions or [one.caption for one in records]
+        return [next(given[text]) for text in captions]
+
+    monkeypatch.setattr(type(study), "explain", explained)
+    monkeypatch.setattr(type(study), "is_complete", lambda *_: True)
+    values = study.measure(None, "m", records)
+    return [
+        Row(r.key, "m", i, "measured", v)
+        for i, (r, v) in enumerate(zip(records, values, strict=True))
+    ]
+
+
+# Localisation.
+
+
+def test_energy_and_accuracy_by_hand(monkeypatch):
+    maps = [second_order({"cat": (3, 1, -5, 0), "dog": (2, 1, 1, 0)})]
+    (row,) = measured(Localization(), monkeypatch, {CAPTION: maps}, [record()])
+    cat, dog = row.values["phrases"]
+    assert cat["pge"] == pytest.approx(3 / 4)
+    assert cat["pga"] == 1
+    assert dog["pge"] == pytest.approx(1 / 4)
+    assert dog["pga"] == 0
+    assert cat["chance"] == dog["chance"] == 0.5
+    assert cat["best"] == 1
+    assert (cat["area"], cat["n_boxes"], cat["n_alike"]) == (0.5, 1, 1)
+
+
+def test_sign_and_masks_are_options(monkeypatch):
+    phrase = Phrase("cat", (0, 3), (LEFT,), "a", np.eye(8, dtype=bool))
+    masked = Record("r", CAPTION, (phrase,), image, "")
+    maps = {CAPTION: [second_order({"cat": (3, 1, -5, 4)})]}
+    (row,) = measured(Localization(sign="negative"), monkeypatch, maps, [masked])
+    assert row.values["phrases"][0]["pge"] == 1  # all that is negative lies at the left
+    maps = {CAPTION: [second_order({"cat": (3, 1, -5, 4)})]}
+    (row,) = measured(Localization(regions="masks"), monkeypatch, maps, [masked])
+    assert row.values["phrases"][0]["pge"] == pytest.approx((3 + 4) / 4 / 8)
+    maps = {CAPTION: [second_order({})]}
+    with pytest.raises(ValueError, match="a phrase has no mask: take regions=boxes"):
+        measured(Localization(regions="masks"), monkeypatch, maps, [record()])
+
+
+def test_first_order_maps_serve_every_phrase(monkeypatch):
+    maps = {CAPTION: [first_order((3, 1, 0, 0))]}
+    (row,) = measured(Localization(), monkeypatch, maps, [record()])
+    assert [phrase["pge"] for phrase in row.values["phrases"]] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("study", [Localization, Mismatches, FailureCases])
+def test_boxes_that_miss_the_image_are_an_error(monkeypatch, study):
+    """They are in other units, or of another image."""
+    off = record(dog=(RIGHT, (8.0, 0.0, 12.0, 4.0)))
+    with pytest.raises(ValueError, match=r"box of 'dog' lies outside of the image of 8 × 8 pixels"):
+        measured(study(), monkeypatch, {CAPTION: [second_order({})]}, [off])
+
+
+def test_localization_is_summed_up(monkeypatch):
+    records = [record(f"r{i}") for i in range(3)]
+    maps = [
+        second_order({"cat": (1, 0, 0, 0), "dog": (0, 1, 0, 0)}, delta=0.1),  # 1, 1
+        second_order({"cat": (1, 1, 0, 0), "dog": (1, 1, 0, 0)}, delta=-0.3),  # 0.5, 0.5
+        second_order({"cat": (-1, -1, 0, 0), "dog": (3, 1, 0, 0)}),  # undefined, 0.25
+    ]
+    study = Localization()
+    rows = measured(study, monkeypatch, {CAPTION: maps}, records)
+    summary = study.summarise([with_nulls(row) for row in rows], records)
+    table = summary.tables["by_method"]
+    found = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (found["phrases"], found["undefined"]) == (6, 1)
+    assert found["PGE median"] == pytest.approx(0.5)
+    assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.25) / 5)
+    assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0) / 5)
+    assert found["chance median"] == 0.5
+    assert found["mean delta"] == pytest.approx((0.1 + 0.3) / 3)
+    assert found["95 % from"] <= found["PGE median"] <= found["to"]
+    assert set(summary.figures) == {"energy"}
+
+
+def with_nulls(row):
+    """A row as it comes back from its file."""
+    import json
+
+    return Row(**json.loads(row.line()))
+
+
+def test_filters_choose_phrases_after_the_fact(monkeypatch):
+    records = [
+        record("r0", dog=(RIGHT, TOP)),  # two boxes
+        record("r1", labels=("a", "a")),  # two of a kind
+        record("r2", dog=((4.0, 4.0, 8.0, 8.0),)),  # a quarter of the image
+    ]
+    maps = [second_order({"cat": (1, 0, 0, 0), "dog": (0, 1, 0, 0)}) for _ in records]
+    rows = measured(Localization(), monkeypatch, {CAPTION: maps}, records)
+
+    def kept(**options):
+        phrases = Localization(**options).phrases(rows)["m"]
+        return [(phrase["record"], phrase["text"]) for phrase in phrases]
+
+    assert len(kept()) == 6
+    assert kept(single_instance=True) == [("r0", "cat"), ("r2", "cat"), ("r2", "dog")]
+    assert kept(max_area=0.3) == [("r2", "dog")]
+    assert kept(min_area=0.6) == [("r0", "dog")]
+    nothing = Localization(min_area=0.9).summarise(rows, records)
+    assert nothing.notes == ["No phrase passed the filters."]
+
+
+def test_records_without_ground_truth_are_declined():
+    bare = record(cat=(), dog=())
+    false = record(foil=Foil("r0", CAPTION, (0, 3)))
+    for study in (Localization(), FailureCases()):
+        assert study.declines(record()) is None
+        assert "no phrase" in study.declines(bare)
+        assert "false" in study.declines(false)
+    assert "fewer than two" in Mismatches().declines(record(cat=()))
+    assert "which words are false" in Mismatches().declines(false)
+
+
+# Classes.
+
+
+def test_classes_are_ranked(monkeypatch):
+    records = [record(f"r{i}") for i in range(6)]
+    maps = [
+        second_order({"cat": (4 - k, k, 0, 0), "dog": (1, 0, 0, 0)}) for k in (0, 1, 1, 1, 2, 3)
+    ]
+    study = Classwise(min_phrases=5)
+    rows = measured(study, monkeypatch, {CAPTION: maps}, records)
+    summary = study.summarise(rows, records)
+    table = summary.tables["classes"]
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert (first["class"], first["phrases"]) == ("a", 6)
+    assert first["PGE median"] == pytest.approx(0.75)
+    assert 0.25 <= first["95 % from"] <= 0.75 <= first["to"] <= 1
+    assert (second["class"], second["PGE median"]) == ("b", 0)
+    assert (second["95 % from"], second["to"]) == (0, 0)
+    assert [row[0] for row in summary.tables["extremes"].rows] == ["best", "best"]
+    assert summary.tables["trend"].rows[0][1:3] == [2, 0.75]
+    none = Classwise(min_phrases=7).summarise(rows, records)
+    assert not none.tables
+    assert "fewer than 7 phrases are left out, and there is no other" in none.notes[-1]
+
+
+# Mismatches.
+
+
+def test_signs_of_matching_and_cross_attributions(monkeypatch):
+    records = [record("r0"), record("r1"), record("r2", labels=("a", "a"))]
+    maps = [
+        second_order({"cat": (2, -1, 0, 0), "dog": (-1, 3, 0, 0)}),
+        second_order({"cat": (1, 2, 0, 0), "dog": (0, -1, 0, -1)}),
+        second_order({"cat": (9, 9, 9, 9), "dog": (9, 9, 9, 9)}),
+    ]
+    study = Mismatches()
+    rows = measured(study, monkeypatch, {CAPTION: maps}, records)
+    assert [phrase["value"] for phrase in rows[0].values["own"]] == [2, 3]
+    assert [pair["value"] for pair in rows[0].values["cross"]] == [-1, -1]
+    table = study.summarise(rows, records).tables["signs"]
+    found = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (found["phrases"], found["pairs"]) == (4, 4)  # those of one class are left out
+    assert found["own positive"] == 0.75
+    assert found["other negative"] == 0.5
+    assert (found["own above other"], found["chance of it"]) == (0.5, 0.5)
+    whole = Mismatches(different_labels=False).summarise(rows, records).tables["signs"]
+    assert whole.rows[0][1] == 6
+
+
+def test_objects_that_overlap_are_no_mismatch(monkeypatch):
+    records = [record(dog=(TOP,))]
+    rows = measured(Mismatches(), monkeypatch, {CAPTION: [second_order({})]}, records)
+    assert rows[0].values["cross"][0]["overlap"] == 0.5
+    assert "signs" not in Mismatches().summarise(rows, records).tables
+    assert Mismatches(max_overlap=0.5).summarise(rows, records).tables["signs"].rows[0][5] == 2
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
+    false = "fox and dog"
+    foil = Foil("r0", CAPTION, (0, 3), ("cat", "fox"), (LEFT,))
+    records = [record("r0-foil", caption=false, foil=foil), record("r1")]
+    maps = {
+        false: [second_order({"fox": (-2, 5, 1, 0)}, false, score=0.2)],
+        CAPTION: [second_order({"cat": (3, -1, 1, 0)}, score=0.6), second_order({})],
+    }
+    if order == 1:
+        maps[false] = [first_order((-2, 5, 1, 0), false)]
+    study = Mismatches()
+    rows = measured(study, monkeypatch, maps, records)
+    assert rows[0].values["foil"]["false"] == -1
+    assert rows[0].values["foil"]["true"] == 4
+    assert rows[1].values.get("foil") is None
+    table = study.summarise(rows, records).tables["false_words"]
+    found = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (found["foils"], found["false negative"], found["true positive"]) == (1, 1, 1)
+    assert found["false below true"] == 1
+    assert found["caption scored lower"] == 1
+
+
+def test_true_words_are_found_where_they_stand(monkeypatch):
+    """The true caption is longer before the word than the false one, so spans differ."""
+    false, true = "fox and dog", "one cat and dog"
+    foil = Foil("r0", true, (0, 3), ("cat", "fox"), (LEFT,))
+    maps = {
+        false: [second_order({"fox": (1, 0, 0, 0)}, false)],
+        true: [second_order({"cat": (7, 0, 0, 0)}, true)],
+    }
+    (row,) = measured(Mismatches(), monkeypatch, maps, [record(caption=false, foil=foil)])
+    assert row.values["foil"]["true"] == 7
+
+
+# Failures.
+
+
+def test_failures_are_told_apart(monkeypatch):
+    records = [record(f"r{i}", dog=((4.0, 0.0, 8.0, 4.0),)) for i in range(3)]
+    maps = [
+        second_order({"cat": (8, 0, 1, 0), "dog": (0, 1, 0, 0)}, score=0.9),  # half of the cat
+        second_order({"cat": (1, 3, 0, 0), "dog": (0, 1, 0, 0)}, score=0.8),  # the dog's credit
+        second_order({"cat": (1, 0, 0, 9), "dog": (0, 1, 0, 0)}, score=0.1),  # nothing there
+    ]
+    study = FailureCases()
+    rows = [with_nulls(row) for row in measured(study, monkeypatch, {CAPTION: maps}, records)]
+    half, credit, nothing = (row.values["phrases"][0] for row in rows)
+    assert (half["hit"], half["context"], half["nowhere"]) == (0.5, 0, 0)
+    assert (credit["context"], credit["nowhere"]) == (0.75, 0)
+    assert (nothing["context"], nothing["nowhere"]) == (0, 0.9)
+    summary = study.summarise(rows, records)
+    counts = {row[1]: row[2:4] for row in summary.tables["counts"].rows}
+    assert counts["object_coverage"] == [4, 0]  # a half is no quarter
+    assert counts["correlated_context"] == [6, 1]
+    assert counts["unusual_scenes"] == [2, 1]
+    assert counts["background"] == [6, 1]
+    worst = [(row[1], row[2], row[3]) for row in summary.tables["worst"].rows]
+    assert worst == [
+        ("correlated_context", "r1", "cat"),
+        ("unusual_scenes", "r2", "cat"),
+        ("background", "r2", "cat"),
+    ]
+    assert set(summary.figures) == {"correlated_context", "unusual_scenes", "background"}
+
+
+# Options.
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_every_study_says_what_it_asks(name):
+    study = STUDIES[name]()
+    assert study.name == name
+    assert study.title
+    assert study.question
+    assert study.variants
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Localization(methods=("magic",)), "attribution must be one of"),
+        (lambda: Localization(methods=("rise:n_samples",)), "NAME:OPTION=VALUE"),
+        (lambda: Localization(regions="dots"), "must be 'boxes' or 'masks'"),
+        (lambda: Localization(sign="both"), "sign must be"),
+        (lambda: Localization(min_area=0.5, max_area=0.2), "shares of the image"),
+        (lambda: Mismatches(max_overlap=2), "a share from 0 to 1"),
+        (lambda: FailureCases(n_cases=0), "at least 1"),
+    ],
+)
+def test_bad_options_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_unknown_option_of_a_method_is_refused():
+    with pytest.raises(TypeError, match="grad_eclip has no option n_steps"):
+        Localization(methods=("grad_eclip:n_steps=3",))

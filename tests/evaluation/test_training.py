@@ -1,0 +1,100 @@
+"""Contrastive fine-tuning: it learns, it resumes, and it leaves the given model alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from captum_interactions import load_demo
+from captum_interactions.datasets import Foil, Record, Scenes
+from captum_interactions.encoders.wrapper import unit
+from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
+
+SETTING = FineTuning(steps=6, batch_size=8, warmup=2, learning_rate=3e-4)
+
+
+def record(index, scene):
+    return Record(str(index), scene.caption, (), lambda: scene.image, f"scene {index}")
+
+
+@pytest.fixture(scope="module")
+def wrapper():
+    return load_demo()[0]
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [record(i, scene) for i, scene in enumerate(Scenes(16, seed=3, domain="shifted"))]
+
+
+def loss_of(wrapper, records):
+    batch = wrapper.prepare([r.image for r in records], [r.caption for r in records])
+    with torch.no_grad():
+        a = unit(wrapper.encode_a(batch.inputs[0]))
+        b = unit(wrapper.encode_b(batch.inputs[1], *batch.additional_forward_args))
+    logits = 20 * a @ b.T
+    return torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def same(a, b):
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_it_learns_its_pairs_and_leaves_the_model_as_it_was(wrapper, records):
+    before = [parameter.clone() for parameter in wrapper.parameters()]
+    mode = wrapper.training
+    tuned = fine_tune(wrapper, records, replace(SETTING, steps=12))
+    assert loss_of(tuned, records) < 0.9 * loss_of(wrapper, records)
+    assert not tuned.training
+    assert wrapper.training == mode
+    assert all(torch.equal(x, y) for x, y in zip(before, wrapper.parameters(), strict=True))
+
+
+class Interrupted(list):
+    """Records that can be read a number of times only."""
+
+    def __init__(self, records, reads):
+        super().__init__(records)
+        self.reads = reads
+
+    def __getitem__(self, index):
+        self.reads -= 1
+        if self.reads < 0:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_interrupted_it_ends_with_the_weights_of_an_uninterrupted_run(wrapper, records, tmp_path):
+    path = tmp_path / "state.pt"
+    whole = fine_tune(wrapper, records, SETTING)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(
+            wrapper, Interrupted(records, 5 * 8), SETTING, checkpoint=path, checkpoint_every=2
+        )
+    assert int(torch.load(path, weights_only=True)["step"]) == 4
+    resumed = fine_tune(wrapper, records, SETTING, checkpoint=path, checkpoint_every=2)
+    assert same(whole, resumed)
+
+
+def test_a_penalty_keeps_weights_near(wrapper, records):
+    def drift(setting):
+        tuned = fine_tune(wrapper, records, setting)
+        pairs = zip(tuned.parameters(), wrapper.parameters(), strict=True)
+        return sum(float((x - y).detach().square().sum()) for x, y in pairs)
+
+    assert drift(replace(SETTING, l2_penalty=100.0)) < 0.5 * drift(SETTING)
+
+
+def test_bad_input(wrapper, records, tmp_path):
+    with pytest.raises(ValueError, match="takes 8 records, but there are only 3"):
+        fine_tune(wrapper, records[:3], SETTING)
+    foils = [replace(r, foil=Foil(r.key, r.caption, None)) for r in records]
+    with pytest.raises(ValueError, match="is a foil"):
+        fine_tune(wrapper, foils, SETTING)
+    path = tmp_path / "state.pt"
+    fine_tune(wrapper, records, replace(SETTING, steps=1), checkpoint=path)
+    with pytest.raises(ValueError, match="was made with"):
+        fine_tune(wrapper, records, SETTING, checkpoint=path)
