@@ -26,7 +26,7 @@ from benchmarks.models import inputs_of, wrapped
 from captum_interactions import SecondOrderIntegratedGradients
 from captum_interactions.attr._utils import inputs as opening
 from captum_interactions.attr._utils.path import Path as InputPath
-from captum_interactions.attr.ways import Way
+from captum_interactions.attr._utils.path import Way
 from captum_interactions.encoders.model import activations
 from captum_interactions.encoders.towers import block_tower
 from captum_interactions.functional import NotTwiceDifferentiableError

@@ -37,8 +37,8 @@ class DualEncoderWrapper(nn.Module):
     Args:
         tower_a (Tower): Encoder of the first input, the image for CLIP.
         tower_b (Tower): Encoder of the second input, the text for CLIP.
-        default_layers (tuple, optional): Where attributions cut the towers unless told otherwise,
-            see :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
+        default_layers (tuple, optional): Layers to attribute at unless told otherwise, see
+            :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
             tower, or its input if its blocks are closed.
         default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
             otherwise. A model whose default layers have a sharp path needs more. Default: 20

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_interactions.attr.ways import FEW_ROWS, Way, way_along
 from captum_interactions.encoders import Layer, Tower
-from captum_interactions.encoders.towers.base import take_rows
+from captum_interactions.encoders.model.activations import tabulated_activations
+from captum_interactions.encoders.towers.base import AlongPath, take_rows
+from captum_interactions.encoders.wrapper import widen
 from captum_interactions.functional import (
     NotTwiceDifferentiableError,
     Quadrature,
@@ -27,6 +28,11 @@ from captum_interactions.functional.integrated import count_chunks, path_values
 from captum_interactions.functional.memory import memory_budget, rows_that_fit
 
 _LOGGER = logging.getLogger(__name__)
+FEW_ROWS = 16
+"""So many rows of little work run without asking for memory; and on a CPU, products of them were
+quicker taken at once than one after the other."""
+_AT_ONCE_ON_GPU = 2**15
+"""So many rows of products are taken at once on a GPU."""
 _FEW_ROWS_OF_PRODUCTS = 256
 """So many are taken at once without asking for memory."""
 _ROWS_WITHOUT_GRADIENTS = 64
@@ -316,3 +322,77 @@ class Path:
             return tokens
         groups = self.groups[rows] if len(self.groups) > 1 else self.groups
         return (groups @ tokens.unsqueeze(-1)).squeeze(-1)
+
+
+class Way(NamedTuple):
+    """A function whose Jacobian products are factors."""
+
+    function: Callable[..., Tensor]
+    """From points and ``args`` to embeddings, scaled as the score wants them."""
+    start: Tensor
+    end: Tensor
+    direction: Tensor
+    """Along which products are taken, of the shape of ``end``."""
+    args: tuple[Any, ...]
+    spread: Callable[[Tensor], Tensor]
+    """Weights of tokens, (G, 1 or B, T), as weights of what the function takes."""
+    reduce: Callable[[Tensor, slice], Tensor]
+    """Integrated gradients of some examples as attributions of tokens or groups."""
+    is_small: bool
+    """Whether a product is so little work that starting its operations takes most of the time."""
+
+    def is_batched(self, n_rows: int, n_products: int) -> bool:
+        """Whether all products at once are quicker than one after the other."""
+        if self.direction.is_cuda:
+            return self.is_small and n_rows * n_products <= _AT_ONCE_ON_GPU
+        return self.is_small and n_rows <= FEW_ROWS
+
+
+def way_along(path: Path, start: Tensor, fold: bool) -> Way:
+    """The way from one of a path's starts to its end.
+
+    Args:
+        path (Path): The path.
+        start (Tensor): Features of one of its references.
+        fold (bool): Whether features are summed over tokens or groups.
+    """
+    if fold and path.multiply_by_inputs:
+        with torch.no_grad():
+            along = path.tower.along(path.layer, start, path.end, *path.tower_context)
+        if along is not None:
+            return _way_of_coordinates(path, along)
+    return _way_of_features(path, start, fold)
+
+
+def _way_of_features(path: Path, start: Tensor, fold: bool) -> Way:
+    end = widen(path.end)
+    direction = end - widen(start) if path.multiply_by_inputs else torch.ones_like(end)
+
+    def function(features: Tensor, *context: Any) -> Tensor:
+        with tabulated_activations(path.tower):
+            return path.function(features, *context)
+
+    def spread(weights: Tensor) -> Tensor:
+        return path.tower.spread(path.layer, weights, path.end.shape)
+
+    def reduce(gradient: Tensor, rows: slice) -> Tensor:
+        attribution = gradient * direction[rows]
+        return path.fold(attribution, rows) if fold else attribution
+
+    return Way(function, start, path.end, direction, path.context, spread, reduce, False)
+
+
+def _way_of_coordinates(path: Path, along: AlongPath) -> Way:
+    """Every token goes from 0 to 1; a gradient in its coordinate is its attribution."""
+    n_norms = len(path.norms)
+
+    def function(coordinates: Tensor, examples: Tensor, *context: Any) -> Tensor:
+        rows = slice(int(examples[0]), int(examples[-1]) + 1)
+        embedding = along(coordinates, rows, *context[n_norms:])
+        return path.scale(embedding, *context[:n_norms])
+
+    end = torch.ones_like(path.token_mask)
+    # On the CPU, so that to read an index waits for no device.
+    args = (torch.arange(len(end)), *path.context)
+    start = torch.zeros_like(end[:1])
+    return Way(function, start, end, end, args, lambda weights: weights, path.grouped, True)
