@@ -1,17 +1,16 @@
 """Generated scenes: pictures of coloured shapes, captions about them, and where every phrase is.
 
 The ground truth is complete: each object has a box and a mask, and each object that the caption
-names
-has the character span of its phrase. Relations in captions are true; distractor words never depend
-on
-the picture; partial captions leave objects out.
+names has the character span of its phrase. Relations in captions are true; distractor words never
+depend on the picture; partial captions leave objects out.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
@@ -107,6 +106,17 @@ class Mention:
 
 
 @dataclass(frozen=True)
+class Description:
+    """A caption, and what it says."""
+
+    caption: str
+    mentions: tuple[Mention, ...]
+    """In the caption's order."""
+    relation: str | None
+    """How the first thing is said to stand to the second, see :func:`true_relations`."""
+
+
+@dataclass(frozen=True)
 class SceneObject:
     """An object of a scene with its ground truth."""
 
@@ -183,9 +193,9 @@ class Scenes(Sequence[Scene]):
             raise IndexError(f"scene {index} of {self.n}")
         rng = scene_rng(self.seed, self.domain, index % self.n)
         things = arrange(rng, DOMAINS[self.domain])
-        caption, mentions = describe(rng, things)
+        description = describe(rng, things)
         pixels, masks = render(rng, things, DOMAINS[self.domain])
-        said = {mention.thing: mention for mention in mentions}
+        said = {mention.thing: mention for mention in description.mentions}
         objects = tuple(
             SceneObject(
                 shape=thing.shape,
@@ -200,7 +210,7 @@ class Scenes(Sequence[Scene]):
             )
             for k, thing in enumerate(things)
         )
-        return Scene(Image.fromarray(pixels), caption, objects)
+        return Scene(Image.fromarray(pixels), description.caption, objects)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[i] for i in range(self.n))
@@ -214,12 +224,31 @@ def scene_rng(seed: int, domain: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, list(DOMAINS).index(domain), index])
 
 
-def arrange(rng: np.random.Generator, domain: Domain) -> list[Thing]:
-    """Draw 1 to 4 things, no two alike in colour and shape, in boxes that do not overlap."""
-    count = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.3, 0.2]))
+def arrange(
+    rng: np.random.Generator,
+    domain: Domain,
+    *,
+    count: int | None = None,
+    colours: Sequence[str] = tuple(COLOURS),
+    shapes: Sequence[str] = tuple(SHAPES),
+) -> list[Thing]:
+    """Draw things in boxes that do not overlap, no two of them alike in colour and shape.
+
+    Args:
+        rng: Source of the choices.
+        domain: How scenes look.
+        count: Number of things; fewer are drawn if no place is left. Default: 1 to 4.
+        colours: Colours to choose from. Default: all.
+        shapes: Shapes to choose from. Default: all.
+
+    Returns:
+        At least one thing.
+    """
+    if count is None:
+        count = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.3, 0.2]))
     things: list[Thing] = []
     for _ in range(count * 12):  # tries; a scene too full for another large shape stays as it is
-        thing = draw_thing(rng, domain)
+        thing = draw_thing(rng, domain, colours, shapes)
         if all(_apart(thing, other) and _distinct(thing, other) for other in things):
             things.append(thing)
             if len(things) == count:
@@ -227,14 +256,19 @@ def arrange(rng: np.random.Generator, domain: Domain) -> list[Thing]:
     return things
 
 
-def draw_thing(rng: np.random.Generator, domain: Domain) -> Thing:
+def draw_thing(
+    rng: np.random.Generator,
+    domain: Domain,
+    colours: Sequence[str] = tuple(COLOURS),
+    shapes: Sequence[str] = tuple(SHAPES),
+) -> Thing:
     """Draw one thing's attributes and geometry."""
     size = str(rng.choice(SIZES))
     radius = rng.uniform(*domain.radii[size])
     low, high = radius + 1, IMAGE_SIZE - radius - 1
     return Thing(
-        shape=str(rng.choice(_SHAPE_NAMES)),
-        colour=str(rng.choice(_COLOUR_NAMES)),
+        shape=str(rng.choice(shapes)),
+        colour=str(rng.choice(colours)),
         size=size,
         fill=str(rng.choice(FILLS, p=_FILL_SHARES)),
         centre=(rng.uniform(low, high), rng.uniform(low, high)),
@@ -245,8 +279,7 @@ def draw_thing(rng: np.random.Generator, domain: Domain) -> Thing:
     )
 
 
-_SHAPE_NAMES, _COLOUR_NAMES, _FILL_SHARES = tuple(SHAPES), tuple(COLOURS), (0.4, 0.3, 0.3)
-
+_FILL_SHARES = (0.4, 0.3, 0.3)
 
 CLEARANCE = 1.1  # corners of a tilted shape reach out to 1.1 radii
 
@@ -258,36 +291,6 @@ def _apart(a: Thing, b: Thing) -> bool:
 
 def _distinct(a: Thing, b: Thing) -> bool:
     return (a.shape, a.colour) != (b.shape, b.colour)
-
-
-def alter(rng: np.random.Generator, things: Sequence[Thing], domain: Domain) -> list[Thing]:
-    """Change the least that makes some captions of a scene false: a hard negative for training.
-
-    One attribute of one thing changes, or a thing vanishes, or two things swap their colours.
-
-    Args:
-        rng: Source of the change.
-        things: The scene to change; it is left as it is.
-        domain: Where a new size is drawn from.
-
-    Returns:
-        The changed scene's things.
-    """
-    changed = list(things)
-    k = int(rng.integers(len(changed)))
-    kind = rng.choice(["colour", "shape", "fill", "vanish", "swap"], p=[0.3, 0.25, 0.1, 0.15, 0.2])
-    if kind == "vanish" and len(changed) > 1:
-        del changed[k]
-    elif kind == "swap" and len(changed) > 1:
-        other = (k + 1) % len(changed)
-        changed[k] = replace(things[k], colour=things[other].colour)
-        changed[other] = replace(things[other], colour=things[k].colour)
-    else:
-        fresh = draw_thing(rng, domain)
-        attribute = str(kind) if kind in ("shape", "fill") else "colour"
-        changed[k] = replace(things[k], **{attribute: getattr(fresh, attribute)})
-    alike = any(not _distinct(a, b) for i, a in enumerate(changed) for b in changed[:i])
-    return alter(rng, things, domain) if alike or changed == list(things) else changed
 
 
 def render(
@@ -336,38 +339,43 @@ _OPENINGS = (
 )
 _ENDINGS = ("", "", "", "", ".", " on a simple background", " in this scene", " in the picture")
 _SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-_RELATIONS = {
+RELATIONS = {
     "left": (" left of ", " to the left of "),
     "right": (" right of ", " to the right of "),
     "above": (" above ", " over "),
     "below": (" below ", " under "),
 }
+"""How captions say how one thing stands to another."""
 
 
-def describe(rng: np.random.Generator, things: Sequence[Thing]) -> tuple[str, list[Mention]]:
+def describe(
+    rng: np.random.Generator, things: Sequence[Thing], *, relate: float = 0.5
+) -> Description:
     """Write a caption that is true of a scene.
 
     It names one to three things, always by colour and shape, often by size and texture too, as a
-    list or
-    by how two of them stand to each other.
+    list or by how two of them stand to each other.
 
     Args:
         rng: Source of the choices.
         things: At least one thing.
+        relate: Probability that two things are named by a relation, where one holds. Default: 0.5
 
     Returns:
-        The caption and its mentions, in the caption's order.
+        The caption and what it says.
     """
     most = min(3, len(things))
-    count = int(rng.choice([1, 2, 3][:most], p=[[1.0], [0.4, 0.6], [0.25, 0.45, 0.3]][most - 1]))
+    count = int(rng.choice([1, 2, 3][:most], p=_MENTIONS_SHARES[most]))
     chosen = [int(k) for k in rng.permutation(len(things))[:count]]
     caption = str(rng.choice(_OPENINGS))
     mentions: list[Mention] = []
+    relation = None
     for position, k in enumerate(chosen):
         if position == 1:
             relations = true_relations(things[chosen[0]], things[k])
-            if relations and rng.random() < 0.5:
-                caption += str(rng.choice(_RELATIONS[str(rng.choice(relations))]))
+            if relations and rng.random() < relate:
+                relation = str(rng.choice(relations))
+                caption += str(rng.choice(RELATIONS[relation]))
             else:
                 caption += ", " if count > 2 else str(rng.choice([" and ", " with ", " next to "]))
         elif position == 2:
@@ -386,17 +394,23 @@ def describe(rng: np.random.Generator, things: Sequence[Thing]) -> tuple[str, li
                 fill=things[k].fill if fill else None,
             )
         )
-    return caption + str(rng.choice(_ENDINGS)), mentions
+    return Description(caption + str(rng.choice(_ENDINGS)), tuple(mentions), relation)
+
+
+_MENTIONS_SHARES = {1: [1.0], 2: [0.4, 0.6], 3: [0.25, 0.45, 0.3]}
+"""Probabilities of naming 1, 2, ... things, by how many could be named."""
+_SIZE_SHARE, _FILL_SHARE = 0.4, 0.5
+"""Probabilities that a phrase states a size other than medium, and a texture other than plain."""
 
 
 def _stated(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
     """The words for size and texture; empty where the phrase does not say."""
     size = (
         str(rng.choice(_SIZE_WORDS[thing.size]))
-        if thing.size != "medium" and rng.random() < 0.4
+        if thing.size != "medium" and rng.random() < _SIZE_SHARE
         else ""
     )
-    fill = thing.fill if thing.fill != "plain" and rng.random() < 0.5 else ""
+    fill = thing.fill if thing.fill != "plain" and rng.random() < _FILL_SHARE else ""
     return size, fill
 
 
@@ -410,3 +424,52 @@ def true_relations(a: Thing, b: Thing) -> list[str]:
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     holds = {"left": dx > reach, "right": -dx > reach, "above": dy > reach, "below": -dy > reach}
     return [name for name, true in holds.items() if true]
+
+
+def likelihood(description: Description, named: Sequence[Thing], things: Sequence[Thing]) -> float:
+    """Probability that :func:`describe` says the same of other things, up to a constant factor.
+
+    The factor is that of the choice of words, which does not depend on the things.
+
+    Args:
+        description: What is said.
+        named: The things that it was said of, which :attr:`Mention.thing` refers to.
+        things: The things of another scene, or of the same one.
+
+    Returns:
+        Zero if the description is not true of ``things``.
+    """
+    count, most = len(description.mentions), min(3, len(things))
+    if count > most:
+        return 0.0
+    total = 0.0
+    for chosen in itertools.permutations(things, count):
+        probability = 1.0
+        for mention, thing in zip(description.mentions, chosen, strict=True):
+            probability *= _phrase_likelihood(mention, named[mention.thing], thing)
+        if probability and count > 1:
+            relations = true_relations(chosen[0], chosen[1])
+            if description.relation is not None:
+                holds = description.relation in relations
+                probability *= 0.5 / len(relations) if holds else 0.0
+            elif relations:
+                probability *= 0.5
+        total += probability
+    orders = math.perm(len(things), count)
+    return total * _MENTIONS_SHARES[most][count - 1] / orders
+
+
+def _phrase_likelihood(mention: Mention, named: Thing, thing: Thing) -> float:
+    """Probability that a thing is named as another one was."""
+    if (named.colour, named.shape) != (thing.colour, thing.shape):
+        return 0.0
+    probability = 1.0
+    if mention.size is not None:
+        probability *= _SIZE_SHARE if mention.size == thing.size else 0.0
+    elif thing.size != "medium":
+        probability *= 1 - _SIZE_SHARE
+    if mention.fill is not None:
+        probability *= _FILL_SHARE if mention.fill == thing.fill else 0.0
+    elif thing.fill != "plain":
+        probability *= 1 - _FILL_SHARE
+    return probability

@@ -1,65 +1,61 @@
-"""Train the bundled model: a small CLIP that knows coloured shapes.
+"""Train the bundled model: a small CLIP that knows coloured shapes, from images and captions alone.
 
-``python -m captum_interactions.zoo.train --output DIR`` trains it on two CPU cores in half an hour.
-Stopped and started again with the same command, it goes on from its last checkpoint and ends with
-the
-same weights.
+``python -m captum_interactions.zoo.train --output DIR`` trains it on two CPU cores. Stopped and
+started again with the same command, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import json
 import math
+import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import tokenizers
 import torch
+import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
 )
-from transformers.masking_utils import eager_mask
 
-from captum_interactions.datasets.scenes import IMAGE_SIZE
-from captum_interactions.zoo.training_set import (
-    ABSENT,
-    CAPTIONS,
-    MAX_TOKENS,
-    SIBLINGS,
-    UNSTATED,
-    TrainingSet,
-    is_true,
-    load_or_draw,
-    training_captions,
+from captum_interactions.datasets.scenes import (
+    DOMAINS,
+    IMAGE_SIZE,
+    arrange,
+    describe,
+    render,
+    scene_rng,
 )
+from captum_interactions.zoo.batches import TRAINING_SEED, Batches
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Zero after normalisation is a mid grey, a background like any other: a neutral reference."""
+"""Zero after normalization is a mid grey, a background like any other: a neutral baseline."""
 
 DEFAULT_LAYERS = (0, 0)
-"""Image and text layer that ground best on held-out scenes, by ``zoo.report``."""
+"""Image and text layer that are attributed at by default; chosen on validation scenes by
+``zoo.report``."""
 
 DEFAULT_N_STEPS = 40
-"""Quadrature nodes for maps at these layers."""
+"""Number of steps at these layers, likewise."""
 
+MAX_TOKENS = 40
 SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|startoftext|>")
 """The end of text must not have id 2: for that id ``CLIPTextModel`` pools at the largest id
 instead."""
@@ -69,32 +65,21 @@ instead."""
 class Recipe:
     """Everything the weights depend on."""
 
-    groups: int = 20_000
-    """Groups of four sibling scenes in the training set."""
-    steps: int = 4_500
-    batch_groups: int = 64
-    batch_siblings: int = 2
-    """Images of a group that are in a batch together."""
-    learning_rate: float = 1e-3
+    steps: int = 10_000
+    batch: int = 128
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    warmup: int = 100
+    warmup: int = 200
+    decay_from: float = 0.6
+    """Share of the steps after which the learning rate goes down to zero, on a line."""
     ema: float = 0.998
     """Decay of the running mean of the weights, which is what is saved."""
     width: int = 128
-    heads: int = 2
-    vision_layers: int = 3
-    text_layers: int = 2
+    heads: int = 4
+    vision_layers: int = 4
+    text_layers: int = 3
     mlp_ratio: int = 4
-    patch: int = 8
-    position_std: float = 0.1
-    exchange: float = 0.6
-    """Share of the images parts of which are exchanged for another image's: one side at first."""
-    tight_from: float = 0.6
-    """Share of the steps after which all but the objects that the caption names is exchanged."""
-    erase: float = 0.3
-    """Share of the images of which patches, up to a half, are erased."""
-    drop_words: float = 0.4
-    """Share of the captions of which tokens, up to a half, become padding."""
+    patch: int = 12
     seed: int = 0
 
 
@@ -131,6 +116,12 @@ def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
+EMBEDDING_STD = 0.3
+"""Standard deviation that contents and positions start with. They are equally large, so that the
+layer norm over their sum bends less along a path from a baseline to an input, and integrals along
+that path need fewer steps."""
+
+
 def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     """A CLIP with random weights."""
     tower = {
@@ -160,15 +151,13 @@ def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
             projection_dim=recipe.width,
         )
     )
-    # Positions as large as contents: then the layer norm over their sum bends less along a path
-    # from a
-    # reference to an input, and integrals along that path need fewer nodes.
-    for embeddings in (model.vision_model.embeddings, model.text_model.embeddings):
-        nn.init.normal_(embeddings.position_embedding.weight, std=recipe.position_std)
-    nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=recipe.position_std)
+    vision, text = model.vision_model.embeddings, model.text_model.embeddings
+    for table in (vision.position_embedding, text.position_embedding, text.token_embedding):
+        nn.init.normal_(table.weight, std=EMBEDDING_STD)
+    whiten(vision.patch_embedding)
     # Weights as large as their inputs ask for, and a class token that does not drown what blocks
-    # add to
-    # it: in a model this small, embeddings of different images would be nearly the same otherwise.
+    # add to it: in a model this small, embeddings of different images would be nearly the same
+    # otherwise.
     nn.init.constant_(model.vision_model.pre_layrnorm.weight, 0.2)
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear) and ".layers." in name:
@@ -176,176 +165,35 @@ def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     return model
 
 
-class Batch(NamedTuple):
-    """B augmented images with a caption each."""
+@torch.no_grad()
+def whiten(patches: nn.Conv2d, n_images: int = 500) -> None:
+    """Let a projection of patches start as a random rotation of their whitened components.
 
-    pixels: Tensor
-    """(B, 3, H, W), normalised."""
-    tokens: Tensor
-    """(B, T) token ids."""
-    unknown: Tensor
-    """(B, B), image by caption: no match of the batch though the caption is, or may be, true."""
-    foreign: Tensor
-    """(B, patches), where a state is to be taken from the image of the row PARTNER above."""
-
-
-PARTNER = 2
-"""Rows between an image and the one it exchanges states with; siblings lie closer together."""
-
-
-def draw_batch(data: TrainingSet, recipe: Recipe, step: int) -> Batch:
-    """The batch of a step, augmented; it depends on the seed and the step alone."""
-    rng = np.random.default_rng([recipe.seed, step])
-    strength = min(1.0, 2 * step / recipe.steps)
-    groups = len(data.images) // SIBLINGS
-    first = SIBLINGS * rng.choice(groups, min(recipe.batch_groups, groups), replace=False)
-    drawn = rng.permuted(np.tile(np.arange(SIBLINGS), (len(first), 1)), axis=1)
-    rows = (first[:, None] + drawn[:, : recipe.batch_siblings]).ravel()
-    own, grid = np.arange(len(rows)), IMAGE_SIZE // recipe.patch
-
-    # Parts of some images come from another image; captions then name what is whole of the own one.
-    objects, boxes = data.objects[rows], _patches(data.boxes[rows], grid)
-    share = recipe.exchange * strength
-    if step < recipe.tight_from * recipe.steps:
-        foreign: Any = _sides(rng, len(rows), grid)
-        foreign &= (rng.random(len(rows)) < share)[:, None, None]
-        whole = ~(boxes & foreign[:, None]).any((2, 3))
-        left = np.where(whole[..., None], objects, ABSENT)
-        fitting: Any = is_true(data.mentions[rows], left[:, None])
-        foreign &= fitting.any(1)[:, None, None]
-        fitting |= ~fitting.any(1, keepdims=True)
-        captions = (rng.random(fitting.shape) * fitting).argmax(1)
-    else:
-        exchanged = (rng.random(len(rows)) < share)[:, None, None]
-        captions = rng.integers(CAPTIONS, size=len(rows))
-        named = _names(data.mentions[rows, captions], objects)
-        foreign = ~(boxes & named[..., None, None]).any(1) & exchanged
-    partner = np.where(foreign.any((1, 2))[:, None, None], np.roll(objects, PARTNER, 0), ABSENT)
-    objects = np.concatenate([objects, partner], 1)
-
-    tokens = data.tokens[rows, captions].astype(np.int64)
-    length = (tokens != 0).sum(1)
-    rate = rng.uniform(0, 0.5, len(rows)) * (rng.random(len(rows)) < recipe.drop_words * strength)
-    dropped = (rng.random(tokens.shape) < rate[:, None]) & (tokens >= len(SPECIAL_TOKENS))
-    tokens[dropped] = 0
-    mentions, places = data.mentions[rows, captions].copy(), data.places[rows, captions]
-    mentions[dropped[own[:, None, None], places]] = UNSTATED
-    unknown = is_true(mentions, objects[:, None]) & (own[:, None] != own)
-
-    pixels = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2).float()
-    pixels = pixels.div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
-    rate = rng.uniform(0, 0.5, len(rows)) * (rng.random(len(rows)) < recipe.erase * strength)
-    kept = torch.from_numpy(rng.random((len(rows), grid, grid)) >= rate[:, None, None]).float()
-    kept = kept.repeat_interleave(recipe.patch, 1).repeat_interleave(recipe.patch, 2)
-    pixels *= kept[:, None]
-    return Batch(
-        pixels=pixels,
-        tokens=torch.from_numpy(tokens[:, : length.max()]),
-        unknown=torch.from_numpy(unknown),
-        foreign=torch.from_numpy(foreign.reshape(len(rows), -1)),
-    )
-
-
-def _names(mentions: npt.NDArray[np.int8], objects: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
-    """Which objects (B, any, 4) some phrase of the own caption (B, MAX_MENTIONS, 4) names."""
-    said, seen = mentions[:, :, None, :], objects[:, None, :, :]
-    fits: npt.NDArray[np.bool_] = ((said == UNSTATED) | (said == seen)).all(-1)
-    named: npt.NDArray[np.bool_] = (fits & (said != UNSTATED).any(-1)).any(1)
-    return named
-
-
-def _sides(rng: np.random.Generator, count: int, grid: int) -> npt.NDArray[np.bool_]:
-    """Masks (count, grid, grid) of the patches on one side of a random upright or level line."""
-    before = np.arange(grid) < rng.integers(grid // 4, grid - grid // 4 + 1, (count, 1))
-    before ^= rng.random((count, 1)) < 0.5
-    upright = rng.random((count, 1, 1)) < 0.5
-    sides: npt.NDArray[np.bool_] = np.where(upright, before[:, None, :], before[:, :, None])
-    return sides & np.ones((grid, grid), bool)
-
-
-def _patches(boxes: npt.NDArray[np.int16], grid: int) -> npt.NDArray[np.bool_]:
-    """Masks (..., grid, grid) of the patches that boxes (..., 4) reach into."""
-    low, high = boxes[..., :2, None] * grid, boxes[..., 2:, None] * grid
-    edges = np.arange(grid) * IMAGE_SIZE
-    covers: Any = (edges + IMAGE_SIZE > low) & (edges < high)
-    patches: npt.NDArray[np.bool_] = covers[..., 1, :, None] & covers[..., 0, None, :]
-    return patches
-
-
-class HalfTowers:
-    """A bfloat16 working copy of a model, several times faster on CPUs with AMX.
-
-    The optimiser steps on the model itself: :meth:`pull` brings its weights here, :meth:`push` the
-    gradients back.
+    Neighbouring pixels are much alike, so a random projection shows little but the mean colour of a
+    patch; edges, which shapes are made of, have a small part in it. A plain classifier of shapes
+    learned several times faster from whitened patches.
     """
-
-    def __init__(self, model: CLIPModel) -> None:
-        self.towers = copy.deepcopy(model).bfloat16()
-        self.towers.set_attn_implementation("whole_matrix")
-        for block in self.towers.vision_model.encoder.layers:
-            block.register_forward_pre_hook(self._exchange)
-        self.pairs = list(zip(model.parameters(), self.towers.parameters(), strict=True))
-
-    @torch.no_grad()
-    def pull(self) -> None:
-        torch._foreach_copy_([half for _, half in self.pairs], [full for full, _ in self.pairs])
-
-    @torch.no_grad()
-    def push(self) -> None:
-        for full, half in self.pairs:
-            if half.grad is not None:
-                full.grad, half.grad = half.grad.float(), None
-
-    def _exchange(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if block is not self.exchange_at:
-            return inputs
-        states, *rest = inputs
-        classes, patches = states[:, :1], states[:, 1:]
-        foreign = self.foreign[..., None]
-        patches = torch.where(foreign, patches.roll(PARTNER, 0), patches)
-        classes = torch.where(foreign.any(1, keepdim=True), classes.roll(2 * PARTNER, 0), classes)
-        return torch.cat([classes, patches], 1), *rest
-
-    def __call__(self, batch: Batch, exchange_at: int) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (B, K) of images and texts, in single precision.
-
-        What an image shows must be found in the patches that show it, before every block: where
-        ``batch.foreign`` says so, the states that enter block ``exchange_at`` are another image's,
-        and the class token is a third one's.
-        """
-        self.exchange_at = self.towers.vision_model.encoder.layers[exchange_at]
-        self.foreign = batch.foreign
-        pixels = batch.pixels.bfloat16()
-        images = self.towers.get_image_features(pixel_values=pixels).pooler_output
-        texts = self.towers.get_text_features(input_ids=batch.tokens).pooler_output
-        return normalize(images.float(), dim=-1), normalize(texts.float(), dim=-1)
+    width, *rest = patches.weight.shape
+    side = patches.kernel_size[0]
+    rng, domain = np.random.default_rng(TRAINING_SEED), DOMAINS["plain"]
+    drawn = np.stack([render(rng, arrange(rng, domain), domain)[0] for _ in range(n_images)])
+    pixels = normalized(torch.from_numpy(drawn).permute(0, 3, 1, 2))
+    cut = pixels.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5)
+    rows = cut.reshape(-1, math.prod(rest)).double()
+    variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+    components = (directions / (variances + 1e-2).sqrt()).T.flip(0)[:width]
+    rotation = torch.linalg.qr(torch.randn(width, len(components), dtype=torch.double)).Q
+    patches.weight.copy_(EMBEDDING_STD * (rotation @ components).view_as(patches.weight))
 
 
-def _whole_matrix_attention(
-    _module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float,
-    **_: object,
-) -> tuple[Tensor, None]:
-    # The backward pass of the fused CPU kernel took two thirds of a step.
-    weights = (query * scaling) @ key.transpose(-1, -2)
-    if mask is not None:
-        weights = weights + mask
-    return (weights.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+def normalized(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) of bytes, as the model's processor normalizes them."""
+    return images.float().div_(255).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
-AttentionInterface.register("whole_matrix", _whole_matrix_attention)
-AttentionMaskInterface.register("whole_matrix", eager_mask)
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor, unknown: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the batch; ``unknown`` pairs count on neither side."""
-    logits = (images @ texts.T * log_scale.clamp(max=math.log(100)).exp()).masked_fill(
-        unknown, -1e4
-    )
+def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy over the pairs of a batch, of unit embeddings (B, K)."""
+    logits = images @ texts.T * log_scale.clamp(max=math.log(100)).exp()
     target = torch.arange(len(logits))
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 
@@ -355,12 +203,12 @@ def train(
     recipe: Recipe,
     *,
     stop_at: int | None = None,
-    checkpoint_seconds: float = 60.0,
+    checkpoint_seconds: float = 120.0,
 ) -> None:
     """Train a model, or go on training it, and save it with its processor.
 
     Args:
-        output: Folder for the model; scenes and checkpoints are kept in ``output/work``.
+        output: Folder for the model; the checkpoint is kept in ``output/work``.
         recipe: What to train.
         stop_at: Stop after this many steps, as if interrupted. Default: do not stop.
         checkpoint_seconds: Time between two checkpoints.
@@ -374,8 +222,7 @@ def train(
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
     if state is not None and state["recipe"] != dataclasses.asdict(recipe):
         raise ValueError(f"{checkpoint} was made with {state['recipe']}, expected {recipe}")
-    tokenizer = train_tokenizer(training_captions(min(recipe.groups, 5_000)))
-    data = load_or_draw(work, recipe.groups, tokenizer)
+    tokenizer = train_tokenizer(training_captions(5_000))
 
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, tokenizer)
@@ -383,12 +230,13 @@ def train(
     mean = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizers = _optimizers(model, recipe)
 
-    start = 0
+    start, seconds = 0, 0.0
     if state is not None:
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        mean, start = state["mean"], state["step"]
+        mean, start, seconds = state["mean"], state["step"], state["seconds"]
+    began = time.monotonic() - seconds
 
     def save_checkpoint(step: int) -> None:
         state = {
@@ -397,25 +245,28 @@ def train(
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "mean": mean,
             "step": step,
+            "seconds": time.monotonic() - began,
         }
         torch.save(state, checkpoint.with_suffix(".tmp"))
         checkpoint.with_suffix(".tmp").replace(checkpoint)  # never half a checkpoint
 
     last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
-    half = HalfTowers(model)
+    batches = Batches(recipe.steps, recipe.batch, recipe.seed, tokenizer)
+    steps = range(start, last)
+    loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=8)
     saved_at = time.monotonic()
-    progress = tqdm(range(start, last), "training", recipe.steps, initial=start, mininterval=5)
-    for step in progress:
+    progress = tqdm(loader, "training", recipe.steps, initial=start, mininterval=5)
+    for step, batch in zip(steps, progress, strict=True):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(step, recipe)
-        batch = draw_batch(data, recipe, step)
         model.zero_grad()
-        half.pull()
-        images, texts = half(batch, exchange_at=step % recipe.vision_layers)
-        loss = contrastive_loss(images, texts, model.logit_scale, batch.unknown)
+        pixels = normalized(batch.images)
+        images = model.get_image_features(pixel_values=pixels).pooler_output
+        texts = model.get_text_features(input_ids=batch.tokens).pooler_output
+        units = normalize(images, dim=-1), normalize(texts, dim=-1)
+        loss = contrastive_loss(*units, model.logit_scale)
         loss.backward()
-        half.push()
         nn.utils.clip_grad_norm_(weights.values(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -430,7 +281,14 @@ def train(
     save_checkpoint(last)
     model.load_state_dict(mean, strict=False)
     if last == recipe.steps:
-        save(model, tokenizer, output)
+        save(model, tokenizer, output, recipe, time.monotonic() - began)
+
+
+def training_captions(count: int) -> Iterator[str]:
+    """Captions to train a tokenizer on."""
+    for index in range(count):
+        rng = scene_rng(TRAINING_SEED, "plain", index)
+        yield describe(rng, arrange(rng, DOMAINS["plain"])).caption
 
 
 def _optimizers(model: CLIPModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -456,21 +314,35 @@ def _optimizers(model: CLIPModel, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to zero; as a share of the learning rate."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return 0.5 * (1 + math.cos(math.pi * done))
+    """The learning rate as a share of its largest value."""
+    left = (recipe.steps - step) / recipe.steps / (1 - recipe.decay_from)
+    return min((step + 1) / recipe.warmup, 1.0, left)
 
 
-def save(model: CLIPModel, tokenizer: CLIPTokenizer, output: Path) -> None:
-    """Save model and processor to a folder, as ``transformers`` loads them."""
+def save(
+    model: CLIPModel, tokenizer: CLIPTokenizer, output: Path, recipe: Recipe, seconds: float
+) -> None:
+    """Save model and processor as ``transformers`` loads them, and what they were made with."""
     model.config.captum_interactions = {
         "default_layers": list(DEFAULT_LAYERS),
         "default_n_steps": DEFAULT_N_STEPS,
     }
     model.save_pretrained(output)
     build_processor(tokenizer).save_pretrained(output)
+    made_with: dict[str, Any] = {
+        "recipe": dataclasses.asdict(recipe),
+        "training_seed": TRAINING_SEED,
+        "hours": round(seconds / 3600, 2),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokenizers": tokenizers.__version__,
+        "numpy": np.__version__,
+    }
+    (output / "training.json").write_text(json.dumps(made_with, indent=2) + "\n")
 
 
 def main() -> None:
