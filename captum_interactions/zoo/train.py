@@ -65,7 +65,7 @@ instead."""
 class Recipe:
     """Everything the weights depend on."""
 
-    steps: int = 10_000
+    steps: int = 7_000
     batch: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
