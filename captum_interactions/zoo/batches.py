@@ -63,17 +63,22 @@ class Kind(NamedTuple):
     """Whether all scenes show the same two things, and captions relate them."""
 
 
-def _from(start: float, share: float, early: float = 0.0) -> Callable[[float], float]:
-    return lambda done: share if done >= start else early
+def _steps(*shares: tuple[float, float]) -> Callable[[float], float]:
+    """A frequency that changes in steps; each of them is (where it starts, what it is then)."""
+    return lambda done: next((share for start, share in reversed(shares) if done >= start), 0.0)
 
 
 KINDS = {
-    "single": Kind(_from(0.04, 0.1, early=1.0), (1,)),
-    "one colour": Kind(_from(0.04, 0.35), (1,), n_colours=1),
-    "two colours": Kind(_from(0.1, 0.15), (2, 3), n_colours=2),
-    "binding": Kind(_from(0.2, 0.1), (2,), n_colours=3, n_shapes=3, is_distinct=True),
-    "relation": Kind(_from(0.2, 0.15), (2,), n_colours=2, n_shapes=2, is_relation=True),
-    "free": Kind(_from(0.1, 0.25), None),
+    "single": Kind(_steps((0.0, 1.0), (0.04, 0.1)), (1,)),
+    "one colour": Kind(_steps((0.04, 0.35), (0.5, 0.25)), (1,), n_colours=1),
+    "two colours": Kind(_steps((0.1, 0.15)), (2, 3), n_colours=2),
+    "binding": Kind(
+        _steps((0.2, 0.1), (0.5, 0.25)), (2,), n_colours=3, n_shapes=3, is_distinct=True
+    ),
+    "relation": Kind(
+        _steps((0.2, 0.15), (0.5, 0.1)), (2,), n_colours=2, n_shapes=2, is_relation=True
+    ),
+    "free": Kind(_steps((0.1, 0.25), (0.5, 0.3)), None),
 }
 """Colours are learned first. Then shapes, where nothing but shape, size and texture tells images
 apart; then which colour goes with which shape, and how things stand to each other."""
