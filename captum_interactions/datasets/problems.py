@@ -62,6 +62,10 @@ class Problems:
                 raise
             self._found.append(Skipped(error.where, error.reason))
 
+    def leave_out(self, where: str, reason: str) -> None:
+        """Note a record that is not broken but of no use; it is left out in either case."""
+        self._found.append(Skipped(where, reason))
+
     def report(self, dataset: str) -> tuple[Skipped, ...]:
         """Warn once, with the number of records left out and the first of them; return them all."""
         if self._found:
