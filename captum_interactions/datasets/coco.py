@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_segmentation
-from captum_interactions.datasets.coco_words import COCO_DECOYS, COCO_WORDS
+from captum_interactions.datasets.coco_matching import Mentions
+from captum_interactions.datasets.coco_words import COCO_WORDS
 from captum_interactions.datasets.problems import DatasetError, Problems
 from captum_interactions.datasets.reading import box_from_xywh, need, read_json
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
-from captum_interactions.datasets.words import WordFinder, plurals
+from captum_interactions.datasets.words import plurals
 
 
 @dataclass
@@ -56,7 +57,9 @@ class CocoRecords(RecordSequence[Caption]):
 
     COCO says which objects are in an image but not which words name them. We say that a word names
     a category if it stands in :data:`~captum_interactions.datasets.coco_words.COCO_WORDS` (names,
-    synonyms, plurals; whole words) and the image has an object of the category. Each such word is
+    synonyms, plurals; whole words), the words beside it do not tell otherwise
+    (:mod:`~captum_interactions.datasets.coco_matching`: "toothbrush holder", "a boy skateboards",
+    "an orange cat"), and the image has an object of the category. Each such word is
     a phrase, with the boxes of *all* the image's objects of that category, since nothing tells
     them apart, and the category's name as its label. Words whose category the image does not have
     make no phrase. Datasets of one's own in this layout may have categories that the table does not
@@ -116,12 +119,13 @@ class CocoRecords(RecordSequence[Caption]):
             entries += index.captions(folder)
             categories |= index.categories
         self.crowds, self.masks = crowds, masks
-        self._category_of = {
-            word: category
-            for category in sorted(categories)
-            for word in COCO_WORDS.get(category, plurals(category.lower()))
-        }
-        self._finder = WordFinder([*COCO_DECOYS, *self._category_of])
+        self._mentions = Mentions(
+            {
+                word: category
+                for category in sorted(categories)
+                for word in COCO_WORDS.get(category, plurals(category.lower()))
+            }
+        )
         super().__init__(entries, problems.report("COCO"))
 
     def _record(self, entry: Caption) -> Record:
@@ -135,9 +139,8 @@ class CocoRecords(RecordSequence[Caption]):
         )
 
     def _phrases(self, caption: str, image: CocoImage) -> Iterator[Phrase]:
-        for span, word in self._finder.find(caption):
-            category = self._category_of.get(word)
-            if category is not None and (category in image.boxes or category in image.crowds):
+        for span, category in self._mentions.find(caption):
+            if category in image.boxes or category in image.crowds:
                 incomplete = category in image.crowds and not self.crowds
                 boxes = () if incomplete else tuple(image.boxes.get(category, ()))
                 mask = None

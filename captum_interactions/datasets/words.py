@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 Span = tuple[int, int]
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKEN = re.compile(r"\w+|(?<!\w)-|-(?!\w)|[^\w\s-]")
+"""Words and signs; a hyphen inside of a word divides it as a space does."""
 
 
 class WordFinder:
