@@ -11,8 +11,8 @@ from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_segmentation
 from captum_interactions.datasets.coco_matching import Mentions
 from captum_interactions.datasets.coco_words import COCO_WORDS
-from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_xywh, need, read_json
+from captum_interactions.datasets.problems import DatasetError, Problems, claim
+from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import plurals
@@ -108,6 +108,7 @@ class CocoRecords(RecordSequence[Caption]):
         else:
             chosen = {split or _only_split(places): None}
         entries: list[Caption] = []
+        taken: dict[str, str] = {}
         categories: set[str] = set()
         for part, wanted in chosen.items():
             place = _place_of(places, part)
@@ -116,7 +117,7 @@ class CocoRecords(RecordSequence[Caption]):
                 [root if images is None else Files(images)], names, "the images", lambda _: True
             )
             index = _Index(place, part, wanted, problems, masks=masks)
-            entries += index.captions(folder)
+            entries += index.captions(folder, taken)
             categories |= index.categories
         self.crowds, self.masks = crowds, masks
         self._mentions = Mentions(
@@ -200,10 +201,13 @@ class _Index:
             raise DatasetError(where, f"its category {category} is not among the categories")
         box = box_from_xywh(need(annotation, "bbox", list, where), where)
         assert isinstance(annotation, dict)
+        is_crowd = annotation.get("iscrowd", 0)
+        if is_crowd not in (0, 1):
+            raise DatasetError(where, f"'iscrowd' must be 0 or 1, but is {shown(is_crowd)}")
         if self._masks:
             outline = read_segmentation(annotation.get("segmentation"), image.size, where)
             image.segmentations.setdefault(names[category], []).append(outline)
-        if annotation.get("iscrowd"):
+        if is_crowd:
             image.crowds.add(names[category])
         if box is not None:
             image.boxes.setdefault(names[category], []).append(box)
@@ -213,7 +217,7 @@ class _Index:
             raise DatasetError(where, f"its image {number} is not among the images")
         return self._images[number]
 
-    def captions(self, folder: Files) -> Iterator[Caption]:
+    def captions(self, folder: Files, taken: dict[str, str]) -> Iterator[Caption]:
         annotations = need(self._holder, "annotations", list, self._file)
         for i, annotation in enumerate(annotations):
             where = _where(self._file, annotation, i)
@@ -228,6 +232,7 @@ class _Index:
                     raise DatasetError(where, "its caption is empty")
                 if not folder.has(image.name):
                     raise DatasetError(where, f"there is no image {folder.where(image.name)}")
+                claim(str(number), taken, where)
                 yield Caption(number, text, image, folder, self._file)
 
 

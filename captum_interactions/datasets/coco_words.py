@@ -165,7 +165,18 @@ _MISLEADING = (
     "cloth"
 )
 
-COCO_ANIMALS = tuple("bird cat dog horse sheep cow elephant bear zebra giraffe".split())
+COCO_ANIMALS = (
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+)
 """Categories of animals."""
 _AGES = ("", "baby ", "adult ")  # a baby giraffe is no baby
 
