@@ -99,9 +99,8 @@ def unread_notes(rows: Iterable[Row]) -> list[str]:
     n_phrases, n_captions = sum(unread.values()), sum(map(bool, unread.values()))
     if not n_phrases:
         return []
-    return [
-        f"Phrases that stand beyond the text's limit, left out: {n_phrases} (captions: {n_captions})."
-    ]
+    counts = f"{n_phrases} (captions: {n_captions})"
+    return [f"Phrases that stand beyond the text's limit, left out: {counts}."]
 
 
 def pointing(

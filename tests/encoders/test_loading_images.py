@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from captum_interactions import wrap
 from captum_interactions.datasets import Record, load_dataset
 from captum_interactions.datasets.archive import Files, ImageFile
 from captum_interactions.datasets.problems import DatasetError
+from captum_interactions.encoders.inputs.images import check_pixels
 from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization import plot_heatmap
 from captum_interactions.visualization.picture import picture_of_array
@@ -180,6 +182,13 @@ def test_other_modes_stay_as_pillow_converts_them(mode: str) -> None:
     assert np.array_equal(np.asarray(load_image(image)), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    stream = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert pixels_of(Image.open(stream)) == [[255, 0, 0]] * 4
+
+
 # Orientation
 
 
@@ -265,6 +274,7 @@ def test_levels_are_no_pixel_values() -> None:
         wrapper.prepare(levels, "a")
     wrapper.prepare(levels / 255, "a")
     wrapper.prepare((levels - 127) / 127, "a")
+    check_pixels(levels, SimpleNamespace(do_normalize=False))  # a model that takes levels
 
 
 # Broken files
