@@ -82,7 +82,7 @@ def _explain(options: argparse.Namespace) -> None:
         )
 
     from captum_interactions.encoders import TextAxis
-    from captum_interactions.encoders.inputs.images import load_image
+    from captum_interactions.encoders.inputs.loading import load_image
     from captum_interactions.explanation import explain
 
     first = options.text if options.image is None else load_image(options.image)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,11 +27,12 @@ from captum_interactions.corpus.shards import (
     write_atomically,
 )
 from captum_interactions.encoders import ImageAxis, TokenAxis
-from captum_interactions.encoders.inputs.images import load_image
+from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.functional import Factors
 
 _SETTINGS = "index.json"
 _PART = "part-"
+_IMAGES = (str, Path, Image.Image, np.ndarray)
 
 Id = str | int
 """A key, or the number of a row."""
@@ -108,8 +110,8 @@ class FactorIndex:
             KeyError: If there is no such key or row.
 
         Warns:
-            UserWarning: If its image is not found any more, or has another size; the item has none
-                then.
+            UserWarning: If its image is not found any more, cannot be read any more, or has another
+                size; the item has none then.
         """
         shard, row = self._place(key)
         item = self._checked(shard).item(row)
@@ -245,16 +247,13 @@ class FactorIndex:
 
     def _image(self, shard: Shard, row: int, axis: ImageAxis) -> Image.Image | None:
         key = shard.keys[row]
-        if self._inputs is not None:
-            raw = self._inputs.get(key)
-            raw = raw() if callable(raw) else raw
-        else:
-            raw = shard.header["sources"][row]
-        if raw is None or isinstance(raw, Tensor):
-            return None
+        raw = shard.header["sources"][row] if self._inputs is None else self._inputs.get(key)
         try:
+            raw = raw() if callable(raw) else raw
+            if not isinstance(raw, _IMAGES):  # pixel values
+                return None
             image = load_image(raw)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # missing, or broken by now
             warn_caller(f"the image of {key!r} is not shown: {error}")
             return None
         if (image.height, image.width) != axis.frame.original:

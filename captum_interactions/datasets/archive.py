@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from captum_interactions.datasets.problems import DatasetError
+from captum_interactions.encoders.inputs.loading import read_image
 
 
 class Files:
@@ -182,7 +183,7 @@ class ImageFile:
         self.files, self.name, self.size, self.upright = files, name, size, upright
 
     def __call__(self) -> Image.Image:
-        """Read the image, in RGB.
+        """Read the image, as :func:`~captum_interactions.encoders.inputs.loading.load_image` does.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -191,14 +192,9 @@ class ImageFile:
         where = self.files.where(self.name)
         data = self.files.read_bytes(self.name)
         try:
-            with Image.open(io.BytesIO(data)) as file:
-                image: Image.Image = ImageOps.exif_transpose(file) if self.upright else file
-                image = image.convert("RGB")
-        except UnidentifiedImageError as error:  # whose message is an address in memory
-            raise DatasetError(where, "cannot be read as an image of any known format") from error
-        except (OSError, SyntaxError) as error:
-            raise DatasetError(where, f"cannot be read as an image: {error}") from error
-        image.info.clear()  # it is turned already, or must not be turned
+            image = read_image(io.BytesIO(data), where, upright=self.upright)
+        except ValueError as error:
+            raise DatasetError(where, str(error)) from error
         if self.size is not None and image.size != self.size:
             raise DatasetError(
                 where,

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_segmentation
-from captum_interactions.datasets.coco_words import COCO_DECOYS, COCO_WORDS
-from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_xywh, need, read_json
+from captum_interactions.datasets.coco_matching import Mentions
+from captum_interactions.datasets.coco_words import COCO_WORDS
+from captum_interactions.datasets.problems import DatasetError, Problems, claim
+from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
-from captum_interactions.datasets.words import WordFinder, plurals
+from captum_interactions.datasets.words import plurals
 
 
 @dataclass
@@ -56,7 +57,9 @@ class CocoRecords(RecordSequence[Caption]):
 
     COCO says which objects are in an image but not which words name them. We say that a word names
     a category if it stands in :data:`~captum_interactions.datasets.coco_words.COCO_WORDS` (names,
-    synonyms, plurals; whole words) and the image has an object of the category. Each such word is
+    synonyms, plurals; whole words), the words beside it do not tell otherwise
+    (:mod:`~captum_interactions.datasets.coco_matching`: "toothbrush holder", "a boy skateboards",
+    "an orange cat"), and the image has an object of the category. Each such word is
     a phrase, with the boxes of *all* the image's objects of that category, since nothing tells
     them apart, and the category's name as its label. Words whose category the image does not have
     make no phrase. Datasets of one's own in this layout may have categories that the table does not
@@ -105,6 +108,7 @@ class CocoRecords(RecordSequence[Caption]):
         else:
             chosen = {split or _only_split(places): None}
         entries: list[Caption] = []
+        taken: dict[str, str] = {}
         categories: set[str] = set()
         for part, wanted in chosen.items():
             place = _place_of(places, part)
@@ -113,15 +117,16 @@ class CocoRecords(RecordSequence[Caption]):
                 [root if images is None else Files(images)], names, "the images", lambda _: True
             )
             index = _Index(place, part, wanted, problems, masks=masks)
-            entries += index.captions(folder)
+            entries += index.captions(folder, taken)
             categories |= index.categories
         self.crowds, self.masks = crowds, masks
-        self._category_of = {
-            word: category
-            for category in sorted(categories)
-            for word in COCO_WORDS.get(category, plurals(category.lower()))
-        }
-        self._finder = WordFinder([*COCO_DECOYS, *self._category_of])
+        self._mentions = Mentions(
+            {
+                word: category
+                for category in sorted(categories)
+                for word in COCO_WORDS.get(category, plurals(category.lower()))
+            }
+        )
         super().__init__(entries, problems.report("COCO"))
 
     def _record(self, entry: Caption) -> Record:
@@ -135,9 +140,8 @@ class CocoRecords(RecordSequence[Caption]):
         )
 
     def _phrases(self, caption: str, image: CocoImage) -> Iterator[Phrase]:
-        for span, word in self._finder.find(caption):
-            category = self._category_of.get(word)
-            if category is not None and (category in image.boxes or category in image.crowds):
+        for span, category in self._mentions.find(caption):
+            if category in image.boxes or category in image.crowds:
                 incomplete = category in image.crowds and not self.crowds
                 boxes = () if incomplete else tuple(image.boxes.get(category, ()))
                 mask = None
@@ -197,10 +201,13 @@ class _Index:
             raise DatasetError(where, f"its category {category} is not among the categories")
         box = box_from_xywh(need(annotation, "bbox", list, where), where)
         assert isinstance(annotation, dict)
+        is_crowd = annotation.get("iscrowd", 0)
+        if is_crowd not in (0, 1):
+            raise DatasetError(where, f"'iscrowd' must be 0 or 1, but is {shown(is_crowd)}")
         if self._masks:
             outline = read_segmentation(annotation.get("segmentation"), image.size, where)
             image.segmentations.setdefault(names[category], []).append(outline)
-        if annotation.get("iscrowd"):
+        if is_crowd:
             image.crowds.add(names[category])
         if box is not None:
             image.boxes.setdefault(names[category], []).append(box)
@@ -210,7 +217,7 @@ class _Index:
             raise DatasetError(where, f"its image {number} is not among the images")
         return self._images[number]
 
-    def captions(self, folder: Files) -> Iterator[Caption]:
+    def captions(self, folder: Files, taken: dict[str, str]) -> Iterator[Caption]:
         annotations = need(self._holder, "annotations", list, self._file)
         for i, annotation in enumerate(annotations):
             where = _where(self._file, annotation, i)
@@ -225,6 +232,7 @@ class _Index:
                     raise DatasetError(where, "its caption is empty")
                 if not folder.has(image.name):
                     raise DatasetError(where, f"there is no image {folder.where(image.name)}")
+                claim(str(number), taken, where)
                 yield Caption(number, text, image, folder, self._file)
 
 

@@ -41,7 +41,7 @@ def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Segmenta
 
 def _polygon(value: Any, where: str) -> npt.NDArray[np.float32]:
     is_flat = isinstance(value, list) and len(value) % 2 == 0 and len(value) >= 6
-    if not is_flat or not all(isinstance(v, (int, float)) for v in value):
+    if not is_flat or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in value):
         raise DatasetError(where, f"a polygon is [x, y, x, y, ...], but got {shown(value)}")
     return np.asarray(value, np.float32).reshape(-1, 2)
 

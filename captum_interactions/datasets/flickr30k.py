@@ -9,7 +9,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
-from captum_interactions.datasets.problems import DatasetError, Problems
+from captum_interactions.datasets.problems import DatasetError, Problems, claim
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 
@@ -93,8 +93,10 @@ class Flickr30kRecords(RecordSequence[Sentence]):
         )
         self._sentences = sentences
         entries: list[Sentence] = []
-        for image in ids:
+        taken: dict[str, str] = {}
+        for place, image in enumerate(ids, start=1):
             with problems.one_record():
+                claim(image, taken, f"{split}.txt, entry {place}")
                 if not self._images.has(f"{image}.jpg"):
                     where = self._images.where(f"{image}.jpg")
                     raise DatasetError(

@@ -36,6 +36,22 @@ class DatasetError(ValueError):
         return type(self), (self.where, self.reason)
 
 
+def claim(key: str, taken: dict[str, str], where: str) -> None:
+    """Note that a record has a key.
+
+    Args:
+        key: Its key.
+        taken: Places of earlier records by their keys; this one is added.
+        where: Its place.
+
+    Raises:
+        DatasetError: If an earlier record has the key.
+    """
+    if key in taken:
+        raise DatasetError(where, f"has the key {key!r}, which {taken[key]} has too")
+    taken[key] = where
+
+
 class Problems:
     """Gathers what is wrong while a dataset is read.
 
@@ -61,6 +77,10 @@ class Problems:
             if not self._skip:
                 raise
             self._found.append(Skipped(error.where, error.reason))
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Note a record that is not broken but of no use; it is left out in either case."""
+        self._found.append(Skipped(where, reason))
 
     def report(self, dataset: str) -> tuple[Skipped, ...]:
         """Warn once, with the number of records left out and the first of them; return them all."""

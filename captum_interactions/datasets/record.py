@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from captum_interactions.encoders.inputs.loading import load_image
+
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the original image, 0-based and half-open, x to the right and y
 down."""
@@ -63,8 +65,8 @@ class Record:
 
     @property
     def image(self) -> Image.Image:
-        """The image in RGB, read anew at each access."""
-        return self.open_image().convert("RGB")
+        """The image in RGB, upright, read anew at each access."""
+        return load_image(self.open_image())
 
     @property
     def grounded(self) -> tuple[Phrase, ...]:

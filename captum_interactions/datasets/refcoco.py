@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
-from captum_interactions.datasets.problems import DatasetError, Problems
+from captum_interactions.datasets.problems import DatasetError, Problems, claim
 from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
@@ -109,10 +109,13 @@ class RefCocoRecords(RecordSequence[Expression]):
             lambda files: not first or any(files.has(str(name)) for name in first[:100]),
         )
         entries: list[Expression] = []
+        taken: dict[str, str] = {}
         for position, ref in chosen:
             where = f"{self._file}: ref {_get(ref, 'ref_id', f'at position {position}')}"
             with problems.one_record():
-                entries += _expressions(ref, index, self._images, where)
+                for expression in _expressions(ref, index, self._images, where):
+                    claim(str(expression.id), taken, f"{where}, sentence {expression.id}")
+                    entries.append(expression)
         super().__init__(entries, problems.report(f"RefCOCO {home.path.name}"))
 
     def _record(self, entry: Expression) -> Record:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captum_interactions.axes import ImageAxis
+from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization.lettering import figure_of
 from captum_interactions.visualization.palette import COLOURS
 from captum_interactions.visualization.sides import (
@@ -84,7 +85,7 @@ def visualize_image_attr(
     grid = axis.to_grid(values)
     largest = np.abs(grid).max(initial=0.0)
     pixels = axis.to_image(grid / largest if largest else grid)
-    image = None if axis.image is None else np.asarray(axis.image.convert("RGB"))
+    image = None if axis.image is None else np.asarray(load_image(axis.image))
     of_sign = {"positive": pixels > 0, "negative": pixels < 0}.get(sign, pixels != 0)
     if ax is None:
         from matplotlib import pyplot as plt

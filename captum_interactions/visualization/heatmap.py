@@ -74,7 +74,8 @@ def plot_heatmap(
         mask (ndarray, optional): Booleans of shape (rows, columns): cells that are hatched instead
             of coloured, and do not count for the limit.
         region: A box, a mask or seconds to outline. Default: None
-        image (PIL image or ndarray, optional): The image under an array.
+        image (PIL image, path or uint8 array, optional): The image under an array; a photograph is
+            turned as its EXIF orientation says. Default: None
         title (str, optional): Default: the selection and the sum of its values
         colorbar (bool): Draw the scale at the right. Default: True
         ax (Axes, optional): Where to draw. Default: a new figure

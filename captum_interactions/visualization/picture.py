@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_interactions.axes import AudioAxis, ImageAxis
+from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def picture_of(axis: ImageAxis | AudioAxis) -> Picture:
         silence = ((heard, stop, *extent[2:]),) if start <= heard < stop - 1e-6 else ()
         return Picture(None, extent, extent, silence, True)
     height, width = axis.frame.original
-    pixels = None if axis.image is None else np.asarray(axis.image.convert("RGB"))
+    pixels = None if axis.image is None else np.asarray(load_image(axis.image))
     frame = (0.0, float(width), float(height), 0.0)
     return Picture(pixels, axis.extent(), frame, _around(axis.extent(), frame), False)
 
@@ -64,15 +65,15 @@ def picture_of_array(shape: tuple[int, ...], image: Any = None) -> Picture:
 
     Args:
         shape (tuple): (rows, columns) of the grid.
-        image (PIL image or ndarray, optional): Pixels (height, width) or (height, width, 3).
+        image (optional): What :func:`~captum_interactions.encoders.inputs.loading.load_image`
+            takes.
     """
     if image is None:
         extent = (0.0, float(shape[1]), float(shape[0]), 0.0)
         return Picture(None, extent, extent, (), False)
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image))
+    image = load_image(image)
     extent = (0.0, float(image.width), float(image.height), 0.0)
-    return Picture(np.asarray(image.convert("RGB")), extent, extent, (), False)
+    return Picture(np.asarray(image), extent, extent, (), False)
 
 
 def check_style(style: str, upsampling: str) -> None:

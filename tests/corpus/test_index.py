@@ -93,12 +93,18 @@ def test_images_come_from_their_paths(wrapper, tmp_path):
     index = FactorIndex(tmp_path / "index")
     assert index.source("1") == str(paths["1"])
     assert np.array_equal(np.array(index["1"].axis.image), np.array(corpora.picture(1)))
+    whole = index["1"].values
     paths["0"].unlink()
     corpora.picture(1, (20, 20)).save(paths["1"])
     with pytest.warns(UserWarning, match="image of '0' is not shown: there is no image file"):
         assert index["0"].axis.image is None
     with pytest.warns(UserWarning, match=r"of '1' is not shown: .*\(20, 20\) now.*\(12, 12\)"):
         assert index["1"].axis.image is None
+    paths["1"].write_bytes(b"no image any more")
+    with pytest.warns(UserWarning, match="of '1' is not shown: .*cannot be read as an image"):
+        broken = index["1"]
+    assert broken.axis.image is None
+    assert torch.equal(broken.values, whole)
     given = FactorIndex(tmp_path / "index", inputs={"0": corpora.picture(0)})
     assert given["0"].axis.image is not None
     assert given["1"].axis.image is None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from captum_interactions import wrap
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
-from captum_interactions.evaluation import STUDIES, Row
+from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
 from captum_interactions.evaluation.studies.mismatches import Mismatches
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from tests import models
 
 LEFT, RIGHT, TOP = (0.0, 0.0, 4.0, 8.0), (4.0, 0.0, 8.0, 8.0), (0.0, 0.0, 8.0, 4.0)
 CAPTION = "cat and dog"
@@ -333,3 +337,73 @@ def test_bad_options_are_refused(make, message):
 def test_an_unknown_option_of_a_method_is_refused():
     with pytest.raises(TypeError, match="grad_eclip has no option n_steps"):
         Localization(methods=("grad_eclip:n_steps=3",))
+
+
+# Captions beyond the text's limit.
+
+
+LONG = "cat and dog by a red house"
+DOG_AND_HOUSE = (
+    Phrase("cat", (0, 3), (LEFT,), "a"),
+    Phrase("dog by", (8, 14), (RIGHT,), "b"),
+    Phrase("red house", (17, 26), (TOP,), "c"),
+)
+
+
+def cut_map(n_words):
+    """A map of a caption whose first words alone were read."""
+    words = {"cat": (3, 1, 0, 0), "dog": (0, 2, 0, 2), "red": (1, 0, 0, 0)}
+    whole = second_order(words, LONG)
+    axis = whole.axis_b
+    text = TextAxis(
+        axis.labels[:n_words], axis.special[:n_words], axis.padding[:n_words], LONG,
+        axis.spans[:n_words],
+    )  # fmt: skip
+    return replace(
+        whole,
+        interactions=whole.interactions[:, :n_words].contiguous(),
+        main_effects_b=whole.main_effects_b[:n_words],
+        axis_b=text,
+    )
+
+
+@pytest.mark.parametrize(("n_words", "read"), [(7, 3), (6, 2), (4, 2), (3, 1), (1, 1)])
+@pytest.mark.parametrize("study", [Localization(), Classwise(), FailureCases(), Mismatches()])
+def test_phrases_beyond_the_limit_are_left_out_and_counted(monkeypatch, study, n_words, read):
+    """A part of a phrase is not the phrase: of "red house", "red" alone is not measured."""
+    records = [Record("r0", LONG, DOG_AND_HOUSE, image, "")]
+    (row,) = measured(study, monkeypatch, {LONG: [cut_map(n_words)]}, records)
+    found = row.values["own" if isinstance(study, Mismatches) else "phrases"]
+    assert [one["text"] for one in found] == ["cat", "dog by", "red house"][:read]
+    assert row.values["unread"] == 3 - read
+    notes = study.summarise([row], records).notes
+    counted = f"Phrases that stand beyond the text's limit, left out: {3 - read} (captions: 1)."
+    assert (counted in notes) == (read < 3)
+
+
+def test_a_foil_whose_false_words_were_cut_has_no_values(monkeypatch):
+    false = Record(
+        "r0", LONG, (), image, "", Foil("p", LONG, (21, 26), ("house", "house"), (LEFT,))
+    )
+    maps = {LONG: [cut_map(4), cut_map(4)]}
+    (row,) = measured(Mismatches(), monkeypatch, maps, [false])
+    assert row.values == {"score": 0.5, "unread": 1}
+    assert "false_words" not in Mismatches().summarise([row], [false]).tables
+
+
+def test_a_caption_that_the_model_cuts(tmp_path):
+    """Of a real model of 16 tokens: the rest of the record is measured."""
+    caption = "a red circle " + "a " * 20 + "circle"
+    phrases = (
+        Phrase("red circle", (2, 12), (LEFT,), "a"),
+        Phrase("circle", (len(caption) - 6, len(caption)), (RIGHT,), "b"),
+    )
+    study = Localization(methods=("input_x_gradient",))
+    summary = run_study(
+        study,
+        wrap(*models.clip_with_processor()),
+        [Record("r0", caption, phrases, image, "here")],
+        tmp_path,
+    )
+    assert [row[:2] for row in summary.tables["by_method"].rows] == [["input_x_gradient", 1]]
+    assert any("beyond the text's limit, left out: 1" in note for note in summary.notes)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import Frame, ImageAxis, TokenAxis
-from captum_interactions.encoders.inputs.images import load_images, process_images
+from captum_interactions.encoders.inputs.images import check_pixels, process_images
+from captum_interactions.encoders.inputs.loading import load_images
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.towers.base import Layer, TowerInputs, unpacked
 from captum_interactions.encoders.towers.block_tower import BlockTower, Run
@@ -73,6 +74,7 @@ class ImageTower(BlockTower):
                 f"pixel values must be floats of shape (B, {self.channels}, height, width), but "
                 f"got {inputs.dtype} of shape {tuple(inputs.shape)}"
             )
+        check_pixels(inputs, self.image_processor)
         if not min(self._grid(inputs.shape)):
             raise ValueError(
                 f"an image must hold at least one patch of {self.patch} pixels, but pixel values "

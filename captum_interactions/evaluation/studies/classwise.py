@@ -53,7 +53,7 @@ class Classwise(PhraseStudy):
         }
         few = f"Classes with fewer than {self.min_phrases} phrases are left out"
         if not by_method:
-            return Summary(notes=[*self.notes(), f"{few}, and there is no other."])
+            return Summary(notes=[*self.notes(rows), f"{few}, and there is no other."])
         classes = [row for own in by_method.values() for row in own]
         extremes: list[list[Any]] = []
         for own in by_method.values():
@@ -74,7 +74,7 @@ class Classwise(PhraseStudy):
             ),
             "classes": Table(_COLUMNS, classes, "All classes, the best first."),
         }  # fmt: skip
-        return Summary(tables, _figures(by_method), [*self.notes(), f"{few}."])
+        return Summary(tables, _figures(by_method), [*self.notes(rows), f"{few}."])
 
     def _classes(self, method: str, phrases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         """One row a class, the best first; phrases without a class or without a value count not."""

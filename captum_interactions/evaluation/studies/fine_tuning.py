@@ -113,7 +113,7 @@ class FineTuningStudy(PhraseStudy):
         note = f"Fine-tuned on {self.train}, {self.steps} steps of {self.train_batch} pairs. "
         note += f"Chance: median {median(chance) or 0.0:.3f}."
         figure = {"energy": _figure(methods, by_variant)} if methods else {}
-        return Summary({"grounding": table, "retrieval": recall}, figure, [note, *self.notes()])
+        return Summary({"grounding": table, "retrieval": recall}, figure, [note, *self.notes(rows)])
 
 
 @lru_cache(maxsize=1)  # a study asks for the same model again and again

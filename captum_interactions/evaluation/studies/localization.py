@@ -63,7 +63,7 @@ class Localization(PhraseStudy):
             "Point Game Energy",
             reference=float(cells[0][9] or 0.0),
         )
-        return Summary({"by_method": table}, {"energy": figure}, self.notes())
+        return Summary({"by_method": table}, {"energy": figure}, self.notes(rows))
 
 
 def _row(method: str, phrases: Sequence[Mapping[str, Any]]) -> list[Any]:

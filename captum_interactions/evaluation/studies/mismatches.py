@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from captum_interactions.datasets import Box, Foil, Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.figures import grouped_bars
-from captum_interactions.evaluation.phrases import check_regions, covered, image_axis
+from captum_interactions.evaluation.phrases import (
+    check_regions,
+    covered,
+    image_axis,
+    is_read,
+    readable,
+    unread_notes,
+)
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean
 from captum_interactions.evaluation.study import Map, MethodStudy, view
@@ -95,7 +102,8 @@ class Mismatches(MethodStudy):
     def _signs(self, imap: Map, record: Record) -> Mapping[str, Any]:
         """Matching and cross attributions of all phrases whose objects are in sight."""
         axis = image_axis(imap)
-        seen = [(phrase, covered(axis, phrase, self.regions)) for phrase in record.grounded]
+        readables = readable(imap, record)
+        seen = [(phrase, covered(axis, phrase, self.regions)) for phrase in readables]
         seen = [(phrase, region) for phrase, region in seen if region.any()]
         heats = [imap.heatmap(phrase.span) for phrase, _ in seen]
         own = [
@@ -112,7 +120,8 @@ class Mismatches(MethodStudy):
             }
             for i, j in permutations(range(len(seen)), 2)
         ]
-        return {"score": imap.score, "own": own, "cross": cross}
+        unread = len(record.grounded) - len(readables)
+        return {"score": imap.score, "own": own, "cross": cross, "unread": unread}
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         methods = list(dict.fromkeys(row.variant for row in rows))
@@ -155,7 +164,7 @@ class Mismatches(MethodStudy):
             )
         which = "objects of different classes" if self.different_labels else "all objects"
         notes = [f"Pairs: {which} whose {self.regions} overlap by at most {self.max_overlap:g}."]
-        return Summary(tables, figures, notes)
+        return Summary(tables, figures, [*notes, *unread_notes(rows)])
 
     def _pairs(self, rows: Sequence[Row]) -> tuple[list[_Own], list[tuple[str, float]]]:
         """What passes the filters: phrases, and cross values with their record."""
@@ -189,8 +198,12 @@ def _overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 def _foil(false: Map, true: Map, foil: Foil) -> Mapping[str, Any]:
     """What false and true words are worth on the boxes of what the true ones name."""
     assert foil.span is not None
+    if not is_read(false, foil.span):
+        return {"score": false.score, "unread": 1}
     region = _region(false, foil.boxes)
     true_span = _true_span(foil)
+    if true_span is not None and not is_read(true, true_span):
+        true_span = None
     return {
         "score": false.score,
         "foil": {

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import check_regions, pointing
+from captum_interactions.evaluation.phrases import check_regions, pointing, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.study import MethodStudy, view
 from captum_interactions.metrics import Sign
@@ -63,6 +63,7 @@ class PhraseStudy(MethodStudy):
                 "score": imap.score,
                 "delta": getattr(imap, "convergence_delta", None) if complete else None,
                 "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
+                "unread": len(record.grounded) - len(readable(imap, record)),
             }
             for imap, record in zip(maps, records, strict=True)
         ]
@@ -80,12 +81,13 @@ class PhraseStudy(MethodStudy):
             ]
         return found
 
-    def notes(self) -> list[str]:
+    def notes(self, rows: Sequence[Row]) -> list[str]:
         """Which phrases are counted, and how."""
         filters = [f"boxes cover {self.min_area:g} to {self.max_area:g} of the image"]
         if self.single_instance:
             filters.append("one box a phrase, and no other of its label")
-        return [f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."]
+        counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
+        return [counted, *unread_notes(rows)]
 
 
 def no_ground_truth(record: Record) -> str | None:

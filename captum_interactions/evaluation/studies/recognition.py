@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_interactions.datasets import ObjectGrids, Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import image_axis
+from captum_interactions.evaluation.phrases import image_axis, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean
 from captum_interactions.evaluation.study import Map, MethodStudy
@@ -80,14 +80,18 @@ class Recognition(MethodStudy):
             f"{n_pictures} pictures. Best by column: "
             + ", ".join(f"{value:.3f} ({n} named)" for n, value in zip(counts, best, strict=True))
         ]
+        notes += unread_notes(rows)
         return Summary({"by_method": table}, {"recognition": _figure(rows, counts)}, notes)
 
 
 def _scores(imap: Map, record: Record) -> Mapping[str, Any]:
     axis = image_axis(imap)
     cells = quadrants(*axis.grid)
-    own = [int(p.boxes[0][0] > 0) + 2 * int(p.boxes[0][1] > 0) for p in record.phrases]
-    heats = np.stack([imap.heatmap(phrase.span) for phrase in record.phrases])
+    phrases = readable(imap, record)
+    if not phrases:
+        raise ValueError("no phrase of the caption stands within the text's limit")
+    own = [int(p.boxes[0][0] > 0) + 2 * int(p.boxes[0][1] > 0) for p in phrases]
+    heats = np.stack([imap.heatmap(phrase.span) for phrase in phrases])
     maps = torch.from_numpy(heats).double().unsqueeze(0)
     main = torch.zeros_like(maps[:, :1])
     if isinstance(imap, InteractionMap):
@@ -96,7 +100,8 @@ def _scores(imap: Map, record: Record) -> Mapping[str, Any]:
     read = (maps, _centred(maps), with_main, _centred(with_main))
     where = torch.tensor([own])
     return {
-        "named": len(own),
+        "named": len(record.phrases),
+        "unread": len(record.phrases) - len(phrases),
         "chances": {
             name: recognition_chance(one, cells, where)[0].tolist()
             for name, one in zip(READOUTS, read, strict=True)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_interactions.encoders.inputs.loading import load_image
+
 MATCH = (202, 0, 32)
 """Red, green and blue of a match."""
 CLASH = (5, 113, 176)
@@ -34,7 +36,7 @@ class Pictures:
 
     def add(self, image: Image.Image) -> int:
         """The index of an image, which is embedded if it is new."""
-        flat = image.convert("RGB")
+        flat = load_image(image)
         content = f"{flat.size}".encode() + flat.tobytes()
         key = hashlib.sha256(content).digest()
         if key not in self._known:
