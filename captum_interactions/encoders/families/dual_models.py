@@ -13,6 +13,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
+from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -24,7 +25,22 @@ LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_mo
 at the end-of-text token too, and there 2 is the true id."""
 
 FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
-"""Text models that were trained on padded texts and mask nothing."""
+"""Text models that were trained on padded texts and mask nothing. They pool the last token."""
+
+_HEADS = {
+    "aimv2_vision_model": "rms_norm",
+    "siglip_vision_model": "post_layernorm",
+    "siglip2_vision_model": "post_layernorm",
+}
+"""Vision models with a head that pools by attention, and the norm before it."""
+
+
+def attention_pool(part: Any, name: str = "") -> Pool | None:
+    """What a vision model pools by attention, if it does; ``name`` is its place in the model."""
+    norm = _HEADS.get(part.config.model_type)
+    if norm is None or getattr(part, "head", None) is None:
+        return None
+    return Pool(f"{name}.{norm}".lstrip("."), attends=True)
 
 
 def is_dual_model(model: Any) -> bool:
@@ -123,7 +139,7 @@ def _image_tower(
     size = image_size(part.config)
     family = part.config.model_type
     if family == "siglip2_vision_model":
-        return NaflexTower(
+        tower: ImageTower = NaflexTower(
             model,
             _naflex_features,
             blocks,
@@ -132,6 +148,8 @@ def _image_tower(
             channels=channels,
             image_processor=image_processor,
         )
+        tower.pool = attention_pool(part, part_name)
+        return tower
     if family == "align_vision_model":
         # The last block is the pooling of the last feature map.
         return ImageTower(
@@ -152,7 +170,7 @@ def _image_tower(
         *stages, last = (f"{part_name}.encoder.stages.{i}" for i in range(len(part.encoder.stages)))
         blocks, skipped = find_blocks(model, last), [*skipped, *stages]
         answer = _group_tokens
-    return ImageTower(
+    tower = ImageTower(
         model,
         run,
         blocks,
@@ -164,6 +182,8 @@ def _image_tower(
         pools_first=hasattr(getattr(part, "embeddings", None), "class_embedding"),
         answer=answer,
     )
+    tower.pool = attention_pool(part, part_name)
+    return tower
 
 
 def _image_features(model: Any, pixels: Tensor) -> Tensor:
@@ -215,6 +235,8 @@ def _text_tower(
     end_of_text = getattr(part, "eos_token_id", None)
     if end_of_text == 2 and family in LARGEST_ID_POOLING:
         end_of_text = "largest"
+    elif family in FIXED_LENGTH:
+        end_of_text = "last"
     return TextTower(
         model,
         run,
