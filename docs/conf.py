@@ -77,15 +77,17 @@ def setup(app: Any) -> None:
 
 def _write_table_of_models() -> None:
     """The tables of supported models, from the lists that the tests go through."""
-    from tests.encoders.test_open_clip import STANDINS
+    from tests.encoders.test_open_clip import KINDS as OPEN_CLIP
     from tests.encoders.test_sentence_encoders import BACKBONES
     from tests.encoders.test_single_models import IMAGES, TEXTS
+    from tests.encoders.test_timm import KINDS as TIMM
     from tests.families import FAMILIES
 
     dual = ["| model | pair | int layers | note |", "|---|---|---|---|"]
     dual += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
     lists = {
-        "`open_clip`, OpenAI's `clip`": STANDINS,
+        "`open_clip`, OpenAI's `clip`": OPEN_CLIP,
+        "`timm`": TIMM,
         "`sentence-transformers`": BACKBONES,
         "texts, `transformers`": TEXTS,
         "images, `transformers`": IMAGES,

@@ -21,6 +21,7 @@ from captum_interactions.encoders.families.sentence_transformers import (
     sentence_tower,
 )
 from captum_interactions.encoders.families.single_models import is_single_model, single_tower
+from captum_interactions.encoders.families.timm import is_timm, timm_tower
 from captum_interactions.encoders.model.pooling import Pooling
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.callable_tower import CallableTower
@@ -120,7 +121,7 @@ def wrap(
             _tower(_bare(model[0]), processors[0], pooling, names[0]),
             _tower(_bare(model[1]), processors[1], pooling, names[1]),
         )
-    if is_sentence_model(model) or is_single_model(model):
+    if is_sentence_model(model) or is_single_model(model) or is_timm(model):
         return wrap((model, model), processor, pooling=pooling, prompts=prompts)
     reason = _NOT_DUAL.get(type(model).__name__)
     if reason is not None:
@@ -196,6 +197,9 @@ def _tower(part: Any, processor: Any, pooling: Pooling | None, prompt: str | Non
         _refuse("a SentenceTransformer, which has its own", pooling=pooling)
         return sentence_tower(part, prompt)
     _refuse(type(part).__name__, prompts=prompt)
+    if is_timm(part):
+        _refuse(f"{type(part).__name__}, which has its own", pooling=pooling)
+        return timm_tower(part, processor)
     if isinstance(part, nn.Module) and not isinstance(part, Tower) and is_single_model(part):
         return single_tower(part, processor, pooling)
     _refuse(type(part).__name__, pooling=pooling)

@@ -219,10 +219,7 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
         options["special"] = ("[class]", "[distillation]")
     tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
     tower.pool = pool
-    if kind not in _TRIED and _problem(tower) is not None:
-        tower = ImageTower(model, run, [], convolutional=True, **(options | {"patch": (32, 32)}))
-        try_out(tower)
-    return tower
+    return tower if kind in _TRIED else closed_if_wrong(tower)
 
 
 def _images(model: nn.Module, pixels: Tensor, *, pooling: Pooling | None) -> Tensor:
@@ -270,6 +267,19 @@ def try_out(tower: BlockTower) -> None:
     problem = _problem(tower)
     if problem is not None:
         raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
+
+
+def closed_if_wrong(tower: ImageTower) -> ImageTower:
+    """The tower if it is right when tried on a sample, else one that is explained at its input.
+
+    Raises:
+        TypeError: If the model gives something random.
+    """
+    if _problem(tower) is None:
+        return tower
+    tower = tower.closed()
+    try_out(tower)
+    return tower
 
 
 def _problem(tower: BlockTower) -> str | None:
