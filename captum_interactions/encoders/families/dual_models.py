@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
@@ -40,7 +41,7 @@ def attention_pool(part: Any, name: str = "") -> Pool | None:
     norm = _HEADS.get(part.config.model_type)
     if norm is None or getattr(part, "head", None) is None:
         return None
-    return Pool(f"{name}.{norm}".lstrip("."), attends=True)
+    return Pool(f"{name}.{norm}".lstrip("."), is_default=True)
 
 
 def is_dual_model(model: Any) -> bool:
@@ -69,23 +70,39 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
         _refuse_useless(processor, extractor, tokenizer)
         first: Tower = _audio_tower(model, extractor)
         return first, _text_tower(model, tokenizer, _text_features, "text_model")
-    return _image_text(model, processor, _image_features, _text_features, "text_model")
+    config: Any = model.config
+    if config.model_type == "aimv2" and config._attn_implementation != "eager":
+        raise TypeError(
+            "Aimv2Model gives a text another embedding when it is padded: its text encoder sees "
+            "later tokens unless padding is there, but not with plain attention: "
+            "model.set_attn_implementation('eager')"
+        )
+    return image_text(model, processor, _image_features, _text_features)
 
 
-def _image_text(
+def image_text(
     model: Any,
     processor: Any,
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
-    text_part: str,
+    parts: tuple[str, str] = ("vision_model", "text_model"),
 ) -> tuple[Tower, Tower]:
+    """The towers of a model with a part for images and one for texts.
+
+    Args:
+        model: The model.
+        processor: Its processor, or a tuple of one for each side, or None.
+        images (Callable): From the model and pixel values to embeddings (B, K).
+        texts (Callable): From the model, token ids and their mask, which may be None.
+        parts (tuple): Names of the two parts in the model.
+    """
     own_a, own_b = _each(processor)
     image_processor = part_of(own_a, "image_processor", "image_mean")
     tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
     _refuse_useless(processor, image_processor, tokenizer)
     return (
-        _image_tower(model, image_processor, images, "vision_model"),
-        _text_tower(model, tokenizer, texts, text_part),
+        _image_tower(model, image_processor, images, parts[0]),
+        _text_tower(model, tokenizer, texts, parts[1]),
     )
 
 
@@ -119,7 +136,8 @@ def blip_retrieval_towers(model: nn.Module, processor: Any = None) -> tuple[Towe
     The other head mixes both inputs by cross-attention before it scores them: there are no two
     embeddings whose product it would be.
     """
-    return _image_text(model, processor, _blip_image, _blip_text, "text_encoder")
+    parts = ("vision_model", "text_encoder")
+    return image_text(model, processor, _blip_image, _blip_text, parts)
 
 
 def part_of(processor: Any, name: str, mark: str) -> Any:
@@ -251,6 +269,8 @@ def _text_tower(
 
 
 def _text_features(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is None and model.config.model_type == "aimv2":
+        mask = torch.ones_like(ids)  # without one, a token sees later ones
     return _embedding(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 

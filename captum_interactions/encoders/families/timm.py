@@ -74,7 +74,7 @@ def timm_tower(
             **options,
         )
         if trunk.global_pool != "token":
-            tower.pool = Pool(f"{at}norm", attends=getattr(trunk, "attn_pool", None) is not None)
+            tower.pool = Pool(f"{at}norm", is_default=getattr(trunk, "attn_pool", None) is not None)
     else:
         blocks = [f"{at}{name}" for name in stages]
         if "stages" in stages:

@@ -19,8 +19,8 @@ class Pool(NamedTuple):
 
     module: str
     """Name of the module whose output is pooled: mostly the norm behind the last block."""
-    attends: bool = False
-    """Whether the pooling weighs tokens by attention. The layer is the default then."""
+    is_default: bool = False
+    """Whether the layer is the default: where the pooling weighs tokens by attention."""
     tokens: Callable[[Any], Tensor] = lambda output: cast(Tensor, output)
     """The tokens (B, T, D) in the module's output."""
     output: Callable[..., Any] = lambda tokens, *_, **__: tokens

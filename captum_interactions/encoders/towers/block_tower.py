@@ -94,7 +94,7 @@ class BlockTower(Tower):
 
     @property
     def default_layer(self) -> Layer:
-        return "pool" if self.pool is not None and self.pool.attends else super().default_layer
+        return "pool" if self.pool is not None and self.pool.is_default else super().default_layer
 
     @property
     def device(self) -> torch.device:
