@@ -165,6 +165,23 @@ def _tips(model: Any, kwargs: dict[str, Any]) -> Tensor:
     return torch.cosine_similarity(output.image_embeds, output.text_embeds)
 
 
+def default_layers(wrapper: Any) -> list[str]:
+    """The default layer of each encoder; marked where it is computed along coordinates."""
+    names = []
+    towers = (wrapper.tower_a, wrapper.tower_b)
+    for tower, layer in zip(towers, wrapper.default_layers, strict=True):
+        inputs, extras, _ = tower.prepare(tower.sample())
+        is_quick = False
+        if layer != "input":
+            layer = tower.resolve_layer(layer)
+            with torch.no_grad():
+                states, context = tower.prefix(layer, inputs, *extras)
+                is_quick = tower.along(layer, 0 * states[:1], states, *context) is not None
+        name = layer if isinstance(layer, str) else "last block"
+        names.append(f"{name}{' (quick)' if is_quick else ''}")
+    return names
+
+
 _EOS = {"bos_token_id": models.BOS, "eos_token_id": models.EOS}
 _IMAGE_TEXT = "image–text"
 

@@ -25,6 +25,9 @@ LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_mo
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
 at the end-of-text token too, and there 2 is the true id."""
 
+_ALWAYS_LARGEST = ("owlvit_text_model", "owlv2_text_model")
+"""Text models that pool at the largest id, whatever their config says."""
+
 FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
 """Text models that were trained on padded texts and mask nothing. They pool the last token."""
 
@@ -251,7 +254,7 @@ def _text_tower(
     part = getattr(model, part_name)
     family = part.config.model_type
     end_of_text = getattr(part, "eos_token_id", None)
-    if end_of_text == 2 and family in LARGEST_ID_POOLING:
+    if family in _ALWAYS_LARGEST or (end_of_text == 2 and family in LARGEST_ID_POOLING):
         end_of_text = "largest"
     elif family in FIXED_LENGTH:
         end_of_text = "last"

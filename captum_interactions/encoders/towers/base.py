@@ -144,9 +144,10 @@ class Tower(nn.Module):
             return layer
         blocks = self.n_blocks
         if isinstance(layer, bool) or not isinstance(layer, int) or not -blocks <= layer < blocks:
-            names = "'pool' or 'input'" if self.has_pool else "'input'"
-            known = f"an int from {-blocks} to {blocks - 1}, or {names}" if blocks else names
-            raise ValueError(f"layer must be {known} for {type(self).__name__}, but got {layer!r}")
+            known = [f"an int from {-blocks} to {blocks - 1}"] if blocks else []
+            known += ["'pool'"] if self.has_pool else []
+            named = ", ".join([*known, "or 'input'"]) if known else "'input'"
+            raise ValueError(f"layer must be {named} for {type(self).__name__}, but got {layer!r}")
         return layer % blocks
 
     def features(
