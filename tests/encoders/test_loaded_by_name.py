@@ -6,8 +6,6 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from sentence_transformers import SparseEncoder
-from sentence_transformers.sparse_encoder import modules as sparse
 
 from captum_interactions import (
     SecondOrderIntegratedGradients,
@@ -38,6 +36,8 @@ from tests.encoders.test_sentence_encoders import (
 )
 from tests.expected import relative_error
 from tests.oracle import entering, replaced_input, token_map
+
+sparse = pytest.importorskip("sentence_transformers.sparse_encoder.modules")
 
 PICTURE = Image.effect_noise((20, 16), 90).convert("RGB")
 
@@ -219,8 +219,10 @@ def splade(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("splade")
     model.save_pretrained(folder)
     own.save_pretrained(folder)
-    parts = [sparse.MLMTransformer(str(folder)), sparse.SpladePooling(request.param)]
-    return SparseEncoder(modules=parts, device="cpu").eval()
+    kinds = {"max": modules.Transformer, "sum": sparse.MLMTransformer}
+    task = {"transformer_task": "fill-mask"} if request.param == "max" else {}
+    parts = [kinds[request.param](str(folder), **task), sparse.SpladePooling(request.param)]
+    return package.SparseEncoder(modules=parts, device="cpu").eval()
 
 
 @pytest.fixture

@@ -179,4 +179,4 @@ def test_names_of_layers():
         SecondOrderIntegratedGradients(wrapper, (-1, "pool"))
     imap = explain(wrapper, PIXELS[:1], IDS[:1], n_steps=60)
     assert imap.interactions.shape == (9, 16)
-    assert imap.heatmap(b=[3]).shape == (3, 3)
+    assert imap.heatmap([3]).shape == (3, 3)

@@ -89,7 +89,7 @@ def _static(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor
 def is_splade(model: Any) -> bool:
     """Whether a ``SparseEncoder`` pools the logits of a masked language model."""
     kinds = [type(module).__name__ for module in model]
-    return kinds == ["MLMTransformer", "SpladePooling"]
+    return kinds in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"])
 
 
 def splade_tower(model: Any, prompt: str = "") -> TextTower:
