@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
-from captum_interactions.encoders import Batch, DualEncoderWrapper, TokenAxis, Tower
+from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer, TokenAxis, Tower
 from captum_interactions.encoders.model.modes import explaining
 
 
@@ -142,7 +142,7 @@ def _tower_problems(
         if not torch.equal(tower.reference(inputs[rows], *_row(extras, row)), reference[rows]):
             yield f"input {row} has another reference by itself than in the batch"
     first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
-    for layer in range(tower.n_blocks):
+    for layer in tower.layers:
         try:
             yield from _layer_problems(tower, layer, inputs, extras, axes, full, tolerance)
             # A batch of two can be taken for two outputs, and hide what one example shows.
@@ -153,7 +153,7 @@ def _tower_problems(
 
 def _layer_problems(
     tower: Tower,
-    layer: int,
+    layer: Layer,
     inputs: Tensor,
     extras: tuple[Any, ...],
     axes: Any,

@@ -35,8 +35,8 @@ def add_explain(commands: Any) -> None:
     )  # fmt: skip
     explain.add_argument(
         "--layer", nargs=2, type=_layer, metavar=("A", "B"),
-        help="layer of each encoder: a block's number, -1 for the last one, or 'input' "
-        "(default: the model's)",
+        help="layer of each encoder: a block's number, -1 for the last one, 'pool' for "
+        "what it pools, or 'input' (default: the model's)",
     )  # fmt: skip
     explain.add_argument(
         "--steps", type=_steps, metavar="N",
@@ -57,7 +57,7 @@ def _steps(value: str) -> int | str:
 
 
 def _layer(value: str) -> int | str:
-    return value if value == "input" else int(value)
+    return value if value in ("input", "pool") else int(value)
 
 
 def _explain(options: argparse.Namespace) -> None:

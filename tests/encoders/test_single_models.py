@@ -493,7 +493,7 @@ class TestRefused:
 
     def test_models_of_two_kinds_of_inputs(self):
         config = transformers.ViltConfig(**vision_config(), vocab_size=64)
-        with pytest.raises(TypeError, match="ViltModel is not a dual encoder: its layers mix both"):
+        with pytest.raises(TypeError, match="ViltModel is not a .*: its layers mix both"):
             wrap(transformers.ViltModel(config))
 
     def test_models_with_a_head(self):

@@ -10,9 +10,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
+from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -23,8 +25,26 @@ LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_mo
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
 at the end-of-text token too, and there 2 is the true id."""
 
+_ALWAYS_LARGEST = ("owlvit_text_model", "owlv2_text_model")
+"""Text models that pool at the largest id, whatever their config says."""
+
 FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
-"""Text models that were trained on padded texts and mask nothing."""
+"""Text models that were trained on padded texts and mask nothing. They pool the last token."""
+
+_HEADS = {
+    "aimv2_vision_model": "rms_norm",
+    "siglip_vision_model": "post_layernorm",
+    "siglip2_vision_model": "post_layernorm",
+}
+"""Vision models with a head that pools by attention, and the norm before it."""
+
+
+def attention_pool(part: Any, name: str = "") -> Pool | None:
+    """What a vision model pools by attention, if it does; ``name`` is its place in the model."""
+    norm = _HEADS.get(part.config.model_type)
+    if norm is None or getattr(part, "head", None) is None:
+        return None
+    return Pool(f"{name}.{norm}".lstrip("."), is_default=True)
 
 
 def is_dual_model(model: Any) -> bool:
@@ -53,23 +73,39 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
         _refuse_useless(processor, extractor, tokenizer)
         first: Tower = _audio_tower(model, extractor)
         return first, _text_tower(model, tokenizer, _text_features, "text_model")
-    return _image_text(model, processor, _image_features, _text_features, "text_model")
+    config: Any = model.config
+    if config.model_type == "aimv2" and config._attn_implementation != "eager":
+        raise TypeError(
+            "Aimv2Model gives a text another embedding when it is padded: its text encoder sees "
+            "later tokens unless padding is there, but not with plain attention: "
+            "model.set_attn_implementation('eager')"
+        )
+    return image_text(model, processor, _image_features, _text_features)
 
 
-def _image_text(
+def image_text(
     model: Any,
     processor: Any,
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
-    text_part: str,
+    parts: tuple[str, str] = ("vision_model", "text_model"),
 ) -> tuple[Tower, Tower]:
+    """The towers of a model with a part for images and one for texts.
+
+    Args:
+        model: The model.
+        processor: Its processor, or a tuple of one for each side, or None.
+        images (Callable): From the model and pixel values to embeddings (B, K).
+        texts (Callable): From the model, token ids and their mask, which may be None.
+        parts (tuple): Names of the two parts in the model.
+    """
     own_a, own_b = _each(processor)
     image_processor = part_of(own_a, "image_processor", "image_mean")
     tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
     _refuse_useless(processor, image_processor, tokenizer)
     return (
-        _image_tower(model, image_processor, images, "vision_model"),
-        _text_tower(model, tokenizer, texts, text_part),
+        _image_tower(model, image_processor, images, parts[0]),
+        _text_tower(model, tokenizer, texts, parts[1]),
     )
 
 
@@ -103,7 +139,8 @@ def blip_retrieval_towers(model: nn.Module, processor: Any = None) -> tuple[Towe
     The other head mixes both inputs by cross-attention before it scores them: there are no two
     embeddings whose product it would be.
     """
-    return _image_text(model, processor, _blip_image, _blip_text, "text_encoder")
+    parts = ("vision_model", "text_encoder")
+    return image_text(model, processor, _blip_image, _blip_text, parts)
 
 
 def part_of(processor: Any, name: str, mark: str) -> Any:
@@ -123,7 +160,7 @@ def _image_tower(
     size = image_size(part.config)
     family = part.config.model_type
     if family == "siglip2_vision_model":
-        return NaflexTower(
+        tower: ImageTower = NaflexTower(
             model,
             _naflex_features,
             blocks,
@@ -132,6 +169,8 @@ def _image_tower(
             channels=channels,
             image_processor=image_processor,
         )
+        tower.pool = attention_pool(part, part_name)
+        return tower
     if family == "align_vision_model":
         # The last block is the pooling of the last feature map.
         return ImageTower(
@@ -152,7 +191,7 @@ def _image_tower(
         *stages, last = (f"{part_name}.encoder.stages.{i}" for i in range(len(part.encoder.stages)))
         blocks, skipped = find_blocks(model, last), [*skipped, *stages]
         answer = _group_tokens
-    return ImageTower(
+    tower = ImageTower(
         model,
         run,
         blocks,
@@ -164,6 +203,8 @@ def _image_tower(
         pools_first=hasattr(getattr(part, "embeddings", None), "class_embedding"),
         answer=answer,
     )
+    tower.pool = attention_pool(part, part_name)
+    return tower
 
 
 def _image_features(model: Any, pixels: Tensor) -> Tensor:
@@ -213,8 +254,10 @@ def _text_tower(
     part = getattr(model, part_name)
     family = part.config.model_type
     end_of_text = getattr(part, "eos_token_id", None)
-    if end_of_text == 2 and family in LARGEST_ID_POOLING:
+    if family in _ALWAYS_LARGEST or (end_of_text == 2 and family in LARGEST_ID_POOLING):
         end_of_text = "largest"
+    elif family in FIXED_LENGTH:
+        end_of_text = "last"
     return TextTower(
         model,
         run,
@@ -229,6 +272,8 @@ def _text_tower(
 
 
 def _text_features(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is None and model.config.model_type == "aimv2":
+        mask = torch.ones_like(ids)  # without one, a token sees later ones
     return _embedding(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
 from captum_interactions.encoders.families.open_clip_tokenizers import reader
+from captum_interactions.encoders.families.timm import is_timm, timm_tower
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.towers.base import Tower, TowerInputs
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -77,6 +78,10 @@ def _image_tower(model: Any, preprocess: Any) -> ImageTower:
         "image_size": (size, size) if isinstance(size, int) else size and tuple(size),
         "image_processor": preprocess,
     }
+    if is_timm(getattr(visual, "trunk", None)):
+        return timm_tower(
+            model, preprocess, _image, "visual.trunk", _FixedSizeImages, options["image_size"]
+        )
     if isinstance(stem, nn.Conv2d) and hasattr(visual, "attnpool"):
         blocks = [*(f"visual.layer{index}" for index in range(1, 5)), "visual.attnpool"]
         names = [f"visual.{name}" for name, _ in visual.named_children()]
@@ -87,8 +92,7 @@ def _image_tower(model: Any, preprocess: Any) -> ImageTower:
     if not isinstance(stem, nn.Conv2d) or not hasattr(visual, "transformer"):
         raise TypeError(
             f"the image encoder {type(visual).__name__} is neither a vision transformer nor a "
-            "ModifiedResNet of open_clip or clip (those of timm are not known): write a Tower for "
-            "it"
+            "ModifiedResNet of open_clip or clip, nor one of timm: write a Tower for it"
         )
     _refuse_no_pooling(visual, getattr(visual, "pool_type", "tok"))
     return _FixedSizeImages(
@@ -107,7 +111,8 @@ class _FixedSizeImages(ImageTower):
 
     @property
     def dtype(self) -> torch.dtype:
-        return cast(torch.dtype, cast(Any, self.model).visual.conv1.weight.dtype)
+        modules = cast(Any, self.model).visual.modules()
+        return next(m.weight.dtype for m in modules if isinstance(m, nn.Conv2d))
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
         super().check(inputs, *extras)

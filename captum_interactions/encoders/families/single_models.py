@@ -15,6 +15,7 @@ from captum_interactions.axes import ImageAxis
 from captum_interactions.encoders.families.dual_models import (
     FIXED_LENGTH,
     LARGEST_ID_POOLING,
+    attention_pool,
     context_length,
     image_size,
     part_of,
@@ -22,7 +23,7 @@ from captum_interactions.encoders.families.dual_models import (
 )
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.model.modes import explaining
-from captum_interactions.encoders.model.pooling import POOLINGS, Pooling, pooled
+from captum_interactions.encoders.model.pooling import OUTPUT_STATES, POOLINGS, Pooling, pooled
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -137,6 +138,8 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
     end_of_text = getattr(part, "eos_token_id", None) if pooling in (None, "pooler") else None
     if end_of_text == 2 and kind in LARGEST_ID_POOLING:
         end_of_text = "largest"
+    elif kind in FIXED_LENGTH and pooling in (None, "pooler"):
+        end_of_text = "last"
     tower = TextTower(
         model,
         partial(_texts, pooling=pooling),
@@ -148,6 +151,7 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
         fixed_length=kind in FIXED_LENGTH,
         answer=answer,
     )
+    tower.pool = OUTPUT_STATES if pooling == "mean" else None
     if kind not in _TRIED:
         try_out(tower)
     return tower
@@ -200,19 +204,22 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
         "image_processor": part_of(processor, "image_processor", "image_mean"),
     }
     blocks, skipped = find_blocks(model), find_embeddings(model)
+    pool = attention_pool(model) if pooling in (None, "pooler") else None
+    if pooling == "mean" and not convolutional:
+        pool = OUTPUT_STATES
     if "spatial_shapes" in takes:
         run: Callable[..., Tensor] = partial(_patches, pooling=pooling)
-        return NaflexTower(model, run, blocks, skipped, **options)
+        tower: ImageTower = NaflexTower(model, run, blocks, skipped, **options)
+        tower.pool = pool
+        return tower
     run = partial(_images, pooling=pooling)
     if kind in _TUPLES:
         options["answer"], skipped = _without_weights, []
     if "distillation_token" in tokens:
         options["special"] = ("[class]", "[distillation]")
     tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
-    if kind not in _TRIED and _problem(tower) is not None:
-        tower = ImageTower(model, run, [], convolutional=True, **(options | {"patch": (32, 32)}))
-        try_out(tower)
-    return tower
+    tower.pool = pool
+    return tower if kind in _TRIED else closed_if_wrong(tower)
 
 
 def _images(model: nn.Module, pixels: Tensor, *, pooling: Pooling | None) -> Tensor:
@@ -260,6 +267,19 @@ def try_out(tower: BlockTower) -> None:
     problem = _problem(tower)
     if problem is not None:
         raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
+
+
+def closed_if_wrong(tower: ImageTower) -> ImageTower:
+    """The tower if it is right when tried on a sample, else one that is explained at its input.
+
+    Raises:
+        TypeError: If the model gives something random.
+    """
+    if _problem(tower) is None:
+        return tower
+    tower = tower.closed()
+    try_out(tower)
+    return tower
 
 
 def _problem(tower: BlockTower) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ is."""
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a run that has given all we want
-    def __init__(self, states: Tensor) -> None:
+    def __init__(self, states: Any) -> None:
         super().__init__()
         self.states = states
 
@@ -78,10 +78,32 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
     try:
         run()
     except _Reached as reached:
-        return reached.states
+        return cast(Tensor, reached.states)
     finally:
         handle.remove()
     raise _unreached(block)
+
+
+def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
+    """What a module gives in a run. What follows it is not run.
+
+    Raises:
+        RuntimeError: If the run does not reach the module.
+    """
+    here = get_ident()
+
+    def stop(_: nn.Module, __: Any, output: Any) -> None:
+        if get_ident() == here:
+            raise _Reached(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.states
+    finally:
+        handle.remove()
+    raise _unreached(module)
 
 
 def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:

@@ -67,6 +67,19 @@ class ImageTower(BlockTower):
         if convolutional:
             self._special = (), ()
 
+    def closed(self) -> ImageTower:
+        """This encoder without its blocks, which is explained at its input, in cells of 32."""
+        return type(self)(
+            self.model,
+            self._run,
+            [],
+            patch=(32, 32),
+            channels=self.channels,
+            image_size=self.image_size,
+            image_processor=self.image_processor,
+            convolutional=True,
+        )
+
     def check(self, inputs: Tensor, *extras: Any) -> None:
         fits = inputs.dim() == 4 and inputs.shape[1] == self.channels and inputs.is_floating_point()
         if not fits:

@@ -35,8 +35,8 @@ class TextTower(BlockTower):
         context_length (int, optional): The longest text that the model takes, in tokens. Default:
             None, any
         end_of_text (int or str, optional): For causal models that pool one token: the id at whose
-            first occurrence they pool, or ``"largest"`` for the largest id. Default: None, they
-            pool otherwise
+            first occurrence they pool, or ``"largest"`` for the largest id; or ``"last"`` for
+            models of any kind that pool the last token. Default: None, they pool otherwise
         fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
             ``end_of_text`` hides it, padding is a part of such a text. Default: False
         prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
@@ -55,7 +55,7 @@ class TextTower(BlockTower):
         config: Any,
         tokenizer: Any = None,
         context_length: int | None = None,
-        end_of_text: int | Literal["largest"] | None = None,
+        end_of_text: int | Literal["largest", "last"] | None = None,
         fixed_length: bool = False,
         prompt: str = "",
         answer: Callable[[Tensor], Any] | None = None,
@@ -166,7 +166,7 @@ class TextTower(BlockTower):
         end = self.end_of_text
         if end == "largest":
             end = self.config.vocab_size - 1
-        elif end is None:
+        elif not isinstance(end, int):
             end = getattr(self.config, "eos_token_id", None)
         if isinstance(end, int) and end < self.config.vocab_size:
             ids[ids == end] = 1
@@ -235,6 +235,8 @@ class TextTower(BlockTower):
             return None
         if self.end_of_text == "largest":
             return ids.argmax(-1)
+        if self.end_of_text == "last":
+            return ids.new_full((len(ids),), ids.shape[1] - 1)
         return (ids == self.end_of_text).int().argmax(-1)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -248,7 +250,7 @@ class TextTower(BlockTower):
             first = present.where(present > 0, ids.shape[1] + 1).argmin(-1, keepdim=True)
             special = special.scatter(1, first, True)
             special = special.scatter(1, present.argmax(-1, keepdim=True), True)
-        position = self._pool_position(ids)
+        position = None if self.end_of_text == "last" else self._pool_position(ids)
         return special if position is None else special.scatter(1, position[:, None], True)
 
     def _prompt_length(self) -> int:

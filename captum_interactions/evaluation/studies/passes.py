@@ -80,11 +80,14 @@ def _watch(tower: Tower, count: Passes) -> list[Callable[[], None]]:
         object.__setattr__(tower, name, method)
         return lambda: object.__delattr__(tower, name)
 
-    n_blocks = max(tower.n_blocks, 1)
+    def before(layer: int | str) -> float:
+        """The share of the encoder that comes before a layer."""
+        return 1.0 if isinstance(layer, str) else layer / max(tower.n_blocks, 1)
+
     return [
         watched("encode", lambda *_: 1.0),
-        watched("prefix", lambda layer, *_: layer / n_blocks),
-        watched("tail", lambda layer, *_: 1 - layer / n_blocks),
+        watched("prefix", lambda layer, *_: before(layer)),
+        watched("tail", lambda layer, *_: 1 - before(layer)),
     ]
 
 
