@@ -215,6 +215,8 @@ def _text_tower(
     end_of_text = getattr(part, "eos_token_id", None)
     if end_of_text == 2 and family in LARGEST_ID_POOLING:
         end_of_text = "largest"
+    if end_of_text is None and family not in FIXED_LENGTH:
+        end_of_text = "first"
     return TextTower(
         model,
         run,

@@ -179,20 +179,20 @@ class _Vocabulary:
 class _TextsOfTransformers(TextTower):
     """Texts that the model masks by itself, wherever it finds the id of padding."""
 
-    def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        seen: Tensor = self._ids(inputs) != self.config.pad_token_id
+    def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        seen: Tensor = ids != self.config.pad_token_id
         return seen if attention_mask is None else seen & attention_mask.bool()
 
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
     ) -> Tensor:
-        ids = inputs.where(self.token_mask(inputs, attention_mask), self.config.pad_token_id)
+        ids = inputs.where(self._attended(inputs, attention_mask), self.config.pad_token_id)
         return super().set_constant(ids, value, attention_mask)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         # All of them end a text by a special token, and a reference of padding alone is no text.
         places = torch.arange(ids.shape[1], device=ids.device)
-        last = (self.token_mask(ids) * places).argmax(-1, keepdim=True)
+        last = (self._attended(ids) * places).argmax(-1, keepdim=True)
         return super()._is_special(ids).scatter(1, last, True)
 
 

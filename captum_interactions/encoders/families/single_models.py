@@ -137,6 +137,8 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
     end_of_text = getattr(part, "eos_token_id", None) if pooling in (None, "pooler") else None
     if end_of_text == 2 and kind in LARGEST_ID_POOLING:
         end_of_text = "largest"
+    if pooling == "pooler" and end_of_text is None and kind not in FIXED_LENGTH:
+        end_of_text = "first"
     tower = TextTower(
         model,
         partial(_texts, pooling=pooling),

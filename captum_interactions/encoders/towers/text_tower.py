@@ -34,9 +34,10 @@ class TextTower(BlockTower):
         tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
         context_length (int, optional): The longest text that the model takes, in tokens. Default:
             None, any
-        end_of_text (int or str, optional): For causal models that pool one token: the id at whose
-            first occurrence they pool, or ``"largest"`` for the largest id. Default: None, they
-            pool otherwise
+        end_of_text (int or str, optional): Where models pool that pool one token, whatever the mask
+            says of it: the id at whose first occurrence causal models pool, or ``"largest"`` for
+            the largest id; ``"first"`` for the first token of any model. Default: None, they pool
+            otherwise
         fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
             ``end_of_text`` hides it, padding is a part of such a text. Default: False
         prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
@@ -55,7 +56,7 @@ class TextTower(BlockTower):
         config: Any,
         tokenizer: Any = None,
         context_length: int | None = None,
-        end_of_text: int | Literal["largest"] | None = None,
+        end_of_text: int | Literal["first", "largest"] | None = None,
         fixed_length: bool = False,
         prompt: str = "",
         answer: Callable[[Tensor], Any] | None = None,
@@ -92,6 +93,12 @@ class TextTower(BlockTower):
                 f"the attention mask must have the shape of the token ids {tuple(ids.shape)}, but "
                 f"got {tuple(attention_mask.shape)}"
             )
+        if attention_mask is not None and not (attention_mask == attention_mask.bool()).all():
+            low, high = (float(bound) for bound in attention_mask.aminmax())
+            raise ValueError(
+                "the attention mask must hold 1 for tokens and 0 for padding, but its values lie "
+                f"from {low:g} to {high:g}"
+            )
         if isinstance(self.end_of_text, int):
             missing = (~(ids == self.end_of_text).any(-1)).nonzero()
             if len(missing):
@@ -99,6 +106,13 @@ class TextTower(BlockTower):
                     f"row {int(missing[0])} of the token ids has no end-of-text token (id "
                     f"{self.end_of_text}), where the model pools"
                 )
+        seen = self._attended(ids, attention_mask)
+        if seen is not None and not seen.any(-1).all():
+            place = "" if self.end_of_text in (None, "first") else " up to where the model pools"
+            raise ValueError(
+                f"row {int(seen.any(-1).int().argmin())} of the attention mask hides all tokens"
+                f"{place}: 1 stands for a token, 0 for padding"
+            )
 
     def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
@@ -176,11 +190,12 @@ class TextTower(BlockTower):
         return ids, (torch.arange(width) < lengths[:, None]).long()
 
     def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
-        position = self._pool_position(self._ids(inputs))
-        if position is None:
-            return None if attention_mask is None else attention_mask.bool()
-        reached = torch.arange(inputs.shape[1], device=inputs.device) <= position[:, None]
-        return reached if attention_mask is None else reached & attention_mask.bool()
+        ids = self._ids(inputs)
+        seen, position = self._attended(ids, attention_mask), self._pool_position(ids)
+        if seen is None or position is None:
+            return seen
+        # The pooled token passes its own block by, even if no token may attend to it.
+        return seen.scatter(1, position[:, None], True)
 
     def context(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Any, ...]:
         ids = self._ids(inputs)
@@ -197,7 +212,7 @@ class TextTower(BlockTower):
         ids = ids[:, :length]
         mask = None if attention_mask is None else attention_mask[:, :length]
         position = self._pool_position(ids)
-        pooled = None if position is None else (position, self.token_mask(ids, mask))
+        pooled = None if position is None else (position, self._attended(ids, mask))
         return states[:, :length], ids, (mask,) if self._takes_mask else (), pooled
 
     def single(self, count: int, ids: Tensor, *_: Any) -> tuple[Tensor, Sequence[Any]]:
@@ -233,9 +248,20 @@ class TextTower(BlockTower):
     def _pool_position(self, ids: Tensor) -> Tensor | None:
         if self.end_of_text is None:
             return None
+        if self.end_of_text == "first":
+            return ids.new_zeros(len(ids))
         if self.end_of_text == "largest":
             return ids.argmax(-1)
         return (ids == self.end_of_text).int().argmax(-1)
+
+    def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
+        """Which tokens others may attend to on the way to the embedding; None for all."""
+        seen = None if attention_mask is None else attention_mask.bool()
+        position = self._pool_position(ids)
+        if position is None or self.end_of_text == "first":
+            return seen
+        before = torch.arange(ids.shape[1], device=ids.device) <= position[:, None]
+        return before if seen is None else before & seen
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
