@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.encoders.inputs.texts import tokenize
+from captum_interactions.encoders.inputs.texts import special_ids, tokenize
 from captum_interactions.encoders.towers.base import TowerInputs, unpacked
 from captum_interactions.encoders.towers.block_tower import BlockTower, Run
-
-_SPECIAL = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
 
 
 class TextTower(BlockTower):
@@ -22,8 +20,9 @@ class TextTower(BlockTower):
 
     The reference keeps the special tokens where they are and has padding tokens between, so it is
     as long as the text and pooled at the same place. If padding is the token at which the model
-    pools, it has the id 0 between, with which CLIP was trained. If neither tokenizer nor config
-    know special ids, the first and the last token that are attended to count as special.
+    pools, it has the id 0 between, with which CLIP was trained. Special are the tokens of
+    :func:`~.inputs.texts.special_ids`, in references as on axes. If there is no tokenizer and the
+    config knows none, the first and the last token that are attended to count as special.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See
@@ -265,9 +264,12 @@ class TextTower(BlockTower):
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
-        known = {name: getattr(source, name, None) for name in _SPECIAL}
-        special = torch.isin(ids, ids.new_tensor([i for i in known.values() if i is not None]))
-        if all(i is None for name, i in known.items() if name != "pad_token_id"):
+        known, pad = special_ids(source), getattr(source, "pad_token_id", None)
+        special = torch.isin(ids, ids.new_tensor(known))
+        if pad is not None:
+            seen = self._attended(ids, attention_mask)
+            special |= (ids == pad) if seen is None else (ids == pad) & ~seen
+        if self.tokenizer is None and not known:
             places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
             present = places if attention_mask is None else places * attention_mask
             present = present.expand_as(ids)
@@ -275,7 +277,9 @@ class TextTower(BlockTower):
             special = special.scatter(1, first, True)
             special = special.scatter(1, present.argmax(-1, keepdim=True), True)
         position = self._pool_position(ids)
-        return special if position is None else special.scatter(1, position[:, None], True)
+        if position is None or self.end_of_text == "first":
+            return special
+        return special.scatter(1, position[:, None], True)
 
     def _prompt_length(self) -> int:
         """Number of tokens before a raw text."""
