@@ -17,7 +17,7 @@ from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
@@ -224,7 +224,7 @@ def _text_tower(
         find_embeddings(model, part_name),
         config=part.config,
         tokenizer=tokenizer,
-        context_length=context_length(part, tokenizer),
+        context_length=context_length(part),
         end_of_text=end_of_text,
         fixed_length=family in FIXED_LENGTH,
     )
@@ -239,22 +239,15 @@ def _blip_text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     return cast(Tensor, model.text_proj(states[:, 0]))
 
 
-def context_length(part: nn.Module, tokenizer: Any = None) -> int | None:
+def context_length(part: nn.Module) -> int | None:
     """The longest text that an encoder takes, special tokens included; None if it does not say."""
-    limits: list[int | None] = []
     for name, module in part.named_modules():
         last = name.rpartition(".")[2]
         if last.startswith("position_embedding") and isinstance(module, nn.Embedding):
             # RoBERTa and its kin count positions from behind their padding id.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - first)
-            break
-    else:
-        limits.append(getattr(part.config, "max_position_embeddings", None))
-    limits.append(getattr(tokenizer, "model_max_length", None))
-    # A tokenizer without a limit says so by an enormous number.
-    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
-    return min(known, default=None)
+            return module.num_embeddings - first
+    return shortest(getattr(part.config, "max_position_embeddings", None))
 
 
 # Sounds

@@ -16,7 +16,7 @@ from captum_interactions.encoders.families.single_models import (
     text_blocks,
     try_out,
 )
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 _OTHER_SCORES = {
     "CrossEncoder": "it reads both inputs as one text",
@@ -40,6 +40,14 @@ _OTHER_MODULES = {
 
 _TRIED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
 """Modules that are known to be right. Chains with others are tried when wrapped."""
+
+
+class _Sentences(TextTower):
+    """Texts of a model that has a limit of its own, which may be more than its transformer has."""
+
+    @property
+    def context_length(self) -> int | None:
+        return shortest(super().context_length, cast(Any, self.model).max_seq_length)
 
 
 def is_sentence_model(model: Any) -> bool:
@@ -80,13 +88,13 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     run = _sentence
     if prompt and any(not getattr(module, "include_prompt", True) for module in model):
         run = partial(_sentence, prompt_length=_prompt_length(model.tokenizer, prompt))
-    tower = TextTower(
+    tower = _Sentences(
         model,
         run,
         blocks,
         config=model[0].auto_model.config,
         tokenizer=model.tokenizer,
-        context_length=_context_length(model),
+        context_length=context_length(model[0].auto_model),
         prompt=prompt,
         answer=answer,
     )
@@ -117,13 +125,6 @@ def _why_not(model: Any) -> str | None:
     if "message" in getattr(first, "modality_config", ()):
         return "it puts texts into the chat template of its tokenizer, so their words are not known"
     return None
-
-
-def _context_length(model: Any) -> int | None:
-    """The longest text that a model takes. The length of its setting may be more than it has."""
-    limits = context_length(model[0].auto_model, model.tokenizer), model.max_seq_length
-    # A tokenizer without a limit says so by an enormous number.
-    return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _prompt_length(tokenizer: Any, prompt: str) -> int:

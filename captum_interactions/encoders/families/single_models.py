@@ -145,7 +145,7 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
         blocks,
         config=model.config,
         tokenizer=tokenizer,
-        context_length=context_length(part, tokenizer),
+        context_length=context_length(part),
         end_of_text=end_of_text,
         fixed_length=kind in FIXED_LENGTH,
         answer=answer,

@@ -31,8 +31,8 @@ class TextTower(BlockTower):
             part of a text.
         config: Where the vocabulary and the special ids are found, if no tokenizer knows better.
         tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
-        context_length (int, optional): The longest text that the model takes, in tokens. Default:
-            None, any
+        context_length (int, optional): The longest text that the model takes, in tokens, unless
+            the tokenizer's own limit is lower. Default: None, any
         end_of_text (int or str, optional): Where models pool that pool one token, whatever the mask
             says of it: the id at whose first occurrence causal models pool, or ``"largest"`` for
             the largest id; ``"first"`` for the first token of any model. Default: None, they pool
@@ -64,13 +64,18 @@ class TextTower(BlockTower):
         super().__init__(model, run, blocks, skipped, answer, tokens_first)
         self.config = config
         self.tokenizer = tokenizer
-        self.context_length = context_length
+        self._context_length = context_length
         self.end_of_text = end_of_text
         self.fixed_length = fixed_length
         self.prompt = prompt
         self._takes_mask = not fixed_length and _n_positional(run) > 2
         if not self._takes_mask:
             self.extra_names = ()
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest text in tokens, by what the tokenizer's limit is now; None for any."""
+        return shortest(self._context_length, getattr(self.tokenizer, "model_max_length", None))
 
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         extras = (attention_mask,) if self._takes_mask else ()
@@ -312,6 +317,12 @@ class TextTower(BlockTower):
             )
             for index, row in enumerate(ids)
         )
+
+
+def shortest(*limits: int | None) -> int | None:
+    """The lowest of some limits of length; None if there is none."""
+    # A tokenizer without a limit says so by an enormous number.
+    return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _n_positional(run: Run) -> int:
