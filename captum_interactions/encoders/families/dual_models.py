@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
@@ -44,16 +45,22 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
             Default: None
 
     Raises:
-        TypeError: If the processor serves neither side.
+        TypeError: If the processor serves neither side, or the model is of a kind that no tower is
+            right for.
     """
     own_a, own_b = _each(processor)
     if hasattr(model, "get_audio_features"):
         extractor = part_of(own_a, "feature_extractor", "nb_max_samples")
         tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
         _refuse_useless(processor, extractor, tokenizer)
-        first: Tower = _audio_tower(model, extractor)
-        return first, _text_tower(model, tokenizer, _text_features, "text_model")
-    return _image_text(model, processor, _image_features, _text_features, "text_model")
+        texts = _text_tower(model, tokenizer, _text_features, "text_model")
+        towers: tuple[AudioTower | ImageTower, TextTower] = _audio_tower(model, extractor), texts
+    else:
+        towers = _image_text(model, processor, _image_features, _text_features, "text_model")
+    if not is_tested(model):
+        for tower in towers:
+            try_out(tower)
+    return towers
 
 
 def _image_text(
@@ -62,7 +69,7 @@ def _image_text(
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
     text_part: str,
-) -> tuple[Tower, Tower]:
+) -> tuple[ImageTower, TextTower]:
     own_a, own_b = _each(processor)
     image_processor = part_of(own_a, "image_processor", "image_mean")
     tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
 from captum_interactions.encoders.families.open_clip_tokenizers import reader
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.towers.base import Tower, TowerInputs
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -128,7 +129,7 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
     within = f"{name}.transformer".lstrip(".")
     if hasattr(text, "pooler") and hasattr(text, "config"):
         blocks = find_blocks(model, within)
-        return _TextsOfTransformers(
+        tower = _TextsOfTransformers(
             model,
             _masked_text,
             blocks[:1] if text.config.model_type in _ONE_LAYER else blocks,
@@ -137,6 +138,9 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
             tokenizer=reader(tokenizer, None),
             context_length=getattr(tokenizer, "context_length", None),
         )
+        if not is_tested(text.transformer):
+            try_out(tower)
+        return tower
     embedding = getattr(text, "token_embedding", None)
     if not isinstance(embedding, nn.Embedding):
         raise TypeError(

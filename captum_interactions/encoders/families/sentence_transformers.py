@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.families.dual_models import context_length
-from captum_interactions.encoders.families.single_models import (
-    is_single_model,
-    is_tried,
-    text_blocks,
-    try_out,
-)
+from captum_interactions.encoders.families.single_models import is_single_model, text_blocks
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 _OTHER_SCORES = {
@@ -38,8 +34,8 @@ _OTHER_MODULES = {
 }
 """Modules that are no part of one chain."""
 
-_TRIED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
-"""Modules that are known to be right. Chains with others are tried when wrapped."""
+_TESTED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
+"""Modules that are tested. Chains with others are tried out when they are wrapped."""
 
 
 class _Sentences(TextTower):
@@ -101,7 +97,7 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     tower.unit_modules = tuple(
         name for name, part in model.named_children() if type(part).__name__ == "Normalize"
     )
-    if not is_tried(model[0].auto_model) or {type(part).__name__ for part in model} - _TRIED:
+    if not is_tested(model[0].auto_model) or {type(part).__name__ for part in model} - _TESTED:
         try_out(tower)
     return tower
 

@@ -44,6 +44,8 @@ class TextTower(BlockTower):
     """
 
     extra_names: tuple[str, ...] = ("attention_mask",)
+    keeps_padding = False
+    """Whether padding behind a text is run on too, as it changes what the model does before it."""
 
     def __init__(
         self,
@@ -184,7 +186,7 @@ class TextTower(BlockTower):
         end = self.end_of_text
         if end == "largest":
             end = self.config.vocab_size - 1
-        elif end is None:
+        elif not isinstance(end, int):
             end = getattr(self.config, "eos_token_id", None)
         if isinstance(end, int) and end < self.config.vocab_size:
             ids[ids == end] = 1
@@ -205,7 +207,7 @@ class TextTower(BlockTower):
         ids = self._ids(inputs)
         reached = self.token_mask(ids, attention_mask)
         length = ids.shape[1]
-        if reached is not None and not self.fixed_length:
+        if reached is not None and not (self.fixed_length or self.keeps_padding):
             length = int(reached.any(0).nonzero().max()) + 1
         return ids, attention_mask, length
 
