@@ -23,11 +23,11 @@ from captum_interactions.corpus.shards import (
     ShardError,
     StorageError,
     open_shard,
-    write_atomically,
 )
 from captum_interactions.encoders import ImageAxis, TokenAxis
 from captum_interactions.encoders.inputs.images import load_image
 from captum_interactions.functional import Factors
+from captum_interactions.writing import write_atomically
 
 _SETTINGS = "index.json"
 _PART = "part-"

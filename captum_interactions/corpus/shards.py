@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +21,12 @@ from captum_interactions.axes.fields import axis_from_fields, axis_to_fields
 from captum_interactions.corpus.items import Item
 from captum_interactions.corpus.settings import Settings, differences, tensor_bytes
 from captum_interactions.encoders import TokenAxis
+from captum_interactions.writing import write_atomically
 
 FORMAT = "captum_interactions.FactorIndex/1"
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Types that factors may be stored in."""
 SUFFIX = ".safetensors"
-_ABANDONED = 3600.0
-"""Seconds after which what a writer has begun is not of one that is still at work."""
 _DIMENSIONS = {
     "values": 2, "embedding": 2, "reference": 2, "offsets": 1, "is_part": 1, "axes": 1,
     "axis_offsets": 1, "axis_of_item": 1,
@@ -114,31 +110,6 @@ def write_shard(
     header["sha256"] = _checksum(header, tensors)
     # The order of several entries would be another one in every process.
     write_atomically(path, save(tensors, {"json": json.dumps(header)}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and whoever comes after a crash, see all of it or nothing."""
-    # Other workers, maybe on other machines, may be writing the same file, and the same content.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        written = temporary.stat().st_mtime  # by the clock of the folder, which may be remote
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            if left.stat().st_mtime < written - _ABANDONED:
-                left.unlink()
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @dataclass(frozen=True, eq=False)
