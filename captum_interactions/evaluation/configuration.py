@@ -21,7 +21,7 @@ from captum_interactions.writing import write_atomically
 
 FORMAT = "captum_interactions.evaluation/1"
 _COMPARED = ("format", "rows", "settings", "model", "dataset")
-_PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy", "accelerate")
+_PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy")
 
 
 class ConfigurationError(ValueError):
