@@ -1,12 +1,15 @@
-"""Files that are written as a whole or not at all."""
+"""Files that are written as a whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 _ABANDONED = 3600.0
 """Seconds after which what a writer has begun is not of one that is still at work."""
@@ -49,3 +52,28 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def locked(path: Path, holder: str, timeout: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, which goes with the process that holds it.
+
+    Args:
+        path: The file, which stays.
+        holder: What else may hold it, for the message.
+        timeout: Seconds to wait for it. Default: 0
+
+    Raises:
+        RuntimeError: If it is held.
+    """
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RuntimeError(
+            f"{holder} is at work in {str(path.parent)!r}: wait for its end"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -6,12 +6,11 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from captum_interactions.datasets import Record
@@ -22,6 +21,7 @@ from captum_interactions.evaluation.processes import Processes
 from captum_interactions.evaluation.rows import RESULTS, Row
 from captum_interactions.evaluation.study import Study
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.writing import locked
 
 CONFIG = "config.json"
 
@@ -232,18 +232,10 @@ def _failure(record: Record, variant: str, index: int, error: Exception) -> Row:
     return Row(record.key, variant, index, "failed", message=message)
 
 
-@contextmanager
-def _alone(folder: Path, processes: Processes) -> Iterator[None]:
-    """The folder, for the processes of one run; the lock goes with the process that holds it."""
+def _alone(folder: Path, processes: Processes) -> AbstractContextManager[None]:
+    """The folder, for the processes of one run: the first holds the lock for all."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not processes.is_first:
-        yield
-        return
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise RuntimeError(f"another run is at work in {str(folder)!r}: wait for its end") from None
+    return locked(folder / ".lock", "another run") if processes.is_first else nullcontext()
 
 
 def _tidy(folder: Path, variants: Mapping[str, Any], *, retry_failed: bool = False) -> None:
