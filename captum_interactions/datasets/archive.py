@@ -62,6 +62,8 @@ class Files:
         None if there is neither.
         """
         inside = posixpath.join(self.inside, name)
+        if self._locate(name) is None:
+            return None
         if self.is_zip:
             start = f"{inside}/"
             is_there = any(member.startswith(start) for member in self._members())

@@ -223,6 +223,9 @@ def test_a_folder_holds_one_kind_of_factors(copy, wrapper, options, what):
         ({"shard_size": 0}, "shard_size must be at least 1, but got 0"),
         ({"side": "c"}, "side must be 'a' or 'b', but got 'c'"),
         ({"layers": (9, 0)}, "layer must be an int from -3 to 2"),
+        ({"n_steps": 0}, "n_steps must be an int of at least 1"),
+        ({"n_steps": 99_999_999}, "n_steps must be at most 2000 for gausslegendre"),
+        ({"method": "simpson"}, "method must be one of gausslegendre"),
     ],
 )
 def test_wrong_options_leave_no_folder(tmp_path, wrapper, options, message):

@@ -29,7 +29,7 @@ from captum_interactions.datasets.flickr30k import read_annotation, read_sentenc
 from captum_interactions.datasets.reading import shown
 from captum_interactions.datasets.refcoco import read_plain_pickle
 from tests.datasets import test_coco, test_flickr30k, test_refcoco
-from tests.on_disk import check, image_bytes, write
+from tests.on_disk import check, image_bytes, pack, write
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and links are those of POSIX")
 DIGITS_400, DIGITS_5000 = "1" * 400, "1" * 5000
@@ -110,6 +110,14 @@ def test_what_may_be_read_is_said_by_the_user(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"annotation 38: its image .* is not below .*coco"):
         CocoRecords(root)
     check(CocoRecords(root, images="/"))
+
+
+def test_folders_lead_nowhere_else(tmp_path: Path) -> None:
+    """Karpathy's file names folders, too."""
+    write(tmp_path, {"own/1.jpg": b"", "beside/1.jpg": b"", "zip/1.jpg": b""})
+    pack(tmp_path / "zip")
+    files = Files(tmp_path / "own")
+    assert all(files.folder(name) is None for name in ("../beside", "../zip", str(tmp_path)))
 
 
 def test_a_file_that_changes_behind_the_reader(tmp_path: Path) -> None:

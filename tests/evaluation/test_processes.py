@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from torch.distributed import HashStore
 
 from captum_interactions.evaluation.processes import meetings, processes
@@ -44,6 +46,22 @@ def test_variables_of_a_launcher_that_are_missing_are_named(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match="MASTER_ADDR"):
         processes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "device"),
+    [(None, 2, "cuda:1"), ("cuda", 2, "cuda:1"), (None, 0, "cpu"), ("cpu", 2, "cpu")],
+)
+def test_each_process_has_its_device(monkeypatch, asked, gpus, device):
+    """The CPU has no index: weights would be copied to it, and round otherwise."""
+    module = sys.modules[meetings.__module__]
+    monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(HashStore(), 7, 8)]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    own = processes(asked)
+    assert (own.rank, own.count, own.device, own.is_first) == (7, 8, device, False)
 
 
 def test_a_process_alone_waits_for_nobody():
