@@ -107,10 +107,9 @@ class Files:
         return sorted(name for name in below if name and "/" not in name)
 
     def where(self, name: str = "") -> str:
-        """The place of a file, or of the folder, for messages; not too long."""
+        """The place of a file, or of the folder, for messages."""
         inner = posixpath.join(self.inside, name)
-        place = f"{self.path}: {inner}" if self.is_zip else str(self.path / inner)
-        return place if len(place) <= 300 else f"{place[:150]}...{place[-150:]}"
+        return f"{self.path}: {inner}" if self.is_zip else str(self.path / inner)
 
     def read_bytes(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Read a file.

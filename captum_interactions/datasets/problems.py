@@ -25,15 +25,20 @@ class DatasetError(ValueError):
 
     Args:
         where: File and line, or file and annotation.
-        reason: What came, and what was expected.
+        reason: What came, and what was expected. Both are cut where they are too long to be read.
     """
 
     def __init__(self, where: str, reason: str) -> None:
+        where, reason = _cut(where), _cut(reason)
         super().__init__(f"{where}: {reason}")
         self.where, self.reason = where, reason
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
         return type(self), (self.where, self.reason)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:250]}...{text[-247:]}"
 
 
 class Problems:
