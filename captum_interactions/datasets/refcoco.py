@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
@@ -219,7 +219,7 @@ def _of_split(refs: list[Any], split: str | None, file: str) -> list[tuple[int, 
 
 def _expressions(
     ref: Any, index: dict[str, dict[int, dict[str, Any]]], images: Files, where: str
-) -> list[Expression]:
+) -> Iterator[Expression]:
     def look_up(kind: str, key: str) -> tuple[dict[str, Any], str]:
         number = need(ref, key, int, where)
         if number not in index[kind]:
@@ -236,12 +236,10 @@ def _expressions(
     name = need(image, "file_name", str, place)  # the name in the ref is that of no file
     size = image_size(image, place)
     need_image(images, name, where)
-    expressions = []
     for sentence in need(ref, "sentences", list, where):
         number = need(sentence, "sent_id", int, where)
         text = need(sentence, "sent", str, f"{where}, sentence {number}").strip()
         if not text:
             raise DatasetError(f"{where}, sentence {number}", "is empty")
         ref_id = need(ref, "ref_id", int, where)
-        expressions.append(Expression(number, ref_id, text, box, label, name, size))
-    return expressions
+        yield Expression(number, ref_id, text, box, label, name, size)
