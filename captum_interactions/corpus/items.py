@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.steps import check_steps
 from captum_interactions.corpus.settings import (
     Settings,
     baseline_identity,
@@ -80,7 +81,8 @@ class Factoriser:
 
     Raises:
         TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If the side, a layer, the normalization or the rule do not exist.
+        ValueError: If the side, a layer, the normalization or the rule do not exist, or the rule
+            has no such number of nodes.
     """
 
     def __init__(
@@ -104,11 +106,13 @@ class Factoriser:
         self._tower = wrapper.tower_a if side == "a" else wrapper.tower_b
         self._baseline = baseline
         self._internal_batch_size = internal_batch_size
+        n_steps = wrapper.default_n_steps if n_steps is None else n_steps
+        check_steps(n_steps, method, tolerance=1.0)
         self.settings = Settings(
             side=side,
             layers=self._explainer.layers,
             normalization=normalization,
-            n_steps=wrapper.default_n_steps if n_steps is None else n_steps,
+            n_steps=n_steps,
             method=method,
             baseline=baseline_identity(baseline),
             truncation=truncation,

@@ -116,7 +116,7 @@ def with_rest(present: Tensor) -> Tensor:
 
 def own_seed(seed: int, record: Record) -> int:
     """A seed of a record's own, the same whatever records stand beside it."""
-    digest = hashlib.sha256(f"{seed} {record.key}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {record.key}".encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest[:6], "big")
 
 

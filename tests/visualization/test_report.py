@@ -239,3 +239,20 @@ def test_the_data_is_strict_json():
     page = picture_and_text("red").to_html()
     raw = re.search(r'class="data">(.*?)</script>', page, re.DOTALL)[1]
     assert json.loads(raw, parse_constant=pytest.fail)["pairs"]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_that_is_there(tmp_path, monkeypatch):
+    imap, path = picture_and_text("a red circle"), tmp_path / "page.html"
+    save_report(path, [imap])
+    page = path.read_bytes()
+    assert page.decode() == report_html([imap])
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        save_report(path, [imap], title="\ud800")
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_report(path, [imap], title="Another")
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [page]
