@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import regex
@@ -41,20 +42,25 @@ class TextAxis(TokenAxis):
     text: str
     spans: tuple[tuple[int, int] | None, ...]
 
-    @property
+    @cached_property
     def words(self) -> tuple[Word, ...]:
-        """Words, punctuation marks and emoji, each with its tokens. A token may serve two words.
+        """Words, punctuation marks and emoji, each with its tokens, in reading order.
 
-        Where a script has no spaces between words (Chinese, Japanese, Thai), characters that share
-        a token are a word.
+        Every token that is neither special nor padding belongs to exactly one word. Words that
+        share a token are one word, from the start of the first to the end of the last. Where a
+        script has no spaces between words (Chinese, Japanese, Thai), characters that share a token
+        are a word.
         """
-        found = []
+        found: list[Word] = []
         for match in _WORD.finditer(self.text):
-            spans = self._pieces(match) if match["run"] else [match.span()]
-            for span in spans:
-                tokens = self._tokens_of(span)
+            for start, stop in self._pieces(match) if match["run"] else [match.span()]:
+                tokens = {t for t in self._tokens_of((start, stop)) if not self.special[t]}
+                if found and tokens.intersection(found[-1].tokens):
+                    before = found.pop()
+                    start, tokens = before.span[0], tokens.union(before.tokens)
                 if tokens:
-                    found.append(Word(self.text[slice(*span)], span, tokens))
+                    word = Word(self.text[start:stop], (start, stop), tuple(sorted(tokens)))
+                    found.append(word)
         return tuple(found)
 
     @property
@@ -134,9 +140,30 @@ class TextAxis(TokenAxis):
     def _tokens_of(self, span: tuple[int, int]) -> tuple[int, ...]:
         return tuple(
             index
-            for index, covered in enumerate(self.spans)
+            for index, covered in enumerate(self._covered)
             if covered is not None and covered[0] < span[1] and span[0] < covered[1]
         )
+
+    @cached_property
+    def _covered(self) -> tuple[tuple[int, int] | None, ...]:
+        """The characters of each token; a token of spaces has the next one, or else the last one.
+
+        Other tokenizers hold the space before a word in the word's own token.
+        """
+        spans = [
+            span if span is not None and self.text[slice(*span)].strip() else None
+            for span in self.spans
+        ]
+        own = [t for t, skip in enumerate(map(max, self.special, self.padding)) if not skip]
+        last = next((spans[t][1] for t in reversed(own) if spans[t]), None)  # type: ignore[index]
+        following = None if last is None else (last - 1, last)
+        for token in reversed(own):
+            span = spans[token]
+            if span is None:
+                spans[token] = following
+            else:
+                following = span[0], span[0] + 1
+        return tuple(spans)
 
     def _expects(self) -> str:
         return (

@@ -9,6 +9,7 @@ from unicodedata import normalize
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.callers import warn_caller
 
 
 def tokenize(
@@ -71,6 +72,7 @@ def tokenize(
                 f"text {index} has {length} tokens with its special tokens, but the model's "
                 f"context holds {context_length}; shorten it or pass truncation=True: {text!r}"
             )
+    typed = special_ids(tokenizer)
     axes = []
     for index, text in enumerate(texts):
         padded = [not attended for attended in mask[index].tolist()]
@@ -83,9 +85,11 @@ def tokenize(
             offsets = [encoding["offset_mapping"][index][token].tolist() for token in own]
         else:
             offsets = _spell(prompt + text, [pieces[token] for token in own])
+        for token in own:
+            special[token] = int(ids[index, token]) in typed
         spans: list[tuple[int, int] | None] = [None] * len(padded)
         for token, (start, stop) in zip(own, offsets, strict=False):
-            special[token] = 0 < len(prompt) >= stop
+            special[token] |= 0 < len(prompt) >= stop
             spans[token] = _trimmed(text, start - len(prompt), stop - len(prompt))
         labels = [
             text[slice(*span)] if span else piece for span, piece in zip(spans, pieces, strict=True)
@@ -93,6 +97,36 @@ def tokenize(
         known = text if knows_offsets or offsets else ""
         axes.append(TextAxis(tuple(labels), tuple(special), tuple(padded), known, tuple(spans)))
     return ids, mask, axes
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids that are special wherever they stand, also where a text spells them, as ``[SEP]``.
+
+    Unknown words are parts of a text, unless their id has another purpose too.
+    """
+    names = ("bos", "eos", "cls", "sep")
+    purposes = {getattr(tokenizer, f"{name}_token_id", None) for name in names}
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ids = {*getattr(tokenizer, "all_special_ids", ()), *purposes} - ({unknown} - purposes)
+    return {i for i in ids if i is not None}
+
+
+def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
+    """Warn of words that cannot reach the embedding, as those behind an end of text that is typed.
+
+    Args:
+        axes (sequence): One axis a text.
+        reached (Tensor, optional): True for tokens that can reach the embedding, shape (B, T).
+            None if all of them can.
+    """
+    for axis, row in zip(axes, [] if reached is None else reached.tolist(), strict=False):
+        words = [word.text for word in axis.words if not any(row[token] for token in word.tokens)]
+        if words:
+            named = ", ".join(map(repr, words[:8])) + (", ..." if len(words) > 8 else "")
+            warn_caller(
+                f"the text {axis.text!r} holds an end of text, where the model pools: {named} "
+                "behind it cannot reach the embedding, so their attributions are zero"
+            )
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
