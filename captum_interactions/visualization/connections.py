@@ -124,9 +124,7 @@ class _Side:
         if parts is None:
             units = axis.units
             self.labels = [unit.label for unit in units]
-            self.weights = np.zeros((len(units), len(axis)), np.float32)
-            for row, unit in enumerate(units):
-                self.weights[row, list(unit.tokens)] = 1.0
+            self.weights = axis.sum_units(np.eye(len(axis), dtype=np.float32)).T
         else:
             text = axis.text if isinstance(axis, TextAxis) else ""
             self.labels = [name_of_selection(part, text) for part in parts]

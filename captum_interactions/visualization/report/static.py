@@ -70,9 +70,8 @@ def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
 def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
         return _stage(axis, values, name, pictures)
-    weights = [
-        0.0 if values is None else float(values[list(unit.tokens)].sum()) for unit in axis.units
-    ]
+    zeros = np.zeros(len(axis), np.float32)
+    weights = axis.sum_units(zeros if values is None else values.numpy()).tolist()
     limit = max(map(abs, weights), default=0.0) or 1.0
     pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
@@ -212,7 +211,8 @@ def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
         (names[1], imap.axis_b, imap.attributions_b),
     ):
         if values is not None:
-            strongest += [(float(values[list(u.tokens)].sum()), side, u.label) for u in axis.units]
+            sums = axis.sum_units(values.numpy()).tolist()
+            strongest += [(v, side, u.label) for v, u in zip(sums, axis.units, strict=True)]
     strongest.sort(key=lambda item: -abs(item[0]))
     limit = abs(strongest[0][0]) if strongest else 1.0
     rows = [
