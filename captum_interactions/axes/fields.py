@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from reprlib import repr as shortened
@@ -37,7 +38,7 @@ def axis_from_fields(found: Any, image: Image.Image | None = None, name: str = "
     Raises:
         ValueError: If a field is missing, is not known or has no valid value; the message names it.
     """
-    kind = _KINDS.get(found.get("kind", "")) if isinstance(found, dict) else None
+    kind = _KINDS.get(str(found.get("kind"))) if isinstance(found, dict) else None
     if kind is None:
         raise ValueError(
             f"{name} must be an object whose kind is one of {', '.join(_KINDS)}, but got "
@@ -98,7 +99,7 @@ _RULES = {
     "times": _Rule("a list of (start, stop) in seconds", _each(_interval(_finite))),
     "bands": _Rule("a list of integers from 0 on", _each(lambda v: _whole(v) and v >= 0)),
     "duration": _Rule("a positive number", lambda v: _finite(v) and v > 0),
-    "copies": _Rule("a positive integer", lambda v: _whole(v) and v > 0),
+    "copies": _Rule("an integer from 1 to 10**6", lambda v: _whole(v) and 0 < v <= 10**6),
 }
 
 
@@ -132,13 +133,16 @@ def _problem(axis: TokenAxis) -> str:
     if isinstance(axis, ImageAxis):
         rows, columns = axis.grid
         patches = [t for t, unit in enumerate(map(max, axis.special, axis.padding)) if not unit]
-        if len(patches) != rows * columns or patches[-1] - patches[0] != len(patches) - 1:
+        run = list(range(len(axis)))[axis.patches] if patches else []
+        if len(patches) != rows * columns or patches != run:
             return f"grid must hold all {len(patches)} patches in one run, but is {axis.grid}"
         size = axis.image and axis.image.size[::-1]
         if size and size != axis.frame.original:
             return f"frame.original is {axis.frame.original}, but the image's size is {size}"
-    if isinstance(axis, AudioAxis) and len(axis) % (max(axis.bands, default=0) + 1):
-        return f"bands must have as many tokens each, but there are {len(axis)} tokens"
+    if isinstance(axis, AudioAxis):
+        counts = Counter(axis.bands)
+        if len(counts) != max(counts, default=-1) + 1 or len({*counts.values()}) != 1:
+            return "bands must hold each of 0, 1, ... equally often, but does not"
     return ""
 
 

@@ -100,6 +100,9 @@ def read_map(
             name: axis_from_fields(value, images[_image_name(name)], name)
             for name, value in axes.items()
         }
+        for name, axis in read.items():
+            if images[_image_name(name)] is not None and not isinstance(axis, ImageAxis):
+                raise ValueError(f"{_image_name(name)} belongs to no image: {name} is another kind")
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is not a valid interaction map: {error}") from error
     return {**found, **fields, **read}

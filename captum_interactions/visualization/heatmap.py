@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_interactions.axes.image import checked_mask
 from captum_interactions.visualization.lettering import figure_of, set_title
 from captum_interactions.visualization.palette import add_colorbar, limit_of
 from captum_interactions.visualization.picture import (
     Picture,
     Style,
     Upsampling,
+    check_region,
     check_style,
     draw_heat,
     outline,
@@ -94,6 +96,7 @@ def plot_heatmap(
         >>> figure, ax = plot_heatmap(np.eye(3), title="identity")
     """
     check_style(style, upsampling)
+    check_region(region)
     if is_map(source):
         picture, heat = heat_of(source, selection, side)
         title = heat_title(source, selection, heat) if title is None else title
@@ -106,7 +109,8 @@ def plot_heatmap(
         raise ValueError(
             f"the mask must have the shape of the grid, {heat.shape}, but got {np.shape(mask)}"
         )
-    shown = heat if mask is None else heat[~np.asarray(mask, bool)]
+    mask = None if mask is None else checked_mask(np.asarray(mask))
+    shown = heat if mask is None else heat[~mask]
     limit = limit_of(shown, limit=limit)
     n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
     if ax is None:

@@ -164,6 +164,10 @@ def test_either_image_of_two_can_be_drawn():
         ({"upsampling": "cubic"}, "upsampling must be one of nearest"),
         ({"limit": 0.0}, "limit of a scale must be a positive number"),
         ({"mask": np.zeros((5, 5), bool)}, "mask must have the shape"),
+        ({"mask": np.full((2, 3), 0.5)}, "a mask holds booleans"),
+        ({"region": np.full((3, 4), 0.5)}, "a mask holds booleans"),
+        ({"region": [0, 0, 2, 2]}, "may be a box or four tokens"),
+        ({"region": (2, 0, 1, 2)}, "a box is four finite numbers"),
         ({"side": "c"}, "side must be 'a' or 'b'"),
     ],
 )
