@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import regex
 
@@ -73,19 +74,25 @@ class TextAxis(TokenAxis):
         """Character span of a phrase that occurs exactly once, ignoring case.
 
         Whole words come first; if there are none, the parts of words like *well-made* count too.
+        Letters with marks are the same in every Unicode normalization form.
+
+        Raises:
+            ValueError: If the phrase does not occur, or occurs several times.
         """
         if not self.text and len(self):
             raise ValueError(
                 f"the phrase {phrase!r} does not occur in '': the characters behind these tokens "
                 "are not known; select tokens by their indices instead"
             )
-        letters = regex.escape(phrase.strip(), literal_spaces=True)
+        letters = regex.escape(normalize("NFC", phrase.strip()), literal_spaces=True)
+        text, places = _composed(self.text)
         pattern = regex.compile(letters, regex.IGNORECASE | regex.V1)
         spans: list[tuple[int, int]] = []
         for pieces in (_WORD, _PART) if letters else ():
             borders = self._borders(pieces)
-            matches = pattern.finditer(self.text, overlapped=True)
-            spans = spans or [match.span() for match in matches if borders.issuperset(match.span())]
+            matches = pattern.finditer(text, overlapped=True)
+            found = [(places[match.start()], places[match.end()]) for match in matches]
+            spans = spans or [span for span in found if borders.issuperset(span)]
         if not spans:
             raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
         if len(spans) > 1:
@@ -170,6 +177,20 @@ class TextAxis(TokenAxis):
             "select tokens by a phrase, a tuple (start, stop) of characters, or by a slice, a "
             "range, a set or a list of token indices"
         )
+
+
+def _composed(text: str) -> tuple[str, list[int]]:
+    """A text in the form NFC, and where each of its characters, and its end, are in the text.
+
+    Inside of what was several code points and is not any more, there is no place: -1.
+    """
+    pieces, places = [], []
+    for character in regex.finditer(r"\X", text):
+        piece = normalize("NFC", character[0])
+        is_same = piece == character[0]
+        places += [character.start() + i if is_same or i == 0 else -1 for i in range(len(piece))]
+        pieces.append(piece)
+    return "".join(pieces), [*places, len(text)]
 
 
 def _ends(run: regex.Match[str]) -> list[int]:

@@ -94,6 +94,10 @@ def characters(axis):
     return {i for i in covered if not axis.text[i].isspace()}
 
 
+def composed(text):
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def plain(text):
     """A text without what tokenizers may change: case, marks, width, and what has no width."""
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -175,12 +179,12 @@ def test_words_are_what_their_tokens_say(tokenizer):
 def test_words_are_selected_by_their_span_and_found_by_their_text(tokenizer):
     for text in TEXTS:
         axis = axis_of(tokenizer, text)
-        words = [word.text.casefold() for word in axis.words]
+        words = [composed(word.text) for word in axis.words]
         for word in axis.words:
             assert selected(axis, word.span) == word.tokens
-            folded = word.text.casefold()
             # Where words are not spaced, the letters of one occur in others too.
-            if (words if text in SPACED else text.casefold()).count(folded) == 1:
+            places = words if text in SPACED else composed(text)
+            if places.count(composed(word.text)) == 1:
                 assert axis.find(f" {word.text.upper()} ") == word.span
                 assert selected(axis, word.text) == word.tokens
 
@@ -227,6 +231,28 @@ def test_words_of_scripts_without_spaces_are_the_tokenizers(kind, text, words):
 )
 def test_phrases(tokenizer, text, phrase, span):
     assert axis_of(tokenizer, text).find(phrase) == span
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("phrase_form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("un café élevé, l’été", "café"),
+        ("un café élevé, l’été", "ÉLEVÉ"),
+        ("un café élevé, l’été", "Été"),
+        ("Việt naïve mañana", "việt naïve"),
+        ("Україна їжак", "їжак"),
+        ("빨간 원이 있다", "원이 있다"),
+        ("が ガ 人々", "ガ"),
+        ("नमस्ते क़लम", "क़लम"),
+    ],
+)
+def test_phrases_in_any_normalization_form(text, phrase, form, phrase_form):
+    text, phrase = unicodedata.normalize(form, text), unicodedata.normalize(phrase_form, phrase)
+    axis = TextAxis((), (), (), text, ())
+    start, stop = axis.find(phrase)
+    assert composed(text[start:stop]) == composed(phrase)
 
 
 @pytest.mark.parametrize(
