@@ -55,7 +55,7 @@ class InteractionMap(AttributionMap):
     score: float
     """The score that is explained, as the model gives it."""
     convergence_delta: float
-    """Sum of all parts minus the score: the error of quadrature."""
+    """Sum of all parts minus the score: what the method leaves of completeness."""
     axis_a: TokenAxis
     """What the rows stand for."""
     axis_b: TokenAxis
@@ -214,7 +214,7 @@ class InteractionMap(AttributionMap):
             f"main effects b {float(self.main_effects_b.sum()):+.3f}",
             f"interactions {float(self.interactions.sum()):+.3f}",
         ]
-        delta = f"(convergence delta {self.convergence_delta:.1e})"
+        delta = f"(convergence delta {self.convergence_delta:+.1e})"
         lines = [
             f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}",
             f"  score {self.score:.3f} = {', '.join(parts)} {delta}",

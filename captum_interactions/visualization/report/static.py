@@ -120,23 +120,21 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
         (f"{a} alone", float(imap.main_effects_a.sum()), ""),
         (f"{b} alone", float(imap.main_effects_b.sum()), ""),
         ("interactions", interactions, "match" if interactions >= 0 else "clash"),
-        ("missed by the parts", -imap.convergence_delta, ""),
     ]
     ends = np.cumsum([0.0, *(value for _, value, _ in terms)])
-    low, high = min(0.0, *ends), max(0.0, *ends)
+    delta = (imap.score, imap.score + imap.convergence_delta)
+    low, high = min(0.0, *ends, *delta), max(0.0, *ends, *delta)
     rows = [
         _row(title, value, (start, end), (low, high), colour)
         for (title, value, colour), start, end in zip(terms, ends, ends[1:], strict=False)
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), (low, high), "", "sum"))
-    note = (
-        f'<p class="note">Convergence delta {signed(imap.convergence_delta, 2)}: what the parts '
-        f"have more than the score.</p>"
-    )
+    rows.append(_row("convergence delta", imap.convergence_delta, delta, (low, high), ""))
+    note = '<p class="note">Convergence delta: the sum of the parts minus the score.</p>'
     if abs(imap.convergence_delta) > 0.1 * max(abs(imap.score), abs(interactions)):
         note += (
-            '<p class="note warning">The parts miss the score by more than a tenth: too few '
-            "steps, or a method whose parts need not add up.</p>"
+            '<p class="note warning">The delta is more than a tenth of the score: too few steps, '
+            "or a method whose parts need not add up to the score.</p>"
         )
     return _facts(f"The score and its parts, {name}", rows, note)
 
