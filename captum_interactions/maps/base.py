@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Side = Literal["a", "b"]
 
+ROUNDING = 2.0**-18
+"""Size of rounding errors, relative to a score: a value of a map is a sum of about a thousand
+products in float32, whose relative errors of 2**-23 add up to about 2**5 of one."""
+
 
 class AttributionMap(ABC):
     """The explanation of the score of one pair, with the meaning of its tokens.
@@ -50,6 +54,32 @@ class AttributionMap(ABC):
     def method(self) -> str:
         """Name of the method in words, ``"attribution"`` if it is not known."""
         return str(self.settings.get("attribution", "attribution")).replace("_", " ")
+
+    @property
+    @abstractmethod
+    def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
+        """The values of words, patches and other parts, by what messages call them."""
+
+    @property
+    def scale(self) -> float:
+        """Size of the numbers that the values are parts of: 1 for cosines."""
+        is_cosine = "layers" in self.settings and self.settings.get("normalization") != "none"
+        return 1.0 if is_cosine else abs(self.score)
+
+    @property
+    def rounding(self) -> float:
+        """Values up to this size are no larger than rounding errors."""
+        return ROUNDING * self.scale
+
+    @property
+    def at_rounding(self) -> tuple[str, ...]:
+        """Which values are not zero, but all of them no larger than rounding errors; usually none.
+
+        ``"interactions"`` of words and patches, or for a first-order map the values of
+        ``"input a"`` or ``"input b"``. There is nothing to be read from them.
+        """
+        sizes = {name: np.abs(v).max(initial=0.0) for name, v in self._values_of_units.items()}
+        return tuple(name for name, size in sizes.items() if 0 < size <= self.rounding)
 
     def marginal(self, side: Side, selection: Any = None) -> Tensor:
         """:meth:`marginal_a` or :meth:`marginal_b`, for a selection of the other input."""
@@ -164,6 +194,13 @@ class AttributionMap(ABC):
     ) -> None:
         """Write the page of :meth:`to_html` to a file, by the same arguments."""
         _views().save_report(path, [[self, *others]], title=title, a=a, b=b)
+
+    def _notes(self) -> list[str]:
+        """What a reader of the numbers must know, a line each."""
+        if not self.at_rounding:
+            return []
+        names = " and ".join(self.at_rounding)
+        return [f"  no larger than rounding errors: {names} (up to {self.rounding:.0e})"]
 
     def _repr_html_(self) -> str:
         """The page in a frame, for notebooks."""

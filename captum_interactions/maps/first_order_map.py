@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import TokenAxis
@@ -46,6 +48,18 @@ class FirstOrderMap(AttributionMap):
         """
         return self._values("b", self.attributions_b)
 
+    @property
+    def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
+        sides = (
+            ("input a", self.axis_a, self.attributions_a),
+            ("input b", self.axis_b, self.attributions_b),
+        )
+        return {
+            name: axis.sum_units(values.numpy())
+            for name, axis, values in sides
+            if values is not None
+        }
+
     def __repr__(self) -> str:
         sides = []
         for side, axis, values in (
@@ -60,7 +74,8 @@ class FirstOrderMap(AttributionMap):
             story = ", ".join(f"{unit.label} {value:+.4f}" for unit, value in strongest)
             sides.append(f"  {side}: sum {float(values.sum()):+.4f}, strongest {story}")
         name = self.settings.get("attribution", "first order")
-        return "\n".join([f"FirstOrderMap ({name}), score {self.score:.3f}", *sides])
+        heading = f"FirstOrderMap ({name}), score {self.score:.3f}"
+        return "\n".join([heading, *sides, *self._notes()])
 
     def _values(self, side: Side, values: Tensor | None) -> Tensor:
         if values is None:

@@ -84,6 +84,15 @@ class InteractionMap(AttributionMap):
         """Interaction of a selection of a with a selection of b."""
         return float(torch.from_numpy(self.axis_a.select(a)) @ self.marginal_a(b))
 
+    @property
+    def scale(self) -> float:
+        main = (float(self.main_effects_a.sum()), float(self.main_effects_b.sum()))
+        return max(super().scale, *map(abs, (self.constant, *main)))
+
+    @property
+    def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
+        return {"interactions": self.by_unit().numpy()}
+
     def by_unit(self) -> Tensor:
         """Interactions of words, patches or other parts, as ``axis_a.units`` and ``axis_b.units``.
 
@@ -226,7 +235,7 @@ class InteractionMap(AttributionMap):
         ):
             story = ", ".join(f"{b!r} × {a} {value:+.4f}" for a, b, value in chosen[:3])
             lines.append(f"  strongest {title}: {story or 'none'}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes()])
 
 
 def _name(axis: TokenAxis) -> str:

@@ -9,13 +9,16 @@ from PIL import Image
 
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
-from captum_interactions.evaluation import STUDIES, Row
+from captum_interactions.evaluation import STUDIES, Row, run_study
+from captum_interactions.evaluation import study as study_module
+from captum_interactions.evaluation.rows import read
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
 from captum_interactions.evaluation.studies.mismatches import Mismatches
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from tests.evaluation_standin import model
 
 LEFT, RIGHT, TOP = (0.0, 0.0, 4.0, 8.0), (4.0, 0.0, 8.0, 8.0), (0.0, 0.0, 8.0, 4.0)
 CAPTION = "cat and dog"
@@ -333,3 +336,19 @@ def test_bad_options_are_refused(make, message):
 def test_an_unknown_option_of_a_method_is_refused():
     with pytest.raises(TypeError, match="grad_eclip has no option n_steps"):
         Localization(methods=("grad_eclip:n_steps=3",))
+
+
+def test_rows_of_maps_that_are_rounding_say_so(monkeypatch, tmp_path):
+    """One of two records: its row is measured, with a remark that the summary lists."""
+    words = {"cat": (3, 1, -5, 0), "dog": (2, 1, 1, 0)}
+    noise = second_order({word: tuple(1e-8 * v for v in row) for word, row in words.items()})
+    maps = iter([second_order(words), noise])
+    monkeypatch.setattr(study_module, "explain_batch", lambda *_, **__: [next(maps), next(maps)])
+    monkeypatch.setattr(Localization, "is_complete", lambda *_: True)
+    study = Localization(methods=("token_similarity",))
+    summary = run_study(study, model(), [record("r0"), record("r1")], tmp_path)
+    rows = read(tmp_path / "results.jsonl")
+    assert [row.status for row in rows] == ["measured", "measured"]
+    said = "interactions of the map no larger than rounding errors"
+    assert [row.message for row in rows] == ["", said]
+    assert summary.tables["problems"].rows == [["token_similarity", "measured", said, 1, "r1"]]

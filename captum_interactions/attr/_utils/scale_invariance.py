@@ -55,7 +55,7 @@ def check_scale_dependence(
     ):
         raise ValueError(
             f"{method} is zero for all parts of input {name} at layer {layer!r}: the embedding "
-            "does not depend on the scale of their features there, because each token is "
-            "normalised before it is used, so that features times gradient is zero but for "
-            "rounding. Take an earlier layer (0 is the embedding output), or another method"
+            "does not depend on the scale of their features there (each token is normalised before "
+            "it is used, or not used), so that features times gradient is zero but for rounding. "
+            "Take an earlier layer (0 is the embedding output), or another method"
         )

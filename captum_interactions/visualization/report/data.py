@@ -60,6 +60,8 @@ def map_data(imap: Map, name: str, pictures: Pictures) -> Json:
         "tokens": [len(keep_a), len(keep_b)],
         "a": axis_data(imap.axis_a, names[0], keep_a, pictures),
         "b": axis_data(imap.axis_b, names[1], keep_b, pictures),
+        "rounding": imap.rounding,
+        "scale": imap.scale or 1.0,
     }
     if isinstance(imap, InteractionMap):
         return data | {"order": 2, "values": _base64(imap.interactions[keep_a][:, keep_b])}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report.data import (
     Map,
     grid_data,
@@ -40,7 +41,7 @@ def card(maps: Mapping[str, Map], label: str, pictures: Pictures, *, is_open: bo
     first = next(iter(maps.values()))
     names = side_names(first.axis_a, first.axis_b)
     sides = [
-        _side(axis, values, name, pictures)
+        _side(first, axis, values, name, pictures)
         for axis, values, name in zip(
             (first.axis_a, first.axis_b), _marginals(first), names, strict=True
         )
@@ -67,12 +68,12 @@ def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
     return imap.marginal_a(), imap.marginal_b()
 
 
-def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
+def _side(imap: Map, axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
-        return _stage(axis, values, name, pictures)
+        return _stage(imap, axis, values, name, pictures)
     zeros = np.zeros(len(axis), np.float32)
     weights = axis.sum_units(zeros if values is None else values.numpy()).tolist()
-    limit = max(map(abs, weights), default=0.0) or 1.0
+    limit = limit_of(weights, source=imap)
     pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
         sign = "match" if weight > 0 else "clash" if weight < 0 else ""
@@ -86,7 +87,7 @@ def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures)
 
 
 def _stage(
-    axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
+    imap: Map, axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
 ) -> str:
     place = grid_data(axis)
     (width, height), (x0, y0, x1, y1) = place["size"], place["extent"]
@@ -100,7 +101,8 @@ def _stage(
             f"left:{100 * x0 / width:.3f}%;top:{100 * y0 / height:.3f}%;"
             f"width:{100 * (x1 - x0) / width:.3f}%;height:{100 * (y1 - y0) / height:.3f}%"
         )
-        heat = f'<img class="heat" alt="" src="{heat_picture(grid)}" style="{position}">'
+        source = heat_picture(grid, limit_of(grid, source=imap))
+        heat = f'<img class="heat" alt="" src="{source}" style="{position}">'
     about = f"The {name}, {rows} × {columns} parts: red where it matched, blue where it clashed"
     shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
     return (
@@ -136,7 +138,7 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
             '<p class="note warning">The delta is more than a tenth of the score: too few steps, '
             "or a method whose parts need not add up to the score.</p>"
         )
-    return _facts(f"The score and its parts, {name}", rows, note)
+    return _facts(f"The score and its parts, {name}", rows, note + _rounding(imap, names))
 
 
 def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -> str:
@@ -153,7 +155,20 @@ def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), reach, "", "sum"))
     note = "A first-order method: one value a part, whatever is selected in the other input."
-    return _facts(f"The score, {name}", rows, f'<p class="note">{note}</p>')
+    notes = f'<p class="note">{note}</p>{_rounding(imap, names)}'
+    return _facts(f"The score, {name}", rows, notes)
+
+
+def _rounding(imap: Map, names: tuple[str, str]) -> str:
+    """A warning where there is nothing to be read from the values of a map."""
+    if not imap.at_rounding:
+        return ""
+    said = {"input a": f"values of the {names[0]}", "input b": f"values of the {names[1]}"}
+    which = " and ".join(said.get(name, name) for name in imap.at_rounding)
+    return (
+        f'<p class="note warning">The {which} are no larger than rounding errors (up to '
+        f"{imap.rounding:.0e}), so they have no colour.</p>"
+    )
 
 
 def _facts(title: str, rows: list[str], note: str) -> str:
@@ -189,7 +204,7 @@ def _pairs(imap: Map, names: tuple[str, str]) -> str:
     flat = by_unit.flatten()
     order = flat.abs().argsort(descending=True)[:N_PAIRS].tolist()
     units = imap.axis_a.units, imap.axis_b.units
-    limit = float(flat.abs().max()) if order else 1.0
+    limit = limit_of(flat, source=imap)
     rows = []
     for index in order:
         i, j = divmod(index, len(units[1]))
@@ -212,7 +227,7 @@ def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
             sums = axis.sum_units(values.numpy()).tolist()
             strongest += [(v, side, u.label) for v, u in zip(sums, axis.units, strict=True)]
     strongest.sort(key=lambda item: -abs(item[0]))
-    limit = abs(strongest[0][0]) if strongest else 1.0
+    limit = limit_of([value for value, _, _ in strongest], source=imap)
     rows = [
         f"<tr><td><bdi>{escape(label)}</bdi> ({side})</td>{_bar(value, limit)}</tr>"
         for value, side, label in strongest[:N_PAIRS]
