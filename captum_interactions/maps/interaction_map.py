@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.base import AttributionMap
 from captum_interactions.maps.files import read_map, write_map
-from captum_interactions.maps.shapiq import axis_of_units, map_values, parts
+from captum_interactions.maps.shapiq import Parts, axis_of_units, map_values, parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +147,8 @@ class InteractionMap(AttributionMap):
         Raises:
             ImportError: If shapiq is not installed.
         """
-        return map_values(self, units=units)
+        own = Parts(self.constant, self.main_effects_a, self.main_effects_b, self.interactions)
+        return map_values(own, self.axis_a, self.axis_b, units=units)
 
     @classmethod
     def from_shapiq(

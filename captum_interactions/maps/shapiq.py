@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import shapiq
 
     from captum_interactions.axes import TokenAxis
-    from captum_interactions.maps.interaction_map import InteractionMap
 
 _ADDITIVE = ("k-SII", "STII", "FSII", "FBII", "Moebius")
 """Indices whose values sum to the game if it has second order."""
@@ -88,16 +87,17 @@ def interaction_values(
     return found
 
 
-def map_values(imap: InteractionMap, *, units: bool) -> shapiq.InteractionValues:
+def map_values(
+    parts: Parts, axis_a: TokenAxis, axis_b: TokenAxis, *, units: bool
+) -> shapiq.InteractionValues:
     """What :meth:`~captum_interactions.InteractionMap.to_shapiq` gives."""
-    main_a, main_b = (main.double().numpy() for main in (imap.main_effects_a, imap.main_effects_b))
-    across, constant = imap.interactions.double().numpy(), imap.constant
+    main_a, main_b, across = (part.double().numpy() for part in parts[1:])
+    constant = parts.constant
     if units:
         # What belongs to no unit is always there: it adds to what it interacts with.
-        main_a = imap.axis_a.sum_units(main_a, rest=True)
-        main_b = imap.axis_b.sum_units(main_b, rest=True)
-        across = imap.axis_a.sum_units(across.T, rest=True).T
-        across = imap.axis_b.sum_units(across, rest=True)
+        main_a = axis_a.sum_units(main_a, rest=True)
+        main_b = axis_b.sum_units(main_b, rest=True)
+        across = axis_b.sum_units(axis_a.sum_units(across.T, rest=True).T, rest=True)
         constant += float(main_a[-1] + main_b[-1] + across[-1, -1])
         main_a, main_b = main_a[:-1] + across[:-1, -1], main_b[:-1] + across[-1, :-1]
         across = across[:-1, :-1]
