@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,7 @@ class FactorIndex:
 
         Raises:
             KeyError: If there is no such key or row.
+            TypeError: If it is neither a key nor a number.
 
         Warns:
             UserWarning: If its image is not found any more, cannot be read any more, or has another
@@ -221,9 +223,18 @@ class FactorIndex:
             if key not in self._places:
                 raise KeyError(f"the index has no item {key!r}")
             return self._places[key]
-        if not 0 <= key < len(self):
-            raise KeyError(f"the index has rows 0 to {len(self) - 1}, but no row {key}")
-        return self._places[self.keys[key]]
+        try:
+            row = operator.index(key)
+        except (TypeError, ValueError):
+            shape = tuple(getattr(key, "shape", ()))
+            came = f"an array of shape {shape}" if shape else repr(key)
+            raise TypeError(
+                "an id is a key or the number of a row, but got "
+                f"{came}: ids of several queries, (queries, k), are taken query by query"
+            ) from None
+        if not 0 <= row < len(self):
+            raise KeyError(f"the index has rows 0 to {len(self) - 1}, but no row {row}")
+        return self._places[self.keys[row]]
 
     def _checked(self, shard: Shard) -> Shard:
         if self._verify:

@@ -173,9 +173,21 @@ class Factoriser:
             keys (sequence of str): Names of the items.
             raw (sequence): As many inputs: what the tower prepares, or tensors with a batch axis of
                 length one.
+
+        Raises:
+            ValueError: If a tensor is not one input, or the tower cannot take an input.
         """
         settings = self.settings
         is_ready = all(isinstance(one, Tensor) for one in raw)
+        for one in raw if is_ready else ():
+            if one.shape[:1] != (1,):
+                raise ValueError(
+                    "an item is a single input: as a tensor it has a batch axis of length one, but "
+                    f"got shape {tuple(one.shape)}"
+                )
+        if is_ready and len({one.shape for one in raw}) > 1:
+            pairs = zip(keys, raw, strict=True)
+            return [self.batch([key], [one])[0] for key, one in pairs]
         prepared = self._tower.prepare(
             torch.cat(list(raw)) if is_ready else list(raw), truncation=settings.truncation
         )

@@ -37,7 +37,7 @@ class Row:
     values: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, as the study describes it."""
     message: str = ""
-    """Why there are no values."""
+    """Why there are no values, or what is wrong with them."""
     seconds: float | None = None
     """Time of the record's share of its batch: the only field that differs between two runs."""
 

@@ -19,7 +19,7 @@ from captum_interactions.evaluation import rows as files
 from captum_interactions.evaluation.configuration import configuration, known_variants, settle
 from captum_interactions.evaluation.processes import Processes
 from captum_interactions.evaluation.rows import RESULTS, Row
-from captum_interactions.evaluation.study import Study
+from captum_interactions.evaluation.study import Study, remarks
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.writing import locked
 
@@ -219,10 +219,11 @@ def _together(
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # convergence is for the studies to report
-        values = study.measure(wrapper, variant, [record for _, record in batch])
+        with remarks() as said:
+            values = study.measure(wrapper, variant, [record for _, record in batch])
     seconds = (time.perf_counter() - start) / len(batch)
     return [
-        Row(record.key, variant, index, "measured", found, seconds=seconds)
+        Row(record.key, variant, index, "measured", found, said.get(record.key, ""), seconds)
         for (index, record), found in zip(batch, values, strict=True)
     ]
 
@@ -293,7 +294,7 @@ def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
     """Every kind of message as it came first, and how often it came."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row.status != "measured":
+        if row.status != "measured" or row.message:
             found.setdefault((row.variant, row.status, _kind(row.message)), []).append(row)
     cells = [
         [variant, status, alike[0].message, len(alike), alike[0].record]
@@ -302,5 +303,5 @@ def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
     cells += [["dataset", "skipped", one.reason, 1, one.where] for one in skipped]
     return Table(
         ("variant", "what", "message", "records", "first"), cells,
-        "What was not measured, by its reason.",
+        "What was not measured, or was measured on maps that say nothing, by its reason.",
     )  # fmt: skip

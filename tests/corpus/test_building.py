@@ -383,3 +383,16 @@ def test_the_identity_of_a_model(clip):
     first, second = (model_identity(wrap(*one)) for one in processors)
     assert first["weights"] == second["weights"]
     assert first["configuration"] != second["configuration"]
+
+
+def test_token_ids_are_items_of_one_row(wrapper, tmp_path):
+    """Rows of several lengths are items of one build; other shapes are refused by their shape."""
+    ids = {text: wrapper.tower_b.prepare(text).inputs for text in corpora.TEXTS[:3]}
+    index = build_index(tmp_path / "index", wrapper, ids, side="b", **corpora.OPTIONS)
+    assert [len(index[key].values) for key in ids] == [row.shape[1] for row in ids.values()]
+    for name, shape in (("two rows", (2, 4)), ("no batch axis", (4,))):
+        bad = {"red": ids["red"], "bad": torch.ones(shape, dtype=torch.long)}
+        message = "item 'bad' cannot be factorised: an item is a single input"
+        with pytest.raises(ValueError, match=message) as caught:
+            build_index(tmp_path / name, wrapper, bad, side="b", **corpora.OPTIONS)
+        assert f"got shape {shape}" in str(caught.value)

@@ -136,6 +136,18 @@ def test_without_scripts_the_parts_and_the_strongest_pairs_are_there():
         assert f"{b} × {a}{value:+#.4g}".replace("-", "−") in text
 
 
+@pytest.mark.parametrize("delta", [0.25, -0.25])
+def test_the_delta_is_the_sum_of_the_parts_minus_the_score(delta):
+    imap = picture_and_text("red", delta=delta)
+    rows = re.findall(r'<th scope="row">([^<]+)</th>.*?number">([^<]+)</td>', imap.to_html())
+    numbers = {name: float(text.replace("−", "-")) for name, text in rows[:6]}
+    *parts, score, shown = numbers.values()
+    assert list(numbers)[-2:] == ["score", "convergence delta"]
+    assert shown == delta
+    assert sum(parts) - score == pytest.approx(delta, abs=0.005)  # three digits of each
+    assert f"(convergence delta {delta:+.1e})" in repr(imap)
+
+
 def test_a_delta_that_matters_is_called_so():
     assert "more than a tenth" not in picture_and_text("red").to_html()
     assert "more than a tenth" in picture_and_text("red", delta=-5.0).to_html()

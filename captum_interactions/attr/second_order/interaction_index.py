@@ -196,7 +196,7 @@ class InteractionIndex(PerturbationAttribution):
     ) -> Decomposition:
         """Constant, main effects and interactions that stand for the score.
 
-        What they leave of it is the ``convergence_delta``; the class says what that means. The
+        Their sum minus the score is the ``convergence_delta``; the class says what it means. The
         arguments are those of :meth:`attribute`.
 
         Returns:
@@ -265,7 +265,7 @@ class BanzhafInteractions(InteractionIndex):
     :meth:`game` returns the weighted Banzhaf values of all tokens and the interactions within each
     input as well. :meth:`decompose` returns the least-squares approximation
     :math:`s(S, T) \approx c + \sum_i \alpha_i z_i + \sum_j \beta_j w_j + \sum_{ij} I_{ij} z_i w_j`
-    itself; its ``convergence_delta`` is by how much it misses the score of the whole pair. That is
+    itself; its ``convergence_delta`` is its value for the whole pair minus the score. That is
     no error of computation: it holds all that a and b do within themselves, and can be large.
 
     Source: Baniecki, Muschalik, Fumagalli, Hammer, Hüllermeier and Biecek, "Explaining Similarity

@@ -9,6 +9,7 @@ from captum.attr import (
     FeaturePermutation,
     InputXGradient,
     LayerFeatureAblation,
+    LayerGradientXActivation,
     NeuronAttribution,
 )
 from captum.log import log_usage
@@ -22,6 +23,7 @@ from captum_interactions.attr._utils.path import (
     Products,
     taking_products,
 )
+from captum_interactions.attr._utils.scale_invariance import check_scale_dependence
 from captum_interactions.attr.second_order.base import (
     Baselines,
     PairAttribution,
@@ -64,6 +66,9 @@ class LiftedAttribution(PairAttribution):
     - ``DeepLift`` hooks modules. Its attributions sum up if all that is not linear, from the layer
       on, is a module that runs once (``nn.ReLU``, not ``F.relu``; attention and layer norm are
       not), and ``normalization`` is ``"frozen"`` or ``"none"``: a cosine is no module either.
+    - Features times gradient (``InputXGradient``, ``LayerGradientXActivation``) is zero at layers
+      where each token is normalised before it is used, as at the last block of a pre-norm
+      transformer that pools one token: it is refused there.
     - ``Saliency`` takes absolute values, and the absolute values of parts say nothing of their sum:
       it is refused without ``options={"abs": False}``.
 
@@ -192,6 +197,7 @@ class LiftedAttribution(PairAttribution):
                 self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
             )
             call = ExplainerCall(self.explainer, explained, options, n_steps, method, show_progress)
+            self._check(call, inputs, additional_forward_args)
             with taking_products(rule, internal_batch_size, show_progress) as products:
                 rows, _ = self._rows(call, explained, other, products)
         return self._as_map(rows)
@@ -219,6 +225,7 @@ class LiftedAttribution(PairAttribution):
             paths = self._open(inputs, baselines, additional_forward_args)
             explained, other = self._ordered(paths)
             call = ExplainerCall(self.explainer, explained, options, n_steps, method, show_progress)
+            self._check(call, inputs, additional_forward_args)
             with taking_products(rule, internal_batch_size, show_progress) as products:
                 rows, factors = self._rows(call, explained, other, products, main_effects=True)
         main = (rows[-1], (factors @ explained.reference.unsqueeze(-1)).squeeze(-1))
@@ -229,6 +236,30 @@ class LiftedAttribution(PairAttribution):
             main_effects_b=main_b,
             interactions=self._as_map(rows[:-1]),
             score=(paths[0].embedding * paths[1].embedding).sum(-1),
+        )
+
+    def _check(
+        self, call: ExplainerCall, inputs: tuple[Tensor, Tensor], additional_forward_args: Any
+    ) -> None:
+        """Refuse features times gradient at layers where all of these products are zero."""
+        if not isinstance(call.inner, (InputXGradient, LayerGradientXActivation)):
+            return
+        path, side = call.path, "ab".index(self.side)
+        extras = self.wrapper.split_additional(additional_forward_args)[side]
+        special = None
+        if path.layer != "input":
+            special = path.tower.special_tokens(inputs[side], *extras)
+        mask = path.token_mask
+        if special is not None and special.shape == mask.shape:
+            mask = mask * ~special
+        check_scale_dependence(
+            type(call.inner).__name__,
+            path.name,
+            path.tower,
+            path.layer,
+            path.end,
+            lambda features: path.function(features, *path.context),
+            mask,
         )
 
     def _ordered(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from captum_interactions.encoders.model.hooks import find_blocks, find_embedding
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
 from captum_interactions.encoders.towers.text_tower import TextTower, shortest
@@ -74,7 +75,7 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
         tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
         _refuse_useless(processor, extractor, tokenizer)
         texts = _text_tower(model, tokenizer, _text_features, "text_model")
-        towers: tuple[Tower, Tower] = _audio_tower(model, extractor), texts
+        towers: tuple[BlockTower, BlockTower] = _audio_tower(model, extractor), texts
     else:
         towers = image_text(model, processor, _image_features, _text_features)
     if not is_tested(model):
@@ -89,7 +90,7 @@ def image_text(
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
     parts: tuple[str, str] = ("vision_model", "text_model"),
-) -> tuple[Tower, Tower]:
+) -> tuple[ImageTower, TextTower]:
     """The towers of a model with a part for images and one for texts.
 
     Args:
@@ -253,7 +254,7 @@ def _text_tower(
 ) -> TextTower:
     part = getattr(model, part_name)
     family = part.config.model_type
-    end_of_text = getattr(part, "eos_token_id", None)
+    end_of_text: Any = getattr(part, "eos_token_id", None)
     if family in _ALWAYS_LARGEST or (end_of_text == 2 and family in LARGEST_ID_POOLING):
         end_of_text = "largest"
     elif family in FIXED_LENGTH:

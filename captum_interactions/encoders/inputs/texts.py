@@ -10,6 +10,7 @@ import regex
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.callers import warn_caller
 
 # Braille has an empty cell, and annotations have marks of their own.
 _VISIBLE = regex.compile(r"[^\s\p{Z}\p{Cc}\p{DI}\u2800\ufff9-\ufffb]", regex.V1)
@@ -19,7 +20,7 @@ _SURROGATE = regex.compile(r"\p{Cs}")
 def special_ids(source: Any) -> list[int]:
     """The ids of tokens that stand for no part of a text: its ends, padding, languages, controls.
 
-    A token for unknown words or for masks stands for a part, unless it ends texts too.
+    A token for unknown words stands for a part, unless it ends texts too.
 
     Args:
         source: A tokenizer, or a config with the same names.
@@ -27,7 +28,7 @@ def special_ids(source: Any) -> list[int]:
     ends = _named(source, "bos", "eos", "cls", "sep")
     added = getattr(source, "added_tokens_decoder", {}).items()
     marked = {*getattr(source, "all_special_ids", ()), *(i for i, token in added if token.special)}
-    return sorted(ends | marked - _named(source, "unk", "mask"))
+    return sorted(ends | marked - _named(source, "unk"))
 
 
 def _named(source: Any, *names: str) -> set[int]:
@@ -141,6 +142,24 @@ def _checked(raw: Any) -> Sequence[str]:
                 f"is no character (was it decoded with errors='surrogateescape'?): {text!a}"
             )
     return texts
+
+
+def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
+    """Warn of words that cannot reach the embedding, as those behind an end of text that is typed.
+
+    Args:
+        axes (sequence): One axis a text.
+        reached (Tensor, optional): True for tokens that can reach the embedding, shape (B, T).
+            None if all of them can.
+    """
+    for axis, row in zip(axes, [] if reached is None else reached.tolist(), strict=False):
+        words = [word.text for word in axis.words if not any(row[token] for token in word.tokens)]
+        if words:
+            named = ", ".join(map(repr, words[:8])) + (", ..." if len(words) > 8 else "")
+            warn_caller(
+                f"the text {axis.text!r} holds an end of text, where the model pools: {named} "
+                "behind it cannot reach the embedding, so their attributions are zero"
+            )
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.encoders.inputs.texts import special_ids, tokenize
+from captum_interactions.encoders.inputs.texts import special_ids, tokenize, warn_of_unreached
 from captum_interactions.encoders.towers.base import TowerInputs, unpacked
 from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 
@@ -173,8 +173,10 @@ class TextTower(BlockTower):
             padding="max_length" if self.fixed_length else True,
             prompt=self.prompt,
         )
-        own = (mask.to(device),) if self._takes_mask else ()
-        return TowerInputs(ids.to(device), own, tuple(axes_))
+        own = (mask,) if self._takes_mask else ()
+        warn_of_unreached(axes_, self.token_mask(ids, *own))
+        extras = [extra.to(device) for extra in own]
+        return TowerInputs(ids.to(device), tuple(extras), tuple(axes_))
 
     def sample(self) -> Any:
         if self.tokenizer is not None:
