@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.corpus.index import FactorIndex, Part, read_folder, write_settings
 from captum_interactions.corpus.items import Factoriser, Item
 from captum_interactions.corpus.shards import STORAGE, SUFFIX, Shard, write_shard

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 
 _PARTS = ("image_processor", "feature_extractor", "config")
