@@ -84,14 +84,9 @@ class CLIPSurgery(AttentionAttribution):
         super().__init__(wrapper, n_blocks)
 
     def attribute(
-        self,
-        inputs: Inputs,
-        target: None = None,
-        additional_forward_args: Any = None,
-        *,
-        baselines: Baselines = None,
-        redundant: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> tuple[Tensor | None, Tensor | None]:
+        self, inputs: Inputs, target: None = None, additional_forward_args: Any = None, *,
+        baselines: Baselines = None, redundant: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:

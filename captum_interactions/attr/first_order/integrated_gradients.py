@@ -43,15 +43,10 @@ class FirstOrderIntegratedGradients(FirstOrderAttribution[Tensor], GradientAttri
     uses_baselines = True
 
     def attribute(  # type: ignore[override]  # Captum's order: baselines come second
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_steps: int = 20, method: str = "gausslegendre",
         internal_batch_size: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:

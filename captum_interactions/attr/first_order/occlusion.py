@@ -41,14 +41,10 @@ class FirstOrderOcclusion(FirstOrderAttribution[Tensor], PerturbationAttribution
     _default_layers = staticmethod(first_layers)
 
     def attribute(  # type: ignore[override]  # Captum's order: baselines come second
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        perturbations_per_eval: int = 1,
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, perturbations_per_eval: int = 1,
         show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:

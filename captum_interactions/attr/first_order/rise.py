@@ -70,18 +70,11 @@ class RISE(FirstOrderAttribution[Tensor], PerturbationAttribution):
         self.centered = centered
 
     def attribute(  # type: ignore[override]  # Captum's order: baselines come second
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_samples: int = 2000,
-        perturbations_per_eval: int = 16,
-        show_progress: bool = False,
-        *,
-        p: float = 0.5,
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_samples: int = 2000,
+        perturbations_per_eval: int = 16, show_progress: bool = False, *, p: float = 0.5,
         seed: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:

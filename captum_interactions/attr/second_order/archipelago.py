@@ -66,7 +66,7 @@ class Archipelago(SecondOrderAttribution, PerturbationAttribution):
         normalization: Normalization = "cosine",
         context: Context = "both",
     ) -> None:
-        super().__init__(wrapper, layers, normalization)
+        super().__init__(wrapper, layers, normalization=normalization)
         if context not in get_args(Context):
             raise ValueError(
                 f"context must be one of {', '.join(get_args(Context))}, but got {context!r}"
@@ -74,17 +74,11 @@ class Archipelago(SecondOrderAttribution, PerturbationAttribution):
         self.context = context
 
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        *,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        internal_batch_size: int | None = 64,
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, *, groups_a: Groups | None = None,
+        groups_b: Groups | None = None, internal_batch_size: int | None = 64,
         show_progress: bool = False,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Interactions of every token of a with every token of b.
 
         Args:
@@ -101,14 +95,9 @@ class Archipelago(SecondOrderAttribution, PerturbationAttribution):
         )  # fmt: skip
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        *,
-        internal_batch_size: int | None = 64,
-        show_progress: bool = False,
-    ) -> Decomposition:
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None, *,
+        internal_batch_size: int | None = 64, show_progress: bool = False,
+    ) -> Decomposition:  # fmt: skip
         """Interactions, and the effect of each token alone, ``s(i) - s()``.
 
         The constant is the score of both baselines. These parts do not add up to the score, unless

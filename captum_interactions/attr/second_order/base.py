@@ -47,6 +47,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
         self,
         wrapper: DualEncoderWrapper,
         layers: tuple[Layer, Layer] | None = None,
+        *,
         normalization: Normalization = "cosine",
     ) -> None:
         check_wrapper(type(self).__name__, wrapper)
@@ -177,14 +178,9 @@ class BaselineFreeAttribution(SecondOrderAttribution):
     """Base class of interactions that compare with no baseline, which define nothing else."""
 
     def attribute(  # type: ignore[override]  # there is no baseline to choose
-        self,
-        inputs: Inputs,
-        baselines: None = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        *,
-        internal_batch_size: int | None = None,
-    ) -> Tensor:
+        self, inputs: Inputs, baselines: None = None, target: None = None,
+        additional_forward_args: Any = None, *, internal_batch_size: int | None = None,
+    ) -> Tensor:  # fmt: skip
         """Interaction maps of B aligned pairs.
 
         Args:
@@ -199,13 +195,9 @@ class BaselineFreeAttribution(SecondOrderAttribution):
         )  # fmt: skip
 
     def decompose(  # type: ignore[override]
-        self,
-        inputs: Inputs,
-        baselines: None = None,
-        additional_forward_args: Any = None,
-        *,
+        self, inputs: Inputs, baselines: None = None, additional_forward_args: Any = None, *,
         internal_batch_size: int | None = None,
-    ) -> Decomposition:
+    ) -> Decomposition:  # fmt: skip
         """The interactions and the score. The constant and the main effects are zero."""
         check_batch_size(internal_batch_size)
         return self._decompose(

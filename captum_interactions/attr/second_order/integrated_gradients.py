@@ -86,7 +86,7 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
         *,
         normalization: Normalization = "cosine",
     ) -> None:
-        super().__init__(wrapper, layers, normalization)
+        super().__init__(wrapper, layers, normalization=normalization)
         self._multiply_by_inputs = multiply_by_inputs
         self.n_steps_used: tuple[int, int] | None = None
         """Numbers of nodes (of a, of b) that the last call took; None before the first."""
@@ -110,22 +110,12 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
     ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_steps: Steps = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        return_convergence_delta: bool = False,
-        *,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        full_resolution: Side | None = None,
-        tolerance: float = 1e-3,
-        show_progress: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_steps: Steps = 20, method: str = "gausslegendre",
+        internal_batch_size: int | None = None, return_convergence_delta: bool = False, *,
+        groups_a: Groups | None = None, groups_b: Groups | None = None,
+        full_resolution: Side | None = None, tolerance: float = 1e-3, show_progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """Interaction maps of B aligned pairs.
 
         Args:
@@ -191,17 +181,10 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
             return attributions
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        n_steps: Steps = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        *,
-        tolerance: float = 1e-3,
-        show_progress: bool = False,
-    ) -> Decomposition:
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
+        n_steps: Steps = 20, method: str = "gausslegendre", internal_batch_size: int | None = None,
+        *, tolerance: float = 1e-3, show_progress: bool = False,
+    ) -> Decomposition:  # fmt: skip
         """Constant, main effects of both sides, and interactions: together the score.
 
         This costs one vector-Jacobian product more than the interactions alone.
@@ -265,13 +248,9 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
         return self._factors("b", inputs, baselines, additional_forward_args, groups, options)
 
     def compute_convergence_delta(
-        self,
-        attributions: Tensor | tuple[Tensor, ...],
-        start_point: Baselines,
-        end_point: Inputs,
-        target: None = None,
-        additional_forward_args: Any = None,
-    ) -> Tensor:
+        self, attributions: Tensor | tuple[Tensor, ...], start_point: Baselines, end_point: Inputs,
+        target: None = None, additional_forward_args: Any = None,
+    ) -> Tensor:  # fmt: skip
         """The error of completeness of a map, for the score that was explained.
 
         Args:

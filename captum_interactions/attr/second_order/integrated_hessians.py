@@ -115,7 +115,7 @@ class IntegratedHessians(SecondOrderAttribution, GradientAttribution):
             raise ValueError(f"path must be 'square' or 'diagonal', but got {path!r}")
         self._is_pair = isinstance(forward_func, DualEncoderWrapper)
         if isinstance(forward_func, DualEncoderWrapper):
-            super().__init__(forward_func, layers, normalization)
+            super().__init__(forward_func, layers, normalization=normalization)
         elif not callable(forward_func):
             raise TypeError(
                 "IntegratedHessians takes a function of two inputs or a DualEncoderWrapper, but "
@@ -151,18 +151,11 @@ class IntegratedHessians(SecondOrderAttribution, GradientAttribution):
     ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        return_convergence_delta: bool = False,
-        *,
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_steps: int = 20, method: str = "gausslegendre",
+        internal_batch_size: int | None = None, return_convergence_delta: bool = False, *,
         show_progress: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """Interaction maps of B pairs.
 
         Args:
@@ -206,16 +199,10 @@ class IntegratedHessians(SecondOrderAttribution, GradientAttribution):
             return attributions, attributions.sum((1, 2)) - (both - a_alone - b_alone + none)
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        *,
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
+        n_steps: int = 20, method: str = "gausslegendre", internal_batch_size: int | None = None, *,
         show_progress: bool = False,
-    ) -> Decomposition:
+    ) -> Decomposition:  # fmt: skip
         """Constant, main effects and interactions, which together are ``f(a, b)``.
 
         Main effects are integrated gradients of ``f(., r_b)`` and of ``f(r_a, .)``. Along the

@@ -8,10 +8,9 @@ import torch
 from captum.attr import GradientAttribution
 from torch import Tensor
 
-from captum_interactions.attr._utils.arguments import Inputs, Normalization
+from captum_interactions.attr._utils.arguments import Inputs
 from captum_interactions.attr._utils.layer_inputs import LayerInputs
 from captum_interactions.attr.second_order.base import BaselineFreeAttribution
-from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.wrapper import widen
 from captum_interactions.functional import (
     NotTwiceDifferentiableError,
@@ -70,15 +69,6 @@ class InteractionCAM(BaselineFreeAttribution, GradientAttribution):
 
     needs = "two encoders; features that are tokens with channels"
     cost = "a forward pass of each input, then 2 S backward passes for S tokens on the shorter side"
-
-    def __init__(
-        self,
-        wrapper: DualEncoderWrapper,
-        layers: tuple[Layer, Layer] | None = None,
-        *,
-        normalization: Normalization = "cosine",
-    ) -> None:
-        super().__init__(wrapper, layers, normalization)
 
     def _propagate(  # type: ignore[override]
         self, inputs: Inputs, baselines: None, additional_forward_args: Any, *_: Any

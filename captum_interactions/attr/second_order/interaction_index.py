@@ -13,7 +13,6 @@ from captum_interactions.attr._utils.arguments import (
     Baselines,
     Groups,
     Inputs,
-    Normalization,
     check_count,
     check_target,
     each_option,
@@ -22,7 +21,6 @@ from captum_interactions.attr._utils.arguments import (
 from captum_interactions.attr._utils.coalition_games import Game, play
 from captum_interactions.attr._utils.players import Masking, players_of_pairs
 from captum_interactions.attr.second_order.base import SecondOrderAttribution
-from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition, Quadrature
 
@@ -46,30 +44,13 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
     _index: str
     """Name of the interactions in shapiq."""
 
-    def __init__(
-        self,
-        wrapper: DualEncoderWrapper,
-        layers: tuple[Layer, Layer] | None = None,
-        *,
-        normalization: Normalization = "cosine",
-    ) -> None:
-        super().__init__(wrapper, layers, normalization)
-
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        *,
-        n_samples: Samples = None,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        masking: Masking | tuple[Masking, Masking] = "reference",
-        perturbations_per_eval: int = 64,
-        seed: int = 0,
-        show_progress: bool = False,
-    ) -> Tensor:
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, *, n_samples: Samples = None,
+        groups_a: Groups | None = None, groups_b: Groups | None = None,
+        masking: Masking | tuple[Masking, Masking] = "reference", perturbations_per_eval: int = 64,
+        seed: int = 0, show_progress: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Interaction maps of B aligned pairs.
 
         Players are tokens, or groups of them. A token with the features of its baseline is the same
@@ -120,20 +101,11 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
         ).interactions
 
     def game(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        *,
-        n_samples: Samples = None,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        masking: Masking | tuple[Masking, Masking] = "reference",
-        perturbations_per_eval: int = 64,
-        seed: int = 0,
-        intra: bool = True,
-        show_progress: bool = False,
-    ) -> Game:
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None, *,
+        n_samples: Samples = None, groups_a: Groups | None = None, groups_b: Groups | None = None,
+        masking: Masking | tuple[Masking, Masking] = "reference", perturbations_per_eval: int = 64,
+        seed: int = 0, intra: bool = True, show_progress: bool = False,
+    ) -> Game:  # fmt: skip
         """All terms of first and second order of the joint games, with their standard errors.
 
         They come from the same coalitions as the interactions alone.
@@ -168,17 +140,10 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
             )
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        *,
-        n_samples: Samples = None,
-        masking: Masking | tuple[Masking, Masking] = "reference",
-        perturbations_per_eval: int = 64,
-        seed: int = 0,
-        show_progress: bool = False,
-    ) -> Decomposition:
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None, *,
+        n_samples: Samples = None, masking: Masking | tuple[Masking, Masking] = "reference",
+        perturbations_per_eval: int = 64, seed: int = 0, show_progress: bool = False,
+    ) -> Decomposition:  # fmt: skip
         """Constant, main effects and interactions that approximate the score.
 
         Their difference from it is the ``convergence_delta``; see the class for its meaning.

@@ -66,25 +66,17 @@ class InteractionLIME(SecondOrderAttribution, PerturbationAttribution):
         normalization: Normalization = "cosine",
         kernel_width: float = 0.25,
     ) -> None:
-        super().__init__(wrapper, layers, normalization)
+        super().__init__(wrapper, layers, normalization=normalization)
         if not kernel_width > 0:
             raise ValueError(f"kernel_width must be positive, but got {kernel_width!r}")
         self.kernel_width = kernel_width
 
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_samples: int = 1000,
-        *,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        seed: int = 0,
-        internal_batch_size: int | None = 64,
-        show_progress: bool = False,
-    ) -> Tensor:
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_samples: int = 1000, *,
+        groups_a: Groups | None = None, groups_b: Groups | None = None, seed: int = 0,
+        internal_batch_size: int | None = 64, show_progress: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Coefficients of every pair of tokens.
 
         Args:
@@ -106,16 +98,10 @@ class InteractionLIME(SecondOrderAttribution, PerturbationAttribution):
         )  # fmt: skip
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        n_samples: int = 1000,
-        *,
-        seed: int = 0,
-        internal_batch_size: int | None = 64,
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
+        n_samples: int = 1000, *, seed: int = 0, internal_batch_size: int | None = 64,
         show_progress: bool = False,
-    ) -> Decomposition:
+    ) -> Decomposition:  # fmt: skip
         """The whole surrogate: c, u, v and W. Its error for the whole pair is the delta."""
         return self._decompose(
             inputs, baselines, additional_forward_args, n_samples=n_samples, seed=seed,

@@ -125,7 +125,7 @@ class LiftedAttribution(SecondOrderAttribution):
         side: Side = "a",
         normalization: Normalization = "cosine",
     ) -> None:
-        super().__init__(wrapper, layers, normalization)
+        super().__init__(wrapper, layers, normalization=normalization)
         if side not in ("a", "b"):
             raise ValueError(f"side must be 'a' or 'b', but got {side!r}")
         if not callable(explainer):
@@ -140,20 +140,12 @@ class LiftedAttribution(SecondOrderAttribution):
         self.side: Side = side
 
     def attribute(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        *,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        options: dict[str, Any] | None = None,
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_steps: int = 20, method: str = "gausslegendre",
+        internal_batch_size: int | None = None, *, groups_a: Groups | None = None,
+        groups_b: Groups | None = None, options: dict[str, Any] | None = None,
         show_progress: bool = False,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Attributions of the explained input for every token of the other.
 
         Args:
@@ -184,17 +176,10 @@ class LiftedAttribution(SecondOrderAttribution):
         )  # fmt: skip
 
     def decompose(
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        *,
-        options: dict[str, Any] | None = None,
-        show_progress: bool = False,
-    ) -> Decomposition:
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
+        n_steps: int = 20, method: str = "gausslegendre", internal_batch_size: int | None = None, *,
+        options: dict[str, Any] | None = None, show_progress: bool = False,
+    ) -> Decomposition:  # fmt: skip
         """Constant, main effects of both sides, and interactions.
 
         The main effects of the explained input are the explainer's, of its score with the other

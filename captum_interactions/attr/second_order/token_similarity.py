@@ -67,7 +67,7 @@ class TokenSimilarity(BaselineFreeAttribution):
     def __init__(
         self, wrapper: DualEncoderWrapper, *, normalization: Normalization = "cosine"
     ) -> None:
-        super().__init__(wrapper, None, normalization)
+        super().__init__(wrapper, None, normalization=normalization)
 
     def _default_layers(self, wrapper: DualEncoderWrapper) -> tuple[Layer, Layer]:
         for name, tower in (("a", wrapper.tower_a), ("b", wrapper.tower_b)):
