@@ -10,6 +10,7 @@ from captum_interactions.attr._utils.parameter_stages import parameter_stages
 from captum_interactions.attr.first_order.attention_rollout import AttentionRollout
 from captum_interactions.attr.first_order.clip_surgery import CLIPSurgery
 from captum_interactions.attr.first_order.game import GAME
+from captum_interactions.attr.first_order.gem import GEM
 from captum_interactions.attr.first_order.grad_cam import FirstOrderGradCam
 from captum_interactions.attr.first_order.grad_eclip import GradECLIP
 from captum_interactions.attr.first_order.input_x_gradient import FirstOrderInputXGradient
@@ -53,6 +54,7 @@ ATTRIBUTIONS: dict[str, Any] = {
     "legrad": LeGrad,
     "mask_clip": MaskCLIP,
     "clip_surgery": CLIPSurgery,
+    "gem": GEM,
 }
 """Attribution methods by the names that ``explain`` and the command line use."""
 
@@ -88,6 +90,7 @@ def attributions() -> list[AttributionInfo]:
 __all__ = [
     "ATTRIBUTIONS",
     "GAME",
+    "GEM",
     "RISE",
     "Archipelago",
     "AttentionRollout",

@@ -49,7 +49,7 @@ class FunctionAttribution(Attribution):
             self.forward_func, inputs, baselines, additional_forward_args, **options
         )
         if not isinstance(found, Tensor) or found.shape != inputs.shape:
-            came = getattr(found, "shape", type(found).__name__)
+            came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
                 "an attribution function must return a tensor of the shape of its inputs, "
                 f"{tuple(inputs.shape)}, but returned {came}"
@@ -136,12 +136,17 @@ class ExplainerCall:
             )
         self.inner = inner
         self.options = dict(options or {})
-        takes = explainer if own else inner.attribute
-        self.known = {*inspect.signature(takes).parameters} - {"kwargs"}
         if own:
-            self.known |= {"inputs", "baselines"}
-        outer = set(inspect.signature(self.explainer.attribute).parameters)
-        self._check_options(self.known | outer)
+            name, (_, _, _, _, *further) = (
+                explainer.__name__,
+                inspect.signature(explainer).parameters,
+            )
+            self.known = outer = {"baselines", *further}
+        else:
+            name = type(self.explainer).__name__
+            self.known = {*inspect.signature(inner.attribute).parameters} - {"kwargs"}
+            outer = {*inspect.signature(self.explainer.attribute).parameters}
+        self._check_options(name, self.known | outer)
         defaults = {"n_steps": n_steps, "method": method, "show_progress": show_progress}
         for name, value in defaults.items():
             if name in self.known:
@@ -200,14 +205,14 @@ class ExplainerCall:
         sizes = self.path.fold(torch.ones_like(attributions[0]), rows)
         return torch.where(sizes > 0, folded / sizes.clamp_min(1e-9), torch.zeros_like(folded))
 
-    def _check_options(self, known: set[str]) -> None:
+    def _check_options(self, name: str, known: set[str]) -> None:
         if "return_convergence_delta" in self.options or "inputs" in self.options:
             raise TypeError(f"options must not hold {' or '.join(_SET_HERE)}: these are set here")
         unknown = self.options.keys() - (known - set(_SET_HERE))
         if unknown:
             raise TypeError(
-                f"{type(self.explainer).__name__} has no option {', '.join(sorted(unknown))} to "
-                f"choose; its options are {', '.join(sorted(known - {'self', *_SET_HERE}))}"
+                f"{name} has no option {', '.join(sorted(unknown))} to choose; its options are "
+                f"{', '.join(sorted(known - {'self', *_SET_HERE})) or 'none'}"
             )
         if isinstance(self.inner, Saliency) and self.options.get("abs", True):
             raise ValueError(

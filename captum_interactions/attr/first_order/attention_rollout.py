@@ -7,13 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    POOLED,
-    AttentionAttribution,
-    pooled_position,
-    row_of,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution
 from captum_interactions.encoders.model.attention import Recording
 from captum_interactions.encoders.wrapper import widen
 
@@ -47,10 +42,8 @@ class AttentionRollout(AttentionAttribution):
     needs = f"{POOLED}, and {AttentionAttribution.needs}"
     cost = "2 forward passes of each input"
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **_: Any
-    ) -> Tensor:
-        return row_of(rollout(recording), pooled_position(recording))
+    def _attention_map(self, run: AttentionRun, **_: Any) -> Tensor:
+        return run.pooled_row(rollout(run.recording))
 
 
 def rollout(recording: Recording) -> Tensor:

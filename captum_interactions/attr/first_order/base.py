@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
@@ -78,7 +78,11 @@ class FirstOrderAttribution(DualEncoderAttribution, Generic[Map]):
             )  # fmt: skip
             for side in (a, b):
                 self._check(side)
-            return self._map(a, b, **options), self._map(b, a, **options)
+            return self._maps(a, b, **options)
+
+    def _maps(self, a: LayerInputs, b: LayerInputs, **options: Any) -> tuple[Map, Map]:
+        of_a, of_b = (self._map(*pair, **options) for pair in ((a, b), (b, a)))
+        return _detached(of_a), _detached(of_b)
 
     def _check(self, side: LayerInputs) -> None:
         """Raise a ValueError if the method cannot explain a side; nothing expensive is done yet."""
@@ -92,3 +96,7 @@ class FirstOrderAttribution(DualEncoderAttribution, Generic[Map]):
             other (LayerInputs): The input that is held fixed.
             options: Further arguments of :meth:`attribute`.
         """
+
+
+def _detached(attribution: Map) -> Map:
+    return cast(Map, None if attribution is None else attribution.detach())

@@ -8,16 +8,11 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr._utils.arguments import Baselines, Inputs
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    AttentionAttribution,
-    check_not_causal,
-    pooled_position,
-    second_path,
-    token_embeddings,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr._utils.products import along_vector
+from captum_interactions.attr.first_order.attention_base import AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Recording, softmax_weights
+from captum_interactions.encoders.model.attention import softmax_weights
 from captum_interactions.encoders.wrapper import unit
 
 
@@ -78,9 +73,7 @@ class CLIPSurgery(AttentionAttribution):
     cost = "3 forward passes of each input and 1 of its baseline"
     uses_baselines = True
 
-    def __init__(
-        self, wrapper: DualEncoderWrapper, n_blocks: int | tuple[int, int] | None = 6
-    ) -> None:
+    def __init__(self, wrapper: DualEncoderWrapper, n_blocks: Blocks = 6) -> None:
         super().__init__(wrapper, n_blocks)
 
     def attribute(
@@ -108,17 +101,13 @@ class CLIPSurgery(AttentionAttribution):
         sets = {"a": redundant[0], "b": redundant[1]}
         return self._attribute(inputs, target, additional_forward_args, baselines, redundant=sets)
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **options: Any
-    ) -> Tensor:
-        pooled_position(recording)
-        check_not_causal(recording)
-        tokens = token_embeddings(side, second_path(side, recording, _values_to_values))
+    def _attention_map(self, run: AttentionRun, **options: Any) -> Tensor:
+        run.check_pooled()
+        tokens, other = run.token_embeddings(run.second_path(_values_to_values)), run.other
         redundant = options["redundant"][other.name]
         if redundant is None:
-            difference = other.embedding - other.baseline_embedding
-            return (tokens @ difference.unsqueeze(-1)).squeeze(-1)
-        return feature_surgery(tokens, other.embedding, unit(redundant), side.embedding)
+            return along_vector(tokens, other.embedding - other.baseline_embedding)
+        return feature_surgery(tokens, other.embedding, unit(redundant), run.side.embedding)
 
 
 def feature_surgery(tokens: Tensor, target: Tensor, redundant: Tensor, own: Tensor) -> Tensor:
@@ -138,8 +127,9 @@ def feature_surgery(tokens: Tensor, target: Tensor, redundant: Tensor, own: Tens
     weights = (2 * every @ own.unsqueeze(-1)).squeeze(-1).softmax(-1)
     weights = weights / weights.mean(-1, keepdim=True)
     weighted = every * weights.unsqueeze(-1)
-    return (tokens @ (weighted[:, 0] - weighted.mean(1)).unsqueeze(-1)).squeeze(-1)
+    return along_vector(tokens, weighted[:, 0] - weighted.mean(1))
 
 
-def _values_to_values(_: Tensor, __: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _values_to_values(*args: Any) -> Tensor:
+    *_, value, mask = args
     return softmax_weights(value, value, value, mask)

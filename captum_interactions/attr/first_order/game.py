@@ -7,16 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    POOLED,
-    AttentionAttribution,
-    pooled_position,
-    row_of,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Recording
-from captum_interactions.encoders.wrapper import unit, widen
+from captum_interactions.encoders.wrapper import widen
 
 
 class GAME(AttentionAttribution):
@@ -54,21 +48,16 @@ class GAME(AttentionAttribution):
     needs = f"{POOLED}, and {AttentionAttribution.needs}"
     cost = "2 forward passes of each input; a backward pass of its last blocks"
 
-    def __init__(
-        self, wrapper: DualEncoderWrapper, n_blocks: int | tuple[int, int] | None = 1
-    ) -> None:
+    def __init__(self, wrapper: DualEncoderWrapper, n_blocks: Blocks = 1) -> None:
         super().__init__(wrapper, n_blocks)
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **_: Any
-    ) -> Tensor:
-        position = pooled_position(recording)
-        score = (unit(recording.embedding) * other.embedding).sum()
-        weights = [block.attention.weights for block in recording.blocks]
-        gradients = torch.autograd.grad(score, weights)
-        relevance = torch.eye(weights[0].shape[-1], device=position.device)
-        relevance = relevance.to(widen(weights[0])).expand(len(position), -1, -1)
+    def _attention_map(self, run: AttentionRun, **_: Any) -> Tensor:
+        run.check_pooled()
+        weights = [block.attention.weights for block in run.blocks]
+        gradients = torch.autograd.grad(run.score, weights)
+        relevance = torch.eye(weights[0].shape[-1]).to(widen(weights[0]))
+        relevance = relevance.expand(len(weights[0]), -1, -1)
         for attention, gradient in zip(weights, gradients, strict=True):
             mean = (widen(gradient) * widen(attention)).relu().mean(1)
             relevance = relevance + mean @ relevance
-        return row_of(relevance, position)
+        return run.pooled_row(relevance)

@@ -75,5 +75,5 @@ class FirstOrderGradCam(FirstOrderAttribution[Tensor], GradientAttribution):
         )
         # Captum averages over padding too, where gradients are zero.
         mask = side.token_mask
-        mean: Tensor = cam.detach().squeeze(1) * mask.shape[1] / mask.sum(1, keepdim=True)
+        mean: Tensor = cam.squeeze(1) * mask.shape[1] / mask.sum(1, keepdim=True)
         return mean * side.content_mask

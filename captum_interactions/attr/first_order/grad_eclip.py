@@ -8,17 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    POOLED,
-    AttentionAttribution,
-    pooled_position,
-    row_of,
-    shown_tokens,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Attention, Recording
-from captum_interactions.encoders.wrapper import unit, widen
+from captum_interactions.encoders.model.attention import Attention
+from captum_interactions.encoders.wrapper import widen
 
 
 class GradECLIP(AttentionAttribution):
@@ -61,32 +55,26 @@ class GradECLIP(AttentionAttribution):
     needs = f"{POOLED}, and {AttentionAttribution.needs}"
     cost = "2 forward passes of each input; a backward pass of its last blocks"
 
-    def __init__(
-        self, wrapper: DualEncoderWrapper, n_blocks: int | tuple[int, int] | None = (1, 8)
-    ) -> None:
+    def __init__(self, wrapper: DualEncoderWrapper, n_blocks: Blocks = (1, 8)) -> None:
         super().__init__(wrapper, n_blocks)
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **_: Any
-    ) -> Tensor:
-        position = pooled_position(recording)
-        score = (unit(recording.embedding) * other.embedding).sum()
-        attentions = [block.attention for block in recording.blocks]
-        gradients = torch.autograd.grad(score, [attention.mixed for attention in attentions])
-        shown = shown_tokens(side, recording)
-        total = torch.zeros_like(shown)
+    def _attention_map(self, run: AttentionRun, **_: Any) -> Tensor:
+        run.check_pooled()
+        attentions = [block.attention for block in run.blocks]
+        gradients = torch.autograd.grad(run.score, [attention.mixed for attention in attentions])
+        total = torch.zeros_like(run.shown)
         for attention, gradient in zip(attentions, gradients, strict=True):
-            weight = row_of(widen(gradient.detach()), position)
+            weight = run.pooled_row(widen(gradient.detach()))
             gain = torch.einsum("bhd,bhjd->bhj", weight, widen(attention.value.detach()))
-            total = total + (_scaled_cosines(attention, position, shown.bool()) * gain).sum(1)
+            total = total + (_scaled_cosines(run, attention) * gain).sum(1)
         return total.relu()
 
 
-def _scaled_cosines(attention: Attention, position: Tensor, shown: Tensor) -> Tensor:
+def _scaled_cosines(run: AttentionRun, attention: Attention) -> Tensor:
     """Cosines of the pooled token's query with all keys, scaled to [0, 1], (B, H, T)."""
-    query = row_of(widen(attention.query.detach()).transpose(1, 2), position).unsqueeze(2)
+    query = run.pooled_row(widen(attention.query.detach()).transpose(1, 2)).unsqueeze(2)
     cosine = F.cosine_similarity(query, widen(attention.key.detach()), dim=-1)
-    hidden = ~shown.unsqueeze(1)
+    hidden = run.shown.unsqueeze(1) == 0
     low = cosine.masked_fill(hidden, float("inf")).amin(-1, keepdim=True)
     high = cosine.masked_fill(hidden, float("-inf")).amax(-1, keepdim=True)
     scaled = torch.where(high > low, (cosine - low) / (high - low), torch.ones_like(cosine))

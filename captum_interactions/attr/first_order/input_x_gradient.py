@@ -37,4 +37,4 @@ class FirstOrderInputXGradient(FirstOrderAttribution[Tensor], GradientAttributio
             side.wide_features.requires_grad_(),
             additional_forward_args=(other.embedding, *side.context),
         )
-        return side.fold(attribution.detach())
+        return side.fold(attribution)

@@ -71,4 +71,4 @@ class FirstOrderIntegratedGradients(FirstOrderAttribution[Tensor], GradientAttri
             )
             for baseline in side.baselines
         ]
-        return side.fold(torch.stack(parts).mean(0).detach())
+        return side.fold(torch.stack(parts).mean(0))

@@ -7,16 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    POOLED,
-    AttentionAttribution,
-    check_not_causal,
-    pooled_position,
-    token_embeddings,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Recording
 from captum_interactions.encoders.wrapper import widen
 
 
@@ -55,25 +48,18 @@ class LeGrad(AttentionAttribution):
     needs = f"{POOLED}, in a tower that is not causal, and {AttentionAttribution.needs}"
     cost = "2 forward passes of each input; a backward pass of one block for each block used"
 
-    def __init__(
-        self, wrapper: DualEncoderWrapper, n_blocks: int | tuple[int, int] | None = 2
-    ) -> None:
+    def __init__(self, wrapper: DualEncoderWrapper, n_blocks: Blocks = 2) -> None:
         super().__init__(wrapper, n_blocks)
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **_: Any
-    ) -> Tensor:
-        pooled_position(recording)
-        check_not_causal(recording)
-        length = recording.blocks[-1].output.shape[1]
-        share = side.token_mask[:, :length]
-        share = share / share.sum(1, keepdim=True)
+    def _attention_map(self, run: AttentionRun, **_: Any) -> Tensor:
+        run.check_pooled()
+        run.check_not_causal()
+        share = run.token_mask / run.token_mask.sum(1, keepdim=True)
         total = torch.zeros_like(share)
-        for block in recording.blocks:
+        for block in run.blocks:
             mean = (block.output * share.to(block.output.dtype).unsqueeze(-1)).sum(1, keepdim=True)
-            embedding = token_embeddings(side, mean).squeeze(1)
-            score = (embedding * other.embedding).sum()
+            score = run.token_scores(mean).sum()
             (gradient,) = torch.autograd.grad(score, block.attention.weights, retain_graph=True)
             positive = widen(gradient.detach()).relu().mean(1)
             total = total + torch.einsum("bi,bij->bj", share, positive)
-        return total / len(recording.blocks)
+        return total / len(run.blocks)

@@ -7,15 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.layer_inputs import LayerInputs
-from captum_interactions.attr.first_order.attention_base import (
-    AttentionAttribution,
-    check_not_causal,
-    recorded,
-    token_embeddings,
-)
+from captum_interactions.attr._utils.attention_run import AttentionRun, run_with_attention
+from captum_interactions.attr.first_order.attention_base import AttentionAttribution
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Recording, identity_weights
+from captum_interactions.encoders.model.attention import identity_weights
 
 
 class MaskCLIP(AttentionAttribution):
@@ -56,12 +51,10 @@ class MaskCLIP(AttentionAttribution):
     def __init__(self, wrapper: DualEncoderWrapper) -> None:
         super().__init__(wrapper, 1)
 
-    def _attention_map(
-        self, side: LayerInputs, other: LayerInputs, recording: Recording, **_: Any
-    ) -> Tensor:
-        check_not_causal(recording)
-        if recording.pooled is not None:
-            recording = recorded(side, {recording.first: identity_weights})
+    def _attention_map(self, run: AttentionRun, **_: Any) -> Tensor:
+        run.check_not_causal()
+        if run.recording.pooled is not None:
+            last = {run.recording.first: identity_weights}
+            run = run_with_attention(run.side, run.other, last)
         with torch.no_grad():
-            embeddings = token_embeddings(side, recording.blocks[-1].output)
-        return (embeddings * other.embedding.unsqueeze(1)).sum(-1)
+            return run.token_scores(run.blocks[-1].output)

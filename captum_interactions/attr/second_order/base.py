@@ -124,7 +124,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
         check_target(target)
         with explaining(self.wrapper):
             args = (inputs, baselines, additional_forward_args, groups_a, groups_b)
-            return self._interactions(self._propagate(*args), **options)
+            return self._interactions(self._propagate(*args), **options).detach()
 
     def _decompose(
         self,
@@ -135,7 +135,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
     ) -> Decomposition:
         with explaining(self.wrapper):
             paths = self._propagate(inputs, baselines, additional_forward_args)
-            return self._parts(paths, **options)
+            return Decomposition(*(part.detach() for part in self._parts(paths, **options)))
 
     def _propagate(
         self,
