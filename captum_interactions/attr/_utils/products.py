@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from tqdm.auto import tqdm
 from captum_interactions.attr._utils.path import FEW_ROWS, Integrand, Path
 from captum_interactions.encoders.towers.base import take_rows
 from captum_interactions.functional import (
+    Decomposition,
     NotTwiceDifferentiableError,
     Quadrature,
     contract,
+    corner_difference,
     integrated_jvp,
     integrated_vjp,
 )
@@ -27,17 +29,6 @@ from captum_interactions.functional.memory import memory_budget, rows_that_fit
 _LOGGER = logging.getLogger(__name__)
 _FEW_ROWS_OF_PRODUCTS = 256
 """Rows of Jacobian products that are taken at once without a measurement of their memory."""
-
-
-class Interactions(NamedTuple):
-    """What the products of two paths give."""
-
-    interactions: Tensor
-    """shape (B, Ga, Gb)."""
-    main_effects_a: Tensor | None
-    """shape (B, Ga); None if they were not asked for."""
-    main_effects_b: Tensor | None
-    """shape (B, Gb)."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +42,22 @@ class Products:
     _fitting: dict[tuple[str, bool], int] = field(default_factory=dict, init=False)
     """Known results of :meth:`_rows_that_fit`."""
 
-    def interactions(self, paths: tuple[Path, Path], main_effects: bool = False) -> Interactions:
-        """The interactions of both sides and, if asked for, their main effects.
+    def interactions(self, paths: tuple[Path, Path]) -> Tensor:
+        """The interactions of both sides, (B, Ga, Gb)."""
+        return self._interactions(paths, main_effects=False)[0]
+
+    def decompose(self, paths: tuple[Path, Path]) -> Decomposition:
+        """Constant, main effects of both sides, and interactions."""
+        a, b = paths
+        interactions, main_a, main_b = self._interactions(paths, main_effects=True)
+        constant = (a.baseline_embedding * b.baseline_embedding).sum(-1)
+        score = (a.embedding * b.embedding).sum(-1)
+        return Decomposition(constant, main_a, main_b, interactions, score)
+
+    def _interactions(
+        self, paths: tuple[Path, Path], main_effects: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Interactions (B, Ga, Gb) and, with ``main_effects``, the main effects of a and of b.
 
         The factors of the side with fewer active tokens are cotangents of the other side.
         """
@@ -63,7 +68,7 @@ class Products:
             phi, psi = self.factors(path_a), self.factors(path_b)
             main_a = along_vector(phi, path_b.baseline_embedding)
             main_b = along_vector(psi, path_a.baseline_embedding)
-            return Interactions(contract(phi, psi), main_a, main_b)
+            return contract(phi, psi), main_a, main_b
 
         a_is_short = len(path_a.active) < len(path_b.active)
         short, long = (path_a, path_b) if a_is_short else (path_b, path_a)
@@ -74,12 +79,11 @@ class Products:
         if main_effects:
             cotangents = torch.cat([cotangents, short.baseline_embedding.unsqueeze(0)])
         rows = self.pull_back(long, cotangents).movedim(0, 1)
-        attributions = short.padded(rows[:, :n_short])
-        main_short = along_vector(factors, long.baseline_embedding) if main_effects else None
-        main_long = rows[:, -1] if main_effects else None
+        interactions, main_long = short.padded(rows[:, :n_short]), rows[:, n_short:].flatten(1)
+        main_short = along_vector(factors, long.baseline_embedding)
         if a_is_short:
-            return Interactions(attributions, main_short, main_long)
-        return Interactions(attributions.transpose(1, 2).contiguous(), main_long, main_short)
+            return interactions, main_short, main_long
+        return interactions.transpose(1, 2).contiguous(), main_long, main_short
 
     def rows_of(self, path: Path, other: Path) -> Tensor:
         """Attributions of single features of a path for each token of the other, (G, B, *F)."""
@@ -161,6 +165,11 @@ class Products:
         assert total is not None
         return total / len(path.baselines)
 
+    @property
+    def n_steps(self) -> tuple[int, int]:
+        """Numbers of nodes of both sides."""
+        return len(self.rules[0].nodes), len(self.rules[1].nodes)
+
     def rule(self, path: Path) -> Quadrature:
         """The quadrature rule of one side."""
         return self.rules["ab".index(path.name)]
@@ -214,6 +223,30 @@ def jacobian_products(
     both = (rules, rules) if isinstance(rules, Quadrature) else rules
     with tqdm(desc="Jacobian products", total=0, disable=not show_progress) as progress:
         yield Products(both, internal_batch_size, progress)
+
+
+def check_complete(paths: Sequence[Path]) -> None:
+    """Raise a ValueError if the maps of these paths are not complete."""
+    for path in paths:
+        if not path.multiply_by_inputs:
+            raise ValueError(
+                "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not "
+                "complete, so they have no convergence delta and no decomposition"
+            )
+        if not path.is_partition:
+            raise ValueError(
+                f"the convergence delta needs groups_{path.name} in which every token occurs "
+                "exactly once; these leave some out or repeat some"
+            )
+
+
+def convergence_delta(attributions: Tensor, paths: tuple[Path, Path]) -> Tensor:
+    """The sum of each map minus its value for a complete one, (B,)."""
+    a, b = paths
+    expected = corner_difference(
+        a.embedding, b.embedding, a.baseline_embedding, b.baseline_embedding
+    )
+    return attributions.flatten(1).sum(1) - expected
 
 
 def along_vector(factors: Tensor, vector: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Quadrature rules of both sides: a given number of nodes, or one chosen for a tolerance."""
+"""Quadrature along paths: a given number of nodes, or one chosen for a tolerance."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from captum_interactions.attr._utils.arguments import each_option
 from captum_interactions.attr._utils.path import Path
+from captum_interactions.attr._utils.products import Products, jacobian_products
 from captum_interactions.callers import warn_caller
-from captum_interactions.functional import Quadrature, quadrature
+from captum_interactions.functional import quadrature
 from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_steps
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,18 +42,20 @@ def check_steps(n_steps: Steps, method: str, tolerance: float) -> None:
         quadrature(method, number)
 
 
-def rules_of(
+@contextmanager
+def products_along(
     paths: Sequence[Path],
     n_steps: Steps,
     method: str,
     tolerance: float,
     internal_batch_size: int | None,
-) -> tuple[tuple[Quadrature, Quadrature], tuple[int, int]]:
-    """The rules of both sides, and their numbers of nodes.
+    show_progress: bool,
+) -> Iterator[Products]:
+    """Jacobian products along paths, by rules with a given or chosen number of nodes.
 
     Args:
         paths: The paths of one side or of both.
-        n_steps, method, tolerance, internal_batch_size: See
+        n_steps, method, tolerance, internal_batch_size, show_progress: See
             ``SecondOrderIntegratedGradients.attribute``. A single path gets half of the tolerance
             too, so that its factors can be used in any pair.
     """
@@ -62,7 +66,8 @@ def rules_of(
     else:
         numbers = each_option("n_steps", n_steps)
     rule_a, rule_b = (quadrature(method, number, dtype=torch.float64) for number in numbers)
-    return (rule_a, rule_b), numbers
+    with jacobian_products((rule_a, rule_b), internal_batch_size, show_progress) as products:
+        yield products
 
 
 def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import torch
@@ -20,13 +18,12 @@ from captum_interactions.attr._utils.arguments import (
     check_target,
 )
 from captum_interactions.attr._utils.inputs import path_of
-from captum_interactions.attr._utils.path import Path
-from captum_interactions.attr._utils.products import Products, jacobian_products
-from captum_interactions.attr._utils.steps import Steps, check_steps, rules_of
-from captum_interactions.attr.second_order.base import SecondOrderAttribution, pair_score
+from captum_interactions.attr._utils.products import check_complete, convergence_delta
+from captum_interactions.attr._utils.steps import Steps, check_steps, products_along
+from captum_interactions.attr.second_order.base import SecondOrderAttribution
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.modes import explaining
-from captum_interactions.functional import Decomposition, Factors, corner_difference
+from captum_interactions.functional import Decomposition, Factors
 
 
 class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution):
@@ -168,16 +165,17 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
         with explaining(self.wrapper):
             paths = self._propagate(inputs, baselines, additional_forward_args, groups_a, groups_b)
             if return_convergence_delta:
-                self._check_complete(paths)
-            with self._products(paths, *options) as products:
+                check_complete(paths)
+            with products_along(paths, *options) as products:
+                self.n_steps_used = products.n_steps
                 if full_resolution == "a":
                     attributions = products.rows_of(*paths).movedim(0, -1)
                 elif full_resolution == "b":
                     attributions = products.rows_of(*paths[::-1]).movedim(0, 1)
                 else:
-                    attributions = products.interactions(paths).interactions
+                    attributions = products.interactions(paths)
             if return_convergence_delta:
-                return attributions, _delta(attributions, paths)
+                return attributions, convergence_delta(attributions, paths)
             return attributions
 
     def decompose(
@@ -192,19 +190,11 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
         options = (n_steps, method, tolerance, internal_batch_size, show_progress)
         check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
-            a, b = paths = self._propagate(inputs, baselines, additional_forward_args)
-            self._check_complete(paths)
-            with self._products(paths, *options) as products:
-                found = products.interactions(paths, main_effects=True)
-            assert found.main_effects_a is not None
-            assert found.main_effects_b is not None
-            return Decomposition(
-                constant=(a.baseline_embedding * b.baseline_embedding).sum(-1),
-                main_effects_a=found.main_effects_a,
-                main_effects_b=found.main_effects_b,
-                interactions=found.interactions,
-                score=pair_score(paths),
-            )
+            paths = self._propagate(inputs, baselines, additional_forward_args)
+            check_complete(paths)
+            with products_along(paths, *options) as products:
+                self.n_steps_used = products.n_steps
+                return products.decompose(paths)
 
     def factors_a(
         self, inputs: Tensor, baselines: Baseline = None, additional_forward_args: Any = None,
@@ -267,10 +257,10 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
         check_target(target)
         if isinstance(attributions, tuple):
             (attributions,) = attributions
-        self._check_complete(())
         with explaining(self.wrapper), torch.no_grad():
             paths = self._propagate(end_point, start_point, additional_forward_args)
-            return _delta(attributions, paths)
+            check_complete(paths)
+            return convergence_delta(attributions, paths)
 
     def has_convergence_delta(self) -> bool:
         return self.multiplies_by_inputs
@@ -297,43 +287,8 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
                 normalization=self.normalization,
                 multiply_by_inputs=self._multiply_by_inputs,
             )
-            with self._products((path,), *options) as products:
+            with products_along((path,), *options) as products:
+                self.n_steps_used = products.n_steps
                 n_products = min(len(path.active), path.embedding.shape[1])
                 products.progress.total = products.cost(path, n_products)
                 return Factors(products.factors(path), path.embedding, path.baseline_embedding)
-
-    @contextmanager
-    def _products(
-        self,
-        paths: Sequence[Path],
-        n_steps: Steps,
-        method: str,
-        tolerance: float,
-        internal_batch_size: int | None,
-        show_progress: bool,
-    ) -> Iterator[Products]:
-        rules, self.n_steps_used = rules_of(paths, n_steps, method, tolerance, internal_batch_size)
-        with jacobian_products(rules, internal_batch_size, show_progress) as products:
-            yield products
-
-    def _check_complete(self, paths: Sequence[Path]) -> None:
-        """Raise a ValueError if maps of these paths are not complete."""
-        if not self._multiply_by_inputs:
-            raise ValueError(
-                "attributions that are not multiplied by inputs (multiply_by_inputs=False) are not "
-                "complete, so they have no convergence delta and no decomposition"
-            )
-        for path in paths:
-            if not path.is_partition:
-                raise ValueError(
-                    f"the convergence delta needs groups_{path.name} in which every token occurs "
-                    "exactly once; these leave some out or repeat some"
-                )
-
-
-def _delta(attributions: Tensor, paths: tuple[Path, Path]) -> Tensor:
-    a, b = paths
-    expected = corner_difference(
-        a.embedding, b.embedding, a.baseline_embedding, b.baseline_embedding
-    )
-    return attributions.flatten(1).sum(1) - expected
