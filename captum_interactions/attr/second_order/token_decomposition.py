@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from captum_interactions.attr._utils.layer_inputs import LayerInputs
@@ -42,12 +44,8 @@ class TokenDecomposition(TokenSimilarity):
 
     needs = "two encoders whose embedding is the mean over their tokens"
 
-    def _tokens(self, side: LayerInputs, internal_batch_size: int | None) -> Tensor:
-        tokens = widen(
-            side.tower.embed_tokens(
-                side.inputs, *side.extras, internal_batch_size=internal_batch_size
-            )
-        )
+    def _tokens(self, side: LayerInputs, **options: Any) -> Tensor:
+        tokens = widen(side.tower.embed_tokens(side.inputs, *side.extras, **options))
         parts = tokens * (side.token_mask / side.token_mask.sum(1, keepdim=True)).unsqueeze(-1)
         whole = widen(side.raw_embedding)
         if self.normalization != "none":

@@ -47,9 +47,6 @@ class TokenSimilarity(BaselineFreeAttribution):
             over the norms of the embeddings of the pair. ``"none"``: dot products. Default:
             ``"cosine"``
 
-    Raises:
-        ValueError: If a tower has no blocks, or an option is not as described.
-
     Examples::
 
         >>> from captum_interactions import load_demo
@@ -83,13 +80,11 @@ class TokenSimilarity(BaselineFreeAttribution):
         tokens = [self._tokens(side, **options) for side in sides]
         return tokens[0] @ tokens[1].transpose(1, 2)
 
-    def _tokens(self, side: LayerInputs, internal_batch_size: int | None) -> Tensor:
+    def _tokens(self, side: LayerInputs, **options: Any) -> Tensor:
         """Embeddings (B, T, K) of single tokens, whose products are the map."""
-        tokens = side.tower.embed_tokens(
-            side.inputs, *side.extras, internal_batch_size=internal_batch_size
-        )
+        tokens = widen(side.tower.embed_tokens(side.inputs, *side.extras, **options))
         if self.normalization == "cosine":
             tokens = unit(tokens)
         if self.normalization == "frozen":
-            tokens = widen(tokens) / side.norms[0].unsqueeze(-1)
-        return widen(tokens) * side.token_mask.unsqueeze(-1)
+            tokens = tokens / side.norms[0].unsqueeze(-1)
+        return tokens * side.token_mask.unsqueeze(-1)
