@@ -32,7 +32,8 @@ class SecondOrderAttribution(DualEncoderAttribution):
 
     A method implements :meth:`_interactions`, and :meth:`_parts` if it defines a constant and main
     effects. A method with further arguments also writes its ``attribute`` and ``decompose``, which
-    pass them to :meth:`_attribute` and :meth:`_decompose`.
+    pass them to :meth:`_attribute` and :meth:`_decompose`; one that does not follow this template
+    writes all of both.
 
     Args:
         normalization (str, optional): The score to explain. ``"cosine"``: embeddings have unit
