@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.corpus.folder import Part, read_folder, write_settings
 from captum_interactions.corpus.header import STORAGE
 from captum_interactions.corpus.index import FactorIndex

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.attr._utils.steps import check_steps
 from captum_interactions.corpus.settings import (
     Settings,

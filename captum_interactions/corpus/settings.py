@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.functional.quadrature import METHODS
 

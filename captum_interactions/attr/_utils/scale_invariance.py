@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
-from captum_interactions.encoders import Layer, Tower
+from captum_interactions.attr._utils.layer_inputs import LayerInputs
 
 _TOLERANCE = 1e-4
 """Of the length of an embedding, which the epsilon of a layer norm changes by a few 1e-6 of it."""
 
 
-def check_scale_dependence(
-    method: str,
-    name: str,
-    tower: Tower,
-    layer: Layer,
-    features: Tensor,
-    function: Callable[[Tensor], Tensor],
-    content_mask: Tensor,
-) -> None:
+def check_scale_dependence(method: str, side: LayerInputs) -> None:
     r"""Refuse a method that multiplies features by their gradient where all products are zero.
 
     If the embedding does not change when the features of a token are scaled, as those of the
@@ -32,30 +21,24 @@ def check_scale_dependence(
 
     Args:
         method (str): What the message calls the method.
-        name (str): ``"a"`` or ``"b"``.
-        tower (Tower): The tower of the input.
-        layer (Layer): Where the features live.
-        features (Tensor): Features of B inputs at the layer, shape (B, *F).
-        function (Callable): From features to embeddings, scaled as the score needs them.
-        content_mask (Tensor): 1 for tokens that stand for a part of the input and can reach the
-            embedding, else 0, shape (B, T).
+        side (LayerInputs): The inputs of one tower at the layer.
 
     Raises:
         ValueError: If the embedding of no input depends on the scale of the features of its tokens.
     """
-    places = torch.arange(content_mask.shape[1], device=content_mask.device)
-    scales = torch.where(places % 2 == 0, 2.0, 0.5).where(content_mask > 0, 1.0)
-    weights = tower.spread(layer, scales.to(features.dtype), features.shape)
-    scaled = features * weights
+    mask, features = side.content_mask, side.features
+    places = torch.arange(mask.shape[1], device=mask.device)
+    scales = torch.where(places % 2 == 0, 2.0, 0.5).where(mask > 0, 1.0)
+    scaled = features * side.tower.spread(side.layer, scales.to(features.dtype), features.shape)
     with torch.no_grad():
-        embedding, other = function(features), function(scaled)
+        embedding, other = (side.function(f, *side.context) for f in (features, scaled))
     change = float(((other - embedding).norm(dim=-1) / embedding.norm(dim=-1)).max())
     if not torch.equal(scaled, features) and change <= max(
         _TOLERANCE, torch.finfo(features.dtype).eps
     ):
         raise ValueError(
-            f"{method} is zero for all parts of input {name} at layer {layer!r}: the embedding "
-            "does not depend on the scale of their features there (each token is normalised before "
-            "it is used, or not used), so that features times gradient is zero but for rounding. "
-            "Take an earlier layer (0 is the embedding output), or another method"
+            f"{method} is zero for all parts of input {side.name} at layer {side.layer!r}: the "
+            "embedding does not depend on the scale of their features there (each token is "
+            "normalised before it is used, or not used), so that features times gradient is zero "
+            "but for rounding. Take an earlier layer (0 is the embedding output), or another method"
         )
