@@ -112,11 +112,11 @@ class AttentionAttribution(FirstOrderAttribution, GradientAttribution):
             maps = tuple(
                 self._defined(side, other, **options) for side, other in (sides, sides[::-1])
             )
-        if len(self.undefined) == 2:
-            raise ValueError(
-                f"{type(self).__name__} is not defined for this model. "
-                + "; ".join(f"input {name}: {why}" for name, why in self.undefined.items())
-            )
+            if len(self.undefined) == 2:
+                raise ValueError(
+                    f"{type(self).__name__} is not defined for this model. "
+                    + "; ".join(f"input {name}: {why}" for name, why in self.undefined.items())
+                )
         return maps[0], maps[1]
 
     def _defined(self, side: Side, other: Side, **options: Any) -> Tensor | None:
