@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
-from captum_interactions.encoders.model.hooks import structure
+from captum_interactions.encoders.model.hooks import as_written, structure
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
 from captum_interactions.maps.first_order_map import FirstOrderMap
@@ -339,7 +339,8 @@ def _check_scores(
     That takes a run of the whole model, so it is done once for every shape of inputs, layers and
     set of hooks.
     """
-    run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
+    with as_written(wrapper):  # hooks of explanations in other threads do not count
+        run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
     checked = _CHECKED.setdefault(wrapper, set())
     if run in checked:
         return
