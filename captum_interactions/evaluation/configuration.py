@@ -18,7 +18,7 @@ from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.rows import plain, replace_file
 from captum_interactions.evaluation.study import Study
 
-FORMAT = "captum_interactions.evaluation/1"
+FORMAT = "captum_interactions.evaluation/2"
 _COMPARED = ("format", "rows", "settings", "model", "dataset")
 _PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy", "accelerate")
 

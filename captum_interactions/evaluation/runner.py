@@ -211,7 +211,7 @@ def _together(
         values = study.measure(wrapper, variant, [record for _, record in batch])
     seconds = (time.perf_counter() - start) / len(batch)
     return [
-        Row(record.key, variant, index, "measured", found, seconds=seconds)
+        Row(record.key, variant, index, "measured", found, "", seconds, record.image_key)
         for (index, record), found in zip(batch, values, strict=True)
     ]
 

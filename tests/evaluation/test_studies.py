@@ -13,6 +13,7 @@ from captum_interactions import wrap
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
+from captum_interactions.evaluation.rows import read
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -303,6 +304,17 @@ def test_failures_are_told_apart(monkeypatch):
         ("background", "r2", "cat"),
     ]
     assert set(summary.figures) == {"correlated_context", "unusual_scenes", "background"}
+
+
+# Clusters.
+
+
+def test_rows_of_one_image_are_one_cluster(tmp_path):
+    """They are read back as such from the file."""
+    wrapper = wrap(*models.clip_with_processor())
+    shown = [replace(record(f"r{i}"), image_key=key) for i, key in enumerate(("p", "p", ""))]
+    run_study(Localization(methods=("input_x_gradient",)), wrapper, shown, tmp_path)
+    assert [row.cluster for row in read(tmp_path / "results.jsonl")] == ["p", "p", "r2"]
 
 
 # Options.
