@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,10 @@ def hash_of_record(record: Record) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers may depend on."""
-    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
-    used = {name: installed[name] for name in _PACKAGES if name in installed}
+    used = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            used[name] = metadata.version(name)
     return {"python": platform.python_version(), "machine": platform.machine(), **used}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ def readable(imap: Map, record: Record) -> tuple[Phrase, ...]:
     even with a part of its words, has no map of its own.
     """
     return tuple(phrase for phrase in record.grounded if is_read(imap, phrase.span))
+
+
+def phrase_spans(records: Sequence[Record]) -> list[list[tuple[int, int]]]:
+    """The ranges of each caption that grounded phrases stand at, as ``explain`` takes them."""
+    return [[phrase.span for phrase in record.grounded] for record in records]
 
 
 def is_read(imap: Map, span: tuple[int, int]) -> bool:

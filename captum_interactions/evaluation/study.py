@@ -146,6 +146,7 @@ class MethodStudy(Study):
         variant: str,
         records: Sequence[Record],
         captions: Sequence[str] | None = None,
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
     ) -> list[Map]:
         """The map of each record by one of the methods; captions that are too long are cut.
 
@@ -154,6 +155,8 @@ class MethodStudy(Study):
             variant: The method.
             records: Whose images are explained.
             captions (optional): With these captions. Default: the records' own
+            spans (optional): The ranges of each caption that maps are asked for, which makes them
+                cheaper, see :func:`~captum_interactions.explain_batch`. Default: any
         """
         name, options = parse_method(variant)
         return explain_batch(
@@ -162,6 +165,7 @@ class MethodStudy(Study):
             captions or [record.caption for record in records],
             name,
             truncation=True,
+            spans=spans,
             **options,
         )
 

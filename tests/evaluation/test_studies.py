@@ -65,7 +65,7 @@ def measured(study, monkeypatch, maps, records):
     """Rows of a study whose method gives the maps, by caption and then in turn."""
     given = {text: iter(found) for text, found in maps.items()}
 
-    def explained(self, wrapper, variant, records, captions=None):
+    def explained(self, wrapper, variant, records, captions=None, spans=None):
         captions = captions or [one.caption for one in records]
         return [next(given[text]) for text in captions]
 

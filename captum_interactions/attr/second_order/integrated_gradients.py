@@ -267,20 +267,24 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         *,
+        groups_a: Groups | None = None,
+        groups_b: Groups | None = None,
         tolerance: float = 1e-3,
         show_progress: bool = False,
     ) -> Decomposition:
         """Constant, main effects of both sides, and interactions: together the score.
 
         This costs one vector-Jacobian product more than the interactions alone. The arguments are
-        those of :meth:`attribute`.
+        those of :meth:`attribute`; groups must hold every token exactly once.
 
         Returns:
             Decomposition: all parts, the score, and their difference as ``convergence_delta``.
         """
         check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
-            path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
+            path_a, path_b = paths = self._open(
+                inputs, baselines, additional_forward_args, groups_a, groups_b
+            )
             self._check_complete(paths)
             rules = self._rules(paths, n_steps, method, tolerance, internal_batch_size)
             with taking_products(rules, internal_batch_size, show_progress) as products:

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import check_regions, pointing, readable, unread_notes
+from captum_interactions.evaluation.phrases import (
+    check_regions,
+    phrase_spans,
+    pointing,
+    readable,
+    unread_notes,
+)
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.study import MethodStudy, view
 from captum_interactions.metrics import Sign
@@ -56,7 +62,7 @@ class PhraseStudy(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         complete = self.is_complete(wrapper, variant)
         return [
             {

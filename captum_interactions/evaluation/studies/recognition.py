@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_interactions.datasets import ObjectGrids, Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import image_axis, readable, unread_notes
+from captum_interactions.evaluation.phrases import image_axis, phrase_spans, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean
 from captum_interactions.evaluation.study import Map, MethodStudy
@@ -56,7 +56,7 @@ class Recognition(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         return [_scores(imap, record) for imap, record in zip(maps, records, strict=True)]
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
