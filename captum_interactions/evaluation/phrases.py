@@ -116,8 +116,8 @@ def pointing(
     Returns:
         list: one mapping a phrase: its text and label; ``pge`` and ``pga`` (None where undefined:
         no mass of that sign, or a region that the crop cut off); ``chance`` and ``best`` level of
-        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, and
-        ``n_alike``, how many boxes of the record bear its label.
+        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, ``n_alike``, how
+        many boxes of the record bear its label, and ``named``, how many objects the caption names.
     """
     axis = image_axis(imap)
     labels = Counter(
@@ -138,6 +138,7 @@ def pointing(
                 "area": area_share(phrase, axis.frame.original),
                 "n_boxes": len(phrase.boxes),
                 "n_alike": labels[phrase.label] if phrase.label is not None else len(phrase.boxes),
+                "named": len(record.grounded),
             }
         )
     return found

@@ -13,7 +13,7 @@ from captum_interactions import wrap
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
-from captum_interactions.evaluation.rows import read
+from captum_interactions.evaluation.rows import append, read
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -134,14 +134,92 @@ def test_localization_is_summed_up(monkeypatch):
     summary = study.summarise([with_nulls(row) for row in rows], records)
     table = summary.tables["by_method"]
     found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["phrases"], found["undefined"]) == (6, 1)
+    # The undefined one has chance, which is a half here.
+    assert (found["phrases"], found["images"], found["defined"]) == (6, 3, pytest.approx(5 / 6))
     assert found["PGE median"] == pytest.approx(0.5)
-    assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.25) / 5)
-    assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0) / 5)
+    assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.5 + 0.25) / 6)
+    assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.5 + 0) / 6)
     assert found["chance median"] == 0.5
     assert found["mean delta"] == pytest.approx((0.1 + 0.3) / 3)
     assert found["95 % from"] <= found["PGE median"] <= found["to"]
     assert set(summary.figures) == {"energy"}
+    assert "Medians of fewer than 30 values, to be read with care: m (6)." in summary.notes
+
+
+def energies(method, values, *, named=1, chance=0.5, area=0.5, cluster=None):
+    """A row a record with the PGE of its phrases; None is undefined."""
+    return [
+        Row(
+            f"r{i}", method, i, "measured",
+            {
+                "phrases": [
+                    {
+                        "text": "x", "label": "x", "pge": pge, "pga": pge, "chance": chance,
+                        "best": 1.0, "area": area, "n_boxes": 1, "n_alike": 1, "named": named,
+                    }
+                    for pge in own
+                ]
+            },
+            image=f"image {i if cluster is None else cluster[i]}",
+        )
+        for i, own in enumerate(values)
+    ]  # fmt: skip
+
+
+def table_rows(table, key):
+    return {row[key]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+
+
+def test_methods_are_compared_on_the_phrases_that_both_have():
+    """And where one is undefined, it has chance: leaving hard phrases out wins nothing."""
+    first = energies("grad_eclip", [[0.6, 0.8], [0.7], [0.9]])
+    second = energies("mask_clip", [[0.4, 0.5], [None]])
+    study = Localization(methods=("grad_eclip", "mask_clip"))
+    table = study.summarise([*first, *second], []).tables["differences"]
+    (found,) = table_rows(table, 0).values()
+    assert (found["method"], found["common phrases"]) == ("mask_clip", 3)
+    assert found["PGE difference"] == pytest.approx((0.2 + 0.3 + 0.2) / 3)
+    assert found["95 % from"] <= found["PGE difference"] <= found["to"]
+    assert "number of comparisons: 1" in table.caption
+    # Phrases of one image are drawn together: two images, whichever method.
+    one_image = energies("grad_eclip", [[0.1], [0.9]], cluster=[7, 7])
+    (cells,) = study.summarise(one_image, []).tables["by_method"].rows
+    assert cells[1:6] == [2, 1, 0.5, None, None]
+
+
+def test_the_number_of_named_objects_is_a_factor():
+    rows = [
+        *energies("grad_eclip", [[0.5]]), *energies("grad_eclip", [[0.6, 0.2]], named=2)[-1:],
+        *energies("mask_clip", [[0.8]]), *energies("mask_clip", [[0.1, 0.1]], named=2)[-1:],
+    ]  # fmt: skip
+    rows = [replace(row, record=f"{row.record} {len(row.values['phrases'])}") for row in rows]
+    table = Localization(methods=("grad_eclip",)).summarise(rows, []).tables["by_named"]
+    found = {(row[0], row[1]): row for row in table.rows}
+    assert [row[:2] for row in table.rows] == [
+        [1, "grad_eclip"], [1, "mask_clip"], [2, "grad_eclip"], [2, "mask_clip"]
+    ]  # fmt: skip
+    assert found[1, "mask_clip"][7] == pytest.approx(-0.3)
+    assert found[2, "mask_clip"][7] == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_another_domain_at_equal_size(tmp_path):
+    """Small objects are found worse in either domain, and the other one has more of them."""
+
+    def domain(sizes):
+        rows = [energies("m", [[size]], area=size)[0] for size in sizes]
+        return [
+            replace(row, record=f"r{i}", image="", index=i, variant="grad_eclip")
+            for i, row in enumerate(rows)
+        ]
+
+    append(tmp_path / "results.jsonl", domain(np.linspace(0.1, 0.9, 90)))
+    study = Localization(methods=("grad_eclip",), against=str(tmp_path))
+    table = study.summarise(domain(np.linspace(0.1, 0.5, 90)), []).tables["other_dataset"]
+    (found,) = table_rows(table, 0).values()
+    assert found["PGE difference"] == pytest.approx(-0.2)
+    assert abs(found["at equal size"]) < 0.03
+    with pytest.raises(FileNotFoundError, match="no results to compare with in"):
+        replace(study, against=str(tmp_path / "no")).summarise(energies("grad_eclip", [[1]]), [])
 
 
 def with_nulls(row):
@@ -162,7 +240,7 @@ def test_filters_choose_phrases_after_the_fact(monkeypatch):
 
     def kept(**options):
         phrases = Localization(**options).phrases(rows)["m"]
-        return [(phrase["record"], phrase["text"]) for phrase in phrases]
+        return [(phrase["key"][0], phrase["text"]) for phrase in phrases]
 
     assert len(kept()) == 6
     assert kept(single_instance=True) == [("r0", "cat"), ("r2", "cat"), ("r2", "dog")]
@@ -203,9 +281,29 @@ def test_classes_are_ranked(monkeypatch):
     assert (second["95 % from"], second["to"]) == (0, 0)
     assert [row[0] for row in summary.tables["extremes"].rows] == ["best", "best"]
     assert summary.tables["trend"].rows[0][1:3] == [2, 0.75]
+    assert "m, a (6), m, b (6)" in summary.notes[-1]
     none = Classwise(min_phrases=7).summarise(rows, records)
     assert not none.tables
     assert "fewer than 7 phrases are left out, and there is no other" in none.notes[-1]
+
+
+def test_the_spread_of_classes_is_compared_with_luck():
+    """Ten classes that do not differ are spread too; where one does, it is told from that."""
+    rng = np.random.default_rng(0)
+
+    def phrases(shift=0.0):
+        return [
+            {"label": str(i % 10), "pge": value + shift * (i % 10 == 3)}
+            for i, value in enumerate(rng.uniform(0.2, 0.6, 200))
+        ]
+
+    study, labels = Classwise(), {str(i) for i in range(10)}
+    p_values = [study._shuffled(phrases(), labels)[1] for _ in range(12)]
+    # Uniform from 0 to 1: their mean has a standard error of .083.
+    assert 0.25 < np.mean(p_values) < 0.75
+    spread, p = study._shuffled(phrases(0.3), labels)
+    assert 0.05 < spread < 0.3
+    assert p <= 0.01
 
 
 # Mismatches.

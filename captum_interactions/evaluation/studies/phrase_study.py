@@ -16,6 +16,7 @@ from captum_interactions.evaluation.phrases import (
     unread_notes,
 )
 from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.statistics import Difference, paired_difference
 from captum_interactions.evaluation.study import MethodStudy, view
 from captum_interactions.metrics import Sign
 
@@ -75,17 +76,31 @@ class PhraseStudy(MethodStudy):
         ]
 
     def phrases(self, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
-        """Phrases that pass the filters, with their ``record``, by variant."""
+        """Phrases that pass the filters and that the model sees, by variant.
+
+        A phrase on which a method is undefined (a map without mass of the sign) counts as chance.
+
+        Returns:
+            dict: of each variant, what :func:`~captum_interactions.evaluation.phrases.pointing`
+            measured, with ``key``, the same for all variants, ``cluster``, see
+            :attr:`Row.cluster`, and ``defined``.
+        """
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             kept = found.setdefault(row.variant, [])
-            kept += [
-                {**phrase, "record": row.record}
-                for phrase in row.values["phrases"]
-                if self.min_area <= phrase["area"] <= self.max_area
-                and (not self.single_instance or phrase["n_boxes"] == phrase["n_alike"] == 1)
-            ]
+            for place, phrase in enumerate(row.values["phrases"]):
+                if phrase["chance"] is not None and self._passes(phrase):
+                    own = {"key": (row.record, place), "cluster": row.cluster, "defined": True}
+                    if phrase["pge"] is None:
+                        own |= dict.fromkeys(("pge", "pga"), phrase["chance"])
+                        own["defined"] = False
+                    kept.append({**phrase, **own})
         return found
+
+    def _passes(self, phrase: Mapping[str, Any]) -> bool:
+        is_single = phrase["n_boxes"] == phrase["n_alike"] == 1
+        fits = self.min_area <= phrase["area"] <= self.max_area
+        return fits and (is_single or not self.single_instance)
 
     def notes(self, rows: Sequence[Row]) -> list[str]:
         """Which phrases are counted, and how."""
@@ -94,6 +109,19 @@ class PhraseStudy(MethodStudy):
             filters.append("one box a phrase, and no other of its label")
         counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
         return [counted, *unread_notes(rows)]
+
+
+def paired(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], measure: str = "pge"
+) -> Difference:
+    """How a measure of two variants differs on the phrases that both have."""
+    others = {phrase["key"]: phrase[measure] for phrase in second}
+    common = [phrase for phrase in first if phrase["key"] in others]
+    return paired_difference(
+        [phrase[measure] for phrase in common],
+        [others[phrase["key"]] for phrase in common],
+        [phrase["cluster"] for phrase in common],
+    )
 
 
 def no_ground_truth(record: Record) -> str | None:
