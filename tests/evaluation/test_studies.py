@@ -14,6 +14,7 @@ from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation.rows import append, read
+from captum_interactions.evaluation.signs import background, origins_table, signs
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -320,14 +321,78 @@ def test_signs_of_matching_and_cross_attributions(monkeypatch):
     rows = measured(study, monkeypatch, {CAPTION: maps}, records)
     assert [phrase["value"] for phrase in rows[0].values["own"]] == [2, 3]
     assert [pair["value"] for pair in rows[0].values["cross"]] == [-1, -1]
-    table = study.summarise(rows, records).tables["signs"]
-    found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["phrases"], found["pairs"]) == (4, 4)  # those of one class are left out
-    assert found["own positive"] == 0.75
-    assert found["other negative"] == 0.5
-    assert (found["own above other"], found["chance of it"]) == (0.5, 0.5)
+    tables = study.summarise(rows, records).tables
+    own, other = (dict(zip(tables["signs"].columns, r, strict=True)) for r in tables["signs"].rows)
+    assert [own["sign"], other["sign"]] == ["own object positive", "other object negative"]
+    assert [(one["cases"], one["images"]) for one in (own, other)] == [(4, 2), (4, 2)]
+    assert (own["share"], other["share"]) == (0.75, 0.5)
+    assert own["95 % from"] < 0.75 < own["to"] < 1
+    order = next(iter(table_rows(tables["order"], 0).values()))
+    assert (order["own above other"], order["chance"]) == (0.5, 0.5)
+    # Objects of one class count in the table of origins alone.
+    origins = {tuple(row[1:3]): row[3:6] for row in tables["origins"].rows}
+    assert origins["class", "same"] == [2, 1, 0.0]
+    assert origins["class", "different"] == [4, 2, 0.5]
     whole = Mismatches(different_labels=False).summarise(rows, records).tables["signs"]
-    assert whole.rows[0][1] == 6
+    assert whole.rows[0][2] == 6
+
+
+def test_background_of_the_same_size_by_hand():
+    """The shape of the region, with its shares, wherever it lies clear of all objects."""
+    heat = np.arange(12, dtype=np.float32).reshape(3, 4)
+    region = np.zeros((3, 4), np.float32)
+    region[0, :2] = 1, 0.5
+    objects = np.zeros((3, 4), np.float32)
+    objects[0, :2], objects[1, 3], objects[2, 0] = 1, 1, 0.05
+    places = [(0, 2), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    expected = [heat[r, c] + 0.5 * heat[r, c + 1] for r, c in places]
+    assert background(heat, region, objects).tolist() == pytest.approx(expected)
+    assert not len(background(heat, region, np.ones((3, 4), np.float32)))
+
+
+def test_signs_beside_background(monkeypatch):
+    """A map that is negative everywhere but on its own object clashes with nothing in particular.
+
+    The image has 2 × 2 patches: cat and dog above, nothing below but an object without a name.
+    """
+    boxes = {"cat": ((0.0, 0.0, 4.0, 4.0),), "dog": ((4.0, 0.0, 8.0, 4.0),)}
+    plain = record(**boxes)
+    other = replace(record("r1", **boxes), unnamed=((0.0, 4.0, 4.0, 8.0),))
+    values = {"cat": (2, -1, -1, -1), "dog": (-1, 3, -1, 1)}
+    maps = [second_order(values), second_order(values)]
+    study = Mismatches()
+    rows = measured(study, monkeypatch, {CAPTION: maps}, [plain, other])
+    cat, dog = rows[0].values["own"]
+    assert (cat["background"], dog["background"]) == (0.0, 0.5)
+    assert [pair["background"] for pair in rows[0].values["cross"]] == [1.0, 0.5]
+    assert [pair["background"] for pair in rows[1].values["cross"]] == [1.0, 0.0]
+    table = study.summarise(rows, []).tables["signs"]
+    found = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (found["share"], found["background"]) == (1.0, pytest.approx(2.5 / 4))
+    assert (found["with background"], found["difference"]) == (4, pytest.approx(1.5 / 4))
+
+
+def test_what_both_objects_have_in_common():
+    left, right = LEFT, (6.0, 0.0, 8.0, 2.0)
+    phrases = (
+        Phrase("red cat", (0, 3), (left,), "cat"), Phrase("Red dog", (8, 11), (right,), "dog")
+    )  # fmt: skip
+    one = Record("r", CAPTION, phrases, image, "")
+    pair, back = signs(second_order({"cat": (1, 0, 0, 0)}), one)["cross"]
+    assert (pair["same_colour"], pair["same_class"]) == (True, False)
+    # Centres at (row .5, column 0) and (0, 1) of a grid of 2 × 2.
+    assert pair["distance"] == pytest.approx(np.hypot(0.5, 1) / np.hypot(2, 2))
+    cases = [
+        {**pair, "key": ("r", 0, 1), "cluster": "r"},
+        {**back, "key": ("r", 1, 0), "cluster": "r"},
+    ]
+    cases[1]["value"], cases[1]["same_colour"] = -1.0, None
+    table = origins_table({"m": cases})
+    assert {tuple(row[1:3]): (row[3], row[5]) for row in table.rows} == {
+        ("class", "different"): (2, 0.5), ("colour", "same"): (1, 0.0),
+        ("distance", "near"): (2, 0.5), ("named", "after it"): (1, 0.0),
+        ("named", "before it"): (1, 1.0),
+    }  # fmt: skip
 
 
 def test_objects_that_overlap_are_no_mismatch(monkeypatch):
@@ -335,7 +400,7 @@ def test_objects_that_overlap_are_no_mismatch(monkeypatch):
     rows = measured(Mismatches(), monkeypatch, {CAPTION: [second_order({})]}, records)
     assert rows[0].values["cross"][0]["overlap"] == 0.5
     assert "signs" not in Mismatches().summarise(rows, records).tables
-    assert Mismatches(max_overlap=0.5).summarise(rows, records).tables["signs"].rows[0][5] == 2
+    assert Mismatches(max_overlap=0.5).summarise(rows, records).tables["signs"].rows[1][2] == 2
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -351,12 +416,13 @@ def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
         maps[false] = [first_order((-2, 5, 1, 0), false)]
     study = Mismatches()
     rows = measured(study, monkeypatch, maps, records)
-    assert rows[0].values["foil"]["false"] == -1
-    assert rows[0].values["foil"]["true"] == 4
-    assert rows[1].values.get("foil") is None
+    assert rows[0].values["false_words"]["false"] == -1
+    assert rows[0].values["false_words"]["true"] == 4
+    assert rows[0].values["false_words"]["background"] is None  # the dog is there
+    assert rows[1].values.get("false_words") is None
     table = study.summarise(rows, records).tables["false_words"]
     found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["foils"], found["false negative"], found["true positive"]) == (1, 1, 1)
+    assert (found["false captions"], found["false negative"], found["true positive"]) == (1, 1, 1)
     assert found["false below true"] == 1
     assert found["caption scored lower"] == 1
 
@@ -370,7 +436,7 @@ def test_true_words_are_found_where_they_stand(monkeypatch):
         true: [second_order({"cat": (7, 0, 0, 0)}, true)],
     }
     (row,) = measured(Mismatches(), monkeypatch, maps, [record(caption=false, foil=foil)])
-    assert row.values["foil"]["true"] == 7
+    assert row.values["false_words"]["true"] == 7
 
 
 # Failures.

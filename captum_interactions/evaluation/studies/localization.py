@@ -117,7 +117,7 @@ def _differences(first: str, by_method: Mapping[str, Phrases]) -> Table:
     ]
     return Table(
         ("method", "common phrases", "PGE difference", "95 % from", "to", "p", "PGA difference",
-         "from", "to"), cells,
+         "PGA from", "PGA to"), cells,
         f"{first} minus the method, mean over the phrases that both have. Intervals: images drawn "
         "anew. *p*: sign-flip test over images for PGE, corrected by Holm's method (number of "
         f"comparisons: {len(others)}).",
@@ -172,8 +172,9 @@ def _at_equal_size(here: Mapping[str, Phrases], there: Mapping[str, Phrases]) ->
              *gaps[0], *gaps[1]]
         )  # fmt: skip
     return Table(
-        ("method", "phrases here", "there", "PGE mean here", "there", "area median here", "there",
-         "PGE difference", "95 % from", "to", "at equal size", "from", "to"), cells,
+        ("method", "phrases here", "phrases there", "PGE mean here", "PGE mean there",
+         "area median here", "area median there", "PGE difference", "95 % from", "to",
+         "at equal size", "at equal size from", "at equal size to"), cells,
         "This dataset minus the other one. *at equal size*: averaged over fifths of all phrases by "
         "the area of their boxes. Intervals: images of both drawn anew.",
     )  # fmt: skip

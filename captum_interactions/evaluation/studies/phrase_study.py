@@ -17,7 +17,7 @@ from captum_interactions.evaluation.phrases import (
 )
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import Difference, paired_difference
-from captum_interactions.evaluation.study import MethodStudy, view
+from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.metrics import Sign
 
 
@@ -67,13 +67,19 @@ class PhraseStudy(MethodStudy):
         complete = self.is_complete(wrapper, variant)
         return [
             {
-                "score": imap.score,
                 "delta": getattr(imap, "convergence_delta", None) if complete else None,
-                "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
-                "unread": len(record.grounded) - len(readable(imap, record)),
+                **self.values(imap, record),
             }
             for imap, record in zip(maps, records, strict=True)
         ]
+
+    def values(self, imap: Map, record: Record) -> dict[str, Any]:
+        """What is measured on a record's map."""
+        return {
+            "score": imap.score,
+            "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
+            "unread": len(record.grounded) - len(readable(imap, record)),
+        }
 
     def phrases(self, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         """Phrases that pass the filters and that the model sees, by variant.
