@@ -101,8 +101,10 @@ def test_images_choose_from_false_captions_too(wrapper, records):
     true, captions = _pairs([*records[:4], *false], replace(SETTING, hard_negatives=True))
     assert (list(true), captions) == ([0, 1, 2, 3], {"1": ["a red ring"]})
     with torch.no_grad():
-        loss = _loss(wrapper, records[:2], captions["1"])
-        texts = [records[0].caption, records[1].caption, "a red ring"]
+        # Captions of the other image, or the loss would be near zero.
+        swapped = [replace(records[i], caption=records[1 - i].caption) for i in range(2)]
+        loss = _loss(wrapper, swapped, captions["1"])
+        texts = [records[1].caption, records[0].caption, "a red ring"]
         a = unit(wrapper.encode_a(wrapper.tower_a.prepare([r.image for r in records[:2]]).inputs))
         prepared = wrapper.tower_b.prepare(texts)
         b = unit(wrapper.encode_b(prepared.inputs, *prepared.extras))
