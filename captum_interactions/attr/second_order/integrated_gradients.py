@@ -181,16 +181,18 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
     def decompose(
         self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
         n_steps: Steps = 20, method: str = "gausslegendre", internal_batch_size: int | None = None,
-        *, tolerance: float = 1e-3, show_progress: bool = False,
+        *, groups_a: Groups | None = None, groups_b: Groups | None = None, tolerance: float = 1e-3,
+        show_progress: bool = False,
     ) -> Decomposition:  # fmt: skip
         """Constant, main effects of both sides, and interactions: together the score.
 
-        This costs one vector-Jacobian product more than the interactions alone.
+        This costs one vector-Jacobian product more than the interactions alone. Groups must hold
+        every token exactly once.
         """
         options = (n_steps, method, tolerance, internal_batch_size, show_progress)
         check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
-            paths = self._propagate(inputs, baselines, additional_forward_args)
+            paths = self._propagate(inputs, baselines, additional_forward_args, groups_a, groups_b)
             check_complete(paths)
             with products_along(paths, *options) as products:
                 self.n_steps_used = products.n_steps
