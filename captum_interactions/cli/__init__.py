@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from captum_interactions import __version__
+from captum_interactions.cli.app import add_app
 from captum_interactions.cli.evaluate import add_evaluate
 from captum_interactions.cli.explain import add_explain
 from captum_interactions.cli.index import add_index_commands
@@ -75,6 +76,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_explain(commands)
+    add_app(commands)
     add_evaluate(commands)
     add_index_commands(commands)
     return parser

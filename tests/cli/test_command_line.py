@@ -15,7 +15,7 @@ from captum_interactions.cli.tables import summary_text, table_text
 from captum_interactions.evaluation import Summary, Table
 
 
-@pytest.mark.parametrize("command", [[], ["explain"], ["evaluate"], ["index", "build"]])
+@pytest.mark.parametrize("command", [[], ["explain"], ["app"], ["evaluate"], ["index", "build"]])
 def test_help_and_version_do_not_import_torch(command):
     program = (
         "import sys\nfrom captum_interactions.cli import main\n"
