@@ -61,6 +61,7 @@ def build_app(models: Sequence[str] = ()) -> gr.Blocks:
     with gr.Blocks(
         title="captum-interactions", analytics_enabled=False, delete_cache=(3600, 86400)
     ) as app:
+        gr.HTML(f"<style>{_CSS}</style>", visible="hidden")
         gr.Markdown(_INTRODUCTION)
         with gr.Tab("Image and text"), gr.Row():
             with gr.Column(scale=2, min_width=280):
@@ -121,7 +122,6 @@ def launch_app(
         quiet=True,
         ssr_mode=False,
         footer_links=["gradio"],
-        css=_CSS,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     return app

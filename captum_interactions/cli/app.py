@@ -37,8 +37,11 @@ def _app(options: argparse.Namespace) -> None:
     for name in options.model:
         check_model(name)
 
+    from transformers.utils import logging
+
     from captum_interactions.app import launch_app
 
+    logging.disable_progress_bar()
     app = launch_app(options.model, port=options.port, share=options.share)
     if options.json:
         print_json({"url": app.local_url, "share_url": app.share_url})

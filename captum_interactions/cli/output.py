@@ -11,10 +11,10 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON in ASCII; numbers that are not finite become null."""
+    """Print a value as a line of JSON in ASCII; numbers that are not finite become null."""
     from captum_interactions.evaluation.rows import plain
 
-    print(json.dumps(plain(value), allow_nan=False, indent=2))
+    print(json.dumps(plain(value), allow_nan=False), flush=True)
 
 
 def check_output(path: Path, endings: Sequence[str]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tests.children import end_with_parent
 from tests.visualization.browser.conftest import browser  # noqa: F401  # a fixture
 
 if not os.environ.get("CI"):
@@ -28,11 +34,31 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="session")
-def app() -> Iterator[Any]:
-    """The app with the bundled model."""
-    from captum_interactions.app import launch_app
+class Served(NamedTuple):
+    """The app of the command line, in a process of its own: Gradio leaves event loops behind."""
 
-    served = launch_app()
-    yield served
-    served.close(verbose=False)
+    process: subprocess.Popen[str]
+    url: str
+    folder: Path
+    """Where it was started."""
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The app with the bundled model."""
+    folder = tmp_path_factory.mktemp("server")
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-m", "captum_interactions", "app", "--json"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": paths}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield Served(process, json.loads(line)["url"].rstrip("/"), folder)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaints.rstrip().endswith("captum-interactions: interrupted")
+    assert "KeyboardInterrupt" not in complaints
