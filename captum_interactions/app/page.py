@@ -26,19 +26,19 @@ _EVENT: dict[str, Any] = {"concurrency_id": "explain", "api_visibility": "privat
 _CSS = """
 .gradio-container { padding-bottom: 9rem !important; }
 .message { padding: 0.6rem 0.9rem; border-left: 4px solid #b2182b; }
-.parts { position: fixed; inset: auto 0 0 0; z-index: 20; padding: 0.3rem 1rem;
+.parts { position: fixed; inset: auto 0 0 0; z-index: 1000; padding: 0.3rem 1rem;
   background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
 .parts table { margin: 0 auto; font-size: 0.8rem; }
 .parts table, .parts tr, .parts th, .parts td { border: 0 !important; }
-.parts th, .parts td { padding: 0.1rem 0.6rem; text-align: right; font-weight: normal;
-  vertical-align: bottom; font-variant-numeric: tabular-nums; }
+.parts th, .parts td { padding: 0.1rem 0.6rem !important; text-align: right !important;
+  font-weight: normal; vertical-align: bottom; font-variant-numeric: tabular-nums; }
 .parts th[scope=row] { max-width: 14rem; overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; text-align: left; }
+  white-space: nowrap; text-align: left !important; }
 .parts td:first-of-type { font-weight: 600; }
 @media (max-width: 40rem) {
   .parts { padding: 0.2rem; }
-  .parts table { width: 100%; table-layout: fixed; font-size: 0.62rem; line-height: 1.2; }
-  .parts th, .parts td { padding: 0.1rem; }
+  .parts table { width: 100%; table-layout: fixed; font-size: 0.58rem; line-height: 1.2; }
+  .parts th, .parts td { padding: 0.1rem !important; }
 }
 """
 
@@ -167,7 +167,7 @@ def _choices(
 def _results() -> list[Any]:
     """Where explanations are shown, in the order of what :func:`_show` returns."""
     with gr.Column(scale=3, min_width=320):
-        message = gr.HTML()
+        message = gr.HTML(visible=False)
         with gr.Row(visible=False) as comparison:
             plots = [gr.Plot(show_label=False, min_width=160) for _ in range(3)]
         frame = gr.HTML(elem_classes="frame")
@@ -216,10 +216,17 @@ def _show(compute: Callable[[], dict[str, explaining.Explained]]) -> list[Any]:
         figures = results.difference_figures(explained) if len(explained) == 2 else [None] * 3
     except explaining.BAD_INPUT as error:
         message = results.message_html([explaining.message_of(error)])
-        return [message, "", "", gr.Row(visible=False), *[None] * 3, gr.File(visible=False)]
+        return [
+            gr.HTML(message, visible=True),
+            "",
+            "",
+            gr.Row(visible=False),
+            *[None] * 3,
+            gr.File(visible=False),
+        ]
     notes = list(dict.fromkeys(note for one in explained.values() for note in one.notes))
     return [
-        results.message_html(notes),
+        gr.HTML(results.message_html(notes), visible=bool(notes)),
         results.parts_html(explained),
         results.frame_html(page),
         gr.Row(visible=len(explained) == 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections import deque
@@ -17,7 +18,7 @@ from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.visualization import plot_comparison, plot_heatmap
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report import report_html
-from captum_interactions.visualization.sides import is_second_order, values_of
+from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,12 +37,7 @@ def parts_html(explained: Mapping[str, Explained]) -> str:
     labels = list(explained)
     if len(rows) == 2:
         labels.append("difference")
-        rows.append(
-            {
-                name: None if None in (value, rows[1][name]) else value - rows[1][name]
-                for name, value in rows[0].items()
-            }
-        )
+        rows.append({name: value - rows[1][name] for name, value in rows[0].items()})
     names = "".join(f"<th scope=col>{escape(name)}</th>" for name in rows[0])
     lines = [
         f"<tr><th scope=row>{escape(label)}</th>"
@@ -84,7 +80,7 @@ def difference_figures(explained: Mapping[str, Explained]) -> list[Figure]:
 
     (first, second) = explained.values()
     drawn = [first.map, second.map, difference(first, second)]
-    grids = [one.axis_a.to_grid(values_of(one, "a")) for one in drawn]
+    grids = [one.heatmap() for one in drawn]
     limit = limit_of(*grids)
     titles = [*map(_quoted, explained), "the first less the second"]
     figures = []
@@ -121,14 +117,14 @@ def write_files(explained: Mapping[str, Explained], page: str) -> list[str]:
     return list(map(str, paths))
 
 
-def _parts(one: InteractionMap | FirstOrderMap) -> dict[str, float | None]:
-    """The score and what makes it, by the names of columns; a first-order map has no parts."""
+def _parts(one: InteractionMap | FirstOrderMap) -> dict[str, float]:
+    """The score and what makes it, by the names of columns; NaN for what the map does not have."""
     names = [
         "image" if isinstance(axis, ImageAxis) else "text" for axis in (one.axis_a, one.axis_b)
     ]
     if names[0] == names[1]:
         names = ["first text", "second text"]
-    parts: list[float | None] = [None] * 5
+    parts = [math.nan] * 5
     if is_second_order(one):
         main_effects = (one.main_effects_a, one.main_effects_b)
         sums = [float(values.sum()) for values in (*main_effects, one.interactions)]
@@ -140,8 +136,8 @@ def _parts(one: InteractionMap | FirstOrderMap) -> dict[str, float | None]:
     return {"score": one.score, **dict(zip(columns, parts, strict=True))}
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def _number(value: float) -> str:
+    if math.isnan(value):
         return "–"
     text = f"{value:.0e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
     return text.replace("-", "−", 1) if value < 0 else text

@@ -34,10 +34,15 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def _in_front() -> None:
+    """Ctrl-C is heard also where the tests run in the background of a shell."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Served(NamedTuple):
     """The app of the command line, in a process of its own: Gradio leaves event loops behind."""
 
-    process: subprocess.Popen[str]
     url: str
     folder: Path
     """Where it was started."""
@@ -51,14 +56,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with subprocess.Popen(
         [sys.executable, "-m", "captum_interactions", "app", "--json"],
         cwd=folder, env={**os.environ, "PYTHONPATH": paths}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_in_front,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, process.communicate()[1]
-        yield Served(process, json.loads(line)["url"].rstrip("/"), folder)
+        yield Served(json.loads(line)["url"].rstrip("/"), folder)
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
+        try:
+            _, complaints = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert complaints.rstrip().endswith("captum-interactions: interrupted")
     assert "KeyboardInterrupt" not in complaints

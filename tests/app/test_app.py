@@ -1,6 +1,5 @@
 """The app as a visitor uses it, in headless Chromium."""
 
-import json
 import re
 
 import numpy as np
@@ -227,4 +226,3 @@ def test_examples_are_explained_when_they_are_picked(visit, demo):
     page.locator(".parts:visible tbody th").filter(has_text=scenes[2].caption).wait_for()
     imap = explain(wrapper, scenes[2].image, scenes[2].caption)
     assert parts(page)[0] == pytest.approx(imap.score, abs=6e-4)
-    assert json.dumps(scenes[2].caption)

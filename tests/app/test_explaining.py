@@ -150,8 +150,8 @@ def test_bad_images_have_a_message_without_the_servers_paths(content, message, t
     else:
         path.write_bytes(content)
     shown = page._image_and_texts(str(path), "a dog", "", MODEL, *DEFAULTS)
-    assert message in shown[0].replace("&#x27;", "'")
-    assert str(tmp_path) not in shown[0]
+    assert message in shown[0].value.replace("&#x27;", "'")
+    assert str(tmp_path) not in shown[0].value
     assert shown[1:3] == ["", ""]
 
 
@@ -167,8 +167,8 @@ def test_bad_images_have_a_message_without_the_servers_paths(content, message, t
 def test_what_is_wrong_is_said_in_the_page(path, caption, model, message, scene, refused):
     path = path and path.format(scene=scene[0])
     shown = page._image_and_texts(path, caption, "", model.format(refused=refused), *DEFAULTS)
-    assert message in shown[0].replace("&#x27;", "'")
-    assert len(shown[0]) < 500
+    assert message in shown[0].value.replace("&#x27;", "'")
+    assert len(shown[0].value) < 500
     assert shown[1:3] == ["", ""]
 
 
@@ -178,6 +178,6 @@ def test_a_model_of_texts_is_sent_to_the_other_tab(scene):
 
     model = str(Path(package.__file__).parent / "model")
     shown = page._image_and_texts(scene[0], "a dog", "", model, *DEFAULTS)
-    assert "try the tab for two texts" in shown[0]
+    assert "try the tab for two texts" in shown[0].value
     shown = page._two_texts("A man plays", "Someone plays", model, "token_similarity", LAYERS[0])
-    assert shown[0] == ""
+    assert shown[0].value == ""

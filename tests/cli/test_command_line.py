@@ -104,6 +104,7 @@ def test_an_interrupt_is_one_line(command, at, resumes, tmp_path, capsys, monkey
 def test_an_interrupt_while_libraries_are_imported(tmp_path):
     program = (
         "import os, signal, threading\nfrom captum_interactions.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "raise SystemExit(main(['explain', '--steps', '200']))"
     )
