@@ -35,10 +35,11 @@ def test_maps_are_those_of_explain_and_cached(scene):
 def test_layers_and_baselines_are_those_chosen(scene):
     path, scene, wrapper = scene
     found = explain_image(MODEL, path, scene.caption, "grad_eclip", "last block", "white")
+    assert found.notes == ("grad eclip has no choice of baselines.",)
+    found = explain_image(MODEL, path, scene.caption, "token_similarity", "last block", "white")
     assert found.map.settings["layers"] == [
         tower.n_blocks - 1 for tower in (wrapper.tower_a, wrapper.tower_b)
     ]
-    assert found.notes == ("grad eclip has no choice of baselines.",)
     method = ("integrated_gradients", "embeddings", "white")
     found = explain_image(MODEL, path, scene.caption, *method)
     white = wrapper.tower_a.prepare(Image.new("RGB", scene.image.size, "white")).inputs
