@@ -35,7 +35,9 @@ def test_maps_are_those_of_explain_and_cached(scene):
 def test_layers_and_baselines_are_those_chosen(scene):
     path, scene, wrapper = scene
     found = explain_image(MODEL, path, scene.caption, "grad_eclip", "last block", "white")
-    assert found.notes == ("grad eclip has no choice of baselines.",)
+    assert found.notes == tuple(
+        f"grad eclip has no choice of {name}." for name in ("layers", "baselines")
+    )
     found = explain_image(MODEL, path, scene.caption, "token_similarity", "last block", "white")
     assert found.map.settings["layers"] == [
         tower.n_blocks - 1 for tower in (wrapper.tower_a, wrapper.tower_b)
