@@ -38,7 +38,9 @@ def test_layers_and_baselines_are_those_chosen(scene):
     assert found.notes == tuple(
         f"grad eclip has no choice of {name}." for name in ("layers", "baselines")
     )
-    found = explain_image(MODEL, path, scene.caption, "token_similarity", "last block", "white")
+    found = explain_image(
+        MODEL, path, scene.caption, "token_similarity", "last block", BASELINES[0]
+    )
     assert found.map.settings["layers"] == [
         tower.n_blocks - 1 for tower in (wrapper.tower_a, wrapper.tower_b)
     ]
