@@ -157,8 +157,12 @@ def explain_batch(
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
-    if "n_steps" in inspect.signature(run).parameters:
+    parameters = inspect.signature(run).parameters
+    if "n_steps" in parameters:
         to_call.setdefault("n_steps", wrapper.default_n_steps)
+    if to_call.get("n_steps") == "auto":
+        # It tells that steps were chosen: a number alone may be one of other steps.
+        to_call.setdefault("tolerance", parameters["tolerance"].default)
     given = {**to_constructor, **to_call}
     used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
 

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr._utils.path import Baseline, Groups, Normalization, Path
+from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Layer, Tower
 from captum_interactions.encoders.towers.base import take_rows
 from captum_interactions.encoders.wrapper import unit, widen
+
+_NEARLY_ZERO = 0.01
+"""The embedding of a baseline that is shorter than this share of its input's has no direction."""
 
 
 def open_path(
@@ -51,6 +55,8 @@ def open_path(
         ends = [scale(other, *norms) for other in others]
         for reference in ends:
             check_embedding(f"baseline {name}", reference, may_vanish=normalization != "cosine")
+        if normalization == "cosine":
+            _warn_of_no_direction(name, embedding, others)
     return Path(
         name=name,
         tower=tower,
@@ -219,6 +225,24 @@ def check_embedding(what: str, embedding: Tensor, may_vanish: bool) -> None:
             f"the embedding of {what} is zero, which has no cosine with anything: take another "
             f"{what.split()[0]}, or normalization='none'"
         )
+
+
+def _warn_of_no_direction(name: str, embedding: Tensor, baselines: list[Tensor]) -> None:
+    """Warn if the embedding of a baseline is so short that its direction says nothing."""
+    own = widen(embedding).norm(dim=-1)
+    for baseline in baselines:
+        norms = widen(baseline).norm(dim=-1)
+        worst = int((norms / own).argmin())
+        if norms[worst] < _NEARLY_ZERO * own[worst]:
+            warn_caller(
+                f"the embedding of baseline {name} is nearly zero: its norm is "
+                f"{float(norms[worst]):.2g}, that of the input's {float(own[worst]):.2g}. Its "
+                "direction is that of what little is left, and under normalization='cosine' the "
+                "constant and the main effects are made of it, and the path turns sharply beside "
+                "it. Take normalization='frozen' or another baseline; if it has to be the cosine, "
+                "n_steps='auto' puts its steps where the path turns"
+            )
+            return
 
 
 def _group_weights(name: str, groups: Groups | None, mask: Tensor) -> Tensor | None:

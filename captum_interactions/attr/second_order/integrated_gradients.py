@@ -192,8 +192,9 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
             additional_forward_args (optional): What the towers take beside their inputs: those of
                 a, then those of b (for CLIP: the attention mask), B rows each. Default: None
             n_steps (int, tuple or str, optional): Number of quadrature nodes, or one for each
-                input, or ``"auto"``: as many on each side as bring the convergence delta below
-                ``tolerance``, see there. :attr:`n_steps_used` tells what was taken. Default: 20
+                input, or ``"auto"``: as few on each side as bring the convergence delta below
+                ``tolerance``, placed where the path turns, see there. :attr:`n_steps_used` tells
+                what was taken. Default: 20
             method (str, optional): Quadrature rule, one of ``gausslegendre``, ``riemann_left``,
                 ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``. Default:
                 ``gausslegendre``
@@ -212,9 +213,10 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
                 hidden units) apart instead of summing them over tokens. Default: None
             tolerance (float, optional): With ``n_steps="auto"``, a bound of the convergence delta,
                 relative to ``|g(a) - g(r_a)| |h(b) - h(r_b)|``, the largest value that the sum of a
-                map can have. The numbers of nodes follow from values of the encoders along their
-                paths, which take forward passes alone; each side gets its own, the same for all
-                pairs. It cannot be finer than the model's precision. Default: 1e-3
+                map can have. The nodes follow from values of the encoders along their paths, which
+                take forward passes alone; each side gets its own, the same for all pairs. Where a
+                path turns sharply it is divided, and each part has nodes of its own. It cannot be
+                finer than the model's precision. Default: 1e-3
             show_progress (bool, optional): Show a progress bar. Default: False
 
         Returns:
@@ -231,7 +233,9 @@ class SecondOrderIntegratedGradients(PairAttribution, GradientAttribution):
             ValueError: If shapes, values or options are not as described.
 
         Warns:
-            UserWarning: If ``n_steps="auto"`` would need more than 200 nodes, which are taken then.
+            UserWarning: If ``n_steps="auto"`` would need more than 200 nodes: it takes what does
+                best with fewer. Under ``normalization="cosine"`` also if the embedding of a
+                baseline is nearly zero, less than a hundredth as long as its input's.
         """
         check_target(target)
         if full_resolution not in (None, "a", "b"):
