@@ -171,12 +171,16 @@ def explain_batch(
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
-    if "n_steps" in inspect.signature(run).parameters:
+    parameters = inspect.signature(run).parameters
+    if "n_steps" in parameters:
         to_call.setdefault("n_steps", wrapper.default_n_steps)
     groups: list[Tensor | None] = [None] * len(pairs)
-    if spans is not None and "groups_b" in inspect.signature(run).parameters:
+    if spans is not None and "groups_b" in parameters:
         merged = [_merged(pair, own) for pair, own in zip(pairs, spans, strict=True)]
         pairs, groups = [pair for pair, _ in merged], [weights for _, weights in merged]
+    if to_call.get("n_steps") == "auto":
+        # Recorded, because the number of steps alone does not say that they were chosen.
+        to_call.setdefault("tolerance", parameters["tolerance"].default)
     given = {**to_constructor, **to_call}
     used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
 
