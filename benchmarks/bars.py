@@ -142,6 +142,7 @@ BARS = (
         )
         for name in LAST
     ),
+    _at_most("full map, SigLIP pooling, in forward passes of the pair", 3, "SigLIP pooling: map"),
     *(
         _at_most(f"full map, {case}, in forward passes of the pair", bar, f"{case}: map")
         for name in LAST

@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from captum_interactions import DualEncoderWrapper, load_demo, wrap
 
 BEGIN, END = 49406, 49407
-MODELS = ("B/32", "B/16", "L/14", "MiniLM")
-"""CLIP ViT-B/32, B/16 and L/14, and a sentence encoder of the size of all-MiniLM-L6-v2."""
+MODELS = ("B/32", "B/16", "L/14", "SigLIP", "MiniLM")
+"""CLIP ViT-B/32, B/16 and L/14, SigLIP ViT-B/16, and a sentence encoder of the size of
+all-MiniLM-L6-v2."""
+_PADDING = 1
 
 # (vision width, blocks, heads), (text width, heads), dimension of the embedding.
 _SIZES = {
@@ -55,6 +57,14 @@ def clip(patch: int, image_size: int = 224, **tiny: Any) -> CLIPModel:
     return CLIPModel(config).eval()
 
 
+def siglip() -> SiglipModel:
+    """SigLIP ViT-B/16 at 224 pixels, whose texts are padded to 64 tokens."""
+    torch.manual_seed(0)
+    model = SiglipModel(SiglipConfig()).eval()
+    torch.nn.init.normal_(model.vision_model.head.probe)
+    return model
+
+
 def sentences() -> BertModel:
     """An encoder of the size of all-MiniLM-L6-v2."""
     torch.manual_seed(0)
@@ -71,6 +81,8 @@ def wrapped(name: str) -> DualEncoderWrapper:
         return load_demo(1)[0]
     if name == "MiniLM":
         return wrap(sentences(), pooling="mean")
+    if name == "SigLIP":
+        return wrap(siglip())
     return wrap(clip(int(name.partition("/")[2])))
 
 
@@ -82,6 +94,11 @@ def inputs_of(name: str, n_tokens: int, batch: int = 1) -> tuple[Tensor, Tensor]
     if name == "bundled":
         wrapper, (scene,) = load_demo(1)
         return wrapper.prepare(scene.image, scene.caption).inputs
+    if name == "SigLIP":
+        pixels, ids = pair(n_tokens, batch)
+        ids[:, 0], ids[:, -1] = 2000, _PADDING  # no start, and padding ends a text
+        padded = torch.nn.functional.pad(ids % 32000, (0, 64 - n_tokens), value=_PADDING)
+        return pixels, padded
     if name != "MiniLM":
         return pair(n_tokens, batch)
     generator = torch.Generator().manual_seed(1)

@@ -74,14 +74,16 @@ class Case(NamedTuple):
     whole_oracle: bool = False
 
 
-LAST, MIDDLE, FIRST = (-1, -1), (6, 6), (0, 0)
+LAST, MIDDLE, FIRST, POOL = (-1, -1), (6, 6), (0, 0), ("pool", -1)
 MAP_ONLY, NO_ORACLE = ("map",), ("map", "captum")
 GAUSS: dict[str, Any] = {"n_steps": 20, "method": "gausslegendre"}
 CASES = {
     "B/32 last block": Case("B/32", LAST, quick=True, whole_oracle=True),
     "B/16 last block": Case("B/16", LAST, whole_oracle=True),
     "L/14 last block": Case("L/14", LAST, programs=NO_ORACLE),
+    "SigLIP pooling": Case("SigLIP", POOL, quick=True),
     "MiniLM last block": Case("MiniLM", LAST, quick=True),
+    "MiniLM pooling": Case("MiniLM", ("pool", "pool"), programs=MAP_ONLY, quick=True),
     "B/32 last block, to 1e-3": Case(
         "B/32", LAST, n_steps="auto", method="gausslegendre", programs=MAP_ONLY, quick=True
     ),
@@ -234,7 +236,9 @@ def _captum(
     a = wrapper.tower_a
     # What a block gets is the output of what comes before it.
     first = "embeddings" if case.model == "MiniLM" else "vision_model.pre_layrnorm"
-    before = a.blocks[index - 1] if index else a.model.get_submodule(first)
+    if index == "pool":
+        first = a.pool.module
+    before = a.model.get_submodule(first) if index in (0, "pool") else a.blocks[index - 1]
     layer = LayerIntegratedGradients(wrapper, before)
     baseline = a.reference(inputs[0])
     return lambda: layer.attribute(inputs[0], baseline, additional_forward_args=inputs[1], **common)
@@ -250,7 +254,7 @@ def _oracle(
     towers = (explainer.wrapper.tower_a, explainer.wrapper.tower_b)
     paths, functions = [], []
     for tower, layer, one in zip(towers, explainer.layers, inputs, strict=True):
-        block = tower.blocks[layer]
+        block = tower.blocks[layer] if layer != "pool" else tower.model.vision_model.head
         # In one run, as the attribution does it: rounding depends on the size of the batch.
         both = torch.cat([one, tower.reference(one)])
         end, start = entering(block, lambda tower=tower, both=both: tower.encode(both))

@@ -77,21 +77,28 @@ def setup(app: Any) -> None:
 
 def _write_table_of_models() -> None:
     """The tables of supported models, from the lists that the tests go through."""
-    from tests.encoders.test_open_clip import STANDINS
+    from tests.encoders.test_open_clip import KINDS as OPEN_CLIP
     from tests.encoders.test_sentence_encoders import BACKBONES
     from tests.encoders.test_single_models import IMAGES, TEXTS
-    from tests.families import FAMILIES
+    from tests.encoders.test_timm import KINDS as TIMM
+    from tests.families import FAMILIES, default_layers
 
-    dual = ["| model | pair | int layers | note |", "|---|---|---|---|"]
-    dual += [f"| {f.name} | {f.kind} | {f.blocks} | {f.note} |" for f in FAMILIES]
+    dual = ["| model | pair | int layers | default layers | note |", "|---|---|---|---|---|"]
+    for f in FAMILIES:
+        layers = ", ".join(default_layers(captum_interactions.wrap(f.build())))
+        dual.append(f"| {f.name} | {f.kind} | {f.blocks} | {layers} | {f.note} |")
     lists = {
-        "`open_clip`, OpenAI's `clip`": STANDINS,
+        "`open_clip`, OpenAI's `clip`": OPEN_CLIP,
+        "`timm`": TIMM,
         "`sentence-transformers`": BACKBONES,
         "texts, `transformers`": TEXTS,
         "images, `transformers`": IMAGES,
     }
-    single = ["| kind | tested |", "|---|---|"]
-    single += [f"| {kind} | {'; '.join(names)} |" for kind, names in lists.items()]
+    weights = "random"
+    single = ["| kind | weights | tested |", "|---|---|---|"]
+    for kind, names in lists.items():
+        trained = ", and all-MiniLM-L6-v2" if names is BACKBONES else ""
+        single.append(f"| {kind} | {weights}{trained} | {'; '.join(names)} |")
     for name, rows in (("dual_models", dual), ("other_models", single)):
         table = Path(__file__).parent / "tables" / f"{name}.md"
         _write(table, "\n".join(rows) + "\n")

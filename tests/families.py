@@ -136,6 +136,52 @@ def _clap_logits(model: Any, kwargs: dict[str, Any]) -> Tensor:
     return logits / model.logit_scale_a.exp()
 
 
+def plain_attention(model: nn.Module) -> nn.Module:
+    model.set_attn_implementation("eager")
+    return model
+
+
+def _flava() -> nn.Module:
+    image = vision_config()
+    config = transformers.FlavaConfig(
+        text_config=text_config(),
+        image_config=image,
+        multimodal_config=text_config(),
+        image_codebook_config={"hidden_size": 8, "num_groups": 1, "num_blocks_per_group": 1},
+        projection_dim=24,
+    )
+    return _randomise(transformers.FlavaModel(config))
+
+
+def _flava_score(model: Any, kwargs: dict[str, Any]) -> Tensor:
+    kwargs = dict(kwargs)
+    image = model.get_image_features(kwargs.pop("pixel_values")).pooler_output[:, 0]
+    text = model.get_text_features(**kwargs).pooler_output[:, 0]
+    return torch.cosine_similarity(image, text)
+
+
+def _tips(model: Any, kwargs: dict[str, Any]) -> Tensor:
+    output = model(**kwargs)
+    return torch.cosine_similarity(output.image_embeds, output.text_embeds)
+
+
+def default_layers(wrapper: Any) -> list[str]:
+    """The default layer of each encoder; marked where it is computed along coordinates."""
+    names = []
+    towers = (wrapper.tower_a, wrapper.tower_b)
+    for tower, layer in zip(towers, wrapper.default_layers, strict=True):
+        inputs, extras, _ = tower.prepare(tower.sample())
+        is_quick = False
+        if layer != "input":
+            layer = tower.resolve_layer(layer)
+            with torch.no_grad():
+                states, context = tower.prefix(layer, inputs, *extras)
+                is_quick = tower.along(layer, 0 * states[:1], states, *context) is not None
+        name = layer if isinstance(layer, str) else "last block"
+        names.append(f"{name}{' (quick)' if is_quick else ''}")
+    return names
+
+
 _EOS = {"bos_token_id": models.BOS, "eos_token_id": models.EOS}
 _IMAGE_TEXT = "image–text"
 
@@ -307,6 +353,56 @@ FAMILIES = [
         "transformer blocks",
         "",
         _logits,
+    ),
+    Family(
+        "AIMv2",
+        _IMAGE_TEXT,
+        lambda: plain_attention(
+            _pair(
+                "Aimv2Model",
+                "Aimv2Config",
+                text_config(eos_token_id=models.EOS),
+                vision_config(use_head=True),
+                projection_dim=24,
+            )()
+        ),
+        "transformer blocks, and the pooled tokens of images",
+        "with plain attention: otherwise padding changes a text",
+        _logits,
+    ),
+    Family(
+        "OWL-ViT",
+        _IMAGE_TEXT,
+        _pair(
+            "OwlViTModel", "OwlViTConfig", text_config(**_EOS), vision_config(), projection_dim=24
+        ),
+        "transformer blocks",
+        "its CLIP, without the detection heads",
+        _logits,
+    ),
+    Family(
+        "OWLv2",
+        _IMAGE_TEXT,
+        _pair("Owlv2Model", "Owlv2Config", text_config(**_EOS), vision_config(), projection_dim=24),
+        "transformer blocks",
+        "its CLIP, without the detection heads",
+        _logits,
+    ),
+    Family(
+        "TIPSv2",
+        _IMAGE_TEXT,
+        _pair("Tipsv2Model", "Tipsv2Config", text_config(hidden_size=16), vision_config()),
+        "transformer blocks",
+        "",
+        _tips,
+    ),
+    Family(
+        "FLAVA",
+        _IMAGE_TEXT,
+        _flava,
+        "transformer blocks",
+        "its contrastive score, without the multimodal encoder",
+        _flava_score,
     ),
     Family(
         "CLAP",

@@ -71,3 +71,25 @@ def entering(block: nn.Module, run: Callable[[], object]) -> Tensor:
     finally:
         hook.remove()
     return seen[-1]
+
+
+@contextmanager
+def replaced_output(module: nn.Module, states: Tensor):
+    """While this holds, what follows a module gets these hidden states instead of its own."""
+    hook = module.register_forward_hook(lambda *_: states)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def leaving(module: nn.Module, run: Callable[[], object]) -> Tensor:
+    """The hidden states that leave a module while ``run()`` runs."""
+    seen = []
+    hook = module.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        hook.remove()
+    return seen[-1]

@@ -9,12 +9,20 @@ from typing import NamedTuple
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_segmentation
-from captum_interactions.datasets.coco_words import COCO_DECOYS, COCO_WORDS
-from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_xywh, need, read_json
+from captum_interactions.datasets.coco_matching import Mentions
+from captum_interactions.datasets.coco_words import COCO_WORDS
+from captum_interactions.datasets.problems import DatasetError, Problems, claim
+from captum_interactions.datasets.reading import (
+    box_from_xywh,
+    image_size,
+    need,
+    need_image,
+    read_json,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
-from captum_interactions.datasets.words import WordFinder, plurals
+from captum_interactions.datasets.words import plurals
 
 
 @dataclass
@@ -56,7 +64,9 @@ class CocoRecords(RecordSequence[Caption]):
 
     COCO says which objects are in an image but not which words name them. We say that a word names
     a category if it stands in :data:`~captum_interactions.datasets.coco_words.COCO_WORDS` (names,
-    synonyms, plurals; whole words) and the image has an object of the category. Each such word is
+    synonyms, plurals; whole words), the words beside it do not tell otherwise
+    (:mod:`~captum_interactions.datasets.coco_matching`: "toothbrush holder", "a boy skateboards",
+    "an orange cat"), and the image has an object of the category. Each such word is
     a phrase, with the boxes of *all* the image's objects of that category, since nothing tells
     them apart, and the category's name as its label. Words whose category the image does not have
     make no phrase. Datasets of one's own in this layout may have categories that the table does not
@@ -73,7 +83,8 @@ class CocoRecords(RecordSequence[Caption]):
             Default: None, the only one that is there
         karpathy: Karpathy's ``dataset_coco.json``, which splits COCO 2014 anew: only its images of
             this split are taken. Default: None
-        images: Folder or zip file with the images, if it is elsewhere. Default: None
+        images: Folder or zip file with the images, if it is elsewhere; names of images must lie
+            below it, or else below ``path``. Default: None
         crowds: Count a crowd region as a box. Default: False
         masks: Give phrases that have boxes the mask of their objects too: every pixel whose centre
             is inside an outline. The outlines are then kept in memory. Default: False
@@ -105,6 +116,7 @@ class CocoRecords(RecordSequence[Caption]):
         else:
             chosen = {split or _only_split(places): None}
         entries: list[Caption] = []
+        taken: dict[str, str] = {}
         categories: set[str] = set()
         for part, wanted in chosen.items():
             place = _place_of(places, part)
@@ -113,31 +125,35 @@ class CocoRecords(RecordSequence[Caption]):
                 [root if images is None else Files(images)], names, "the images", lambda _: True
             )
             index = _Index(place, part, wanted, problems, masks=masks)
-            entries += index.captions(folder)
+            entries += index.captions(folder, taken)
             categories |= index.categories
         self.crowds, self.masks = crowds, masks
-        self._category_of = {
-            word: category
-            for category in sorted(categories)
-            for word in COCO_WORDS.get(category, plurals(category.lower()))
-        }
-        self._finder = WordFinder([*COCO_DECOYS, *self._category_of])
+        self._mentions = Mentions(
+            {
+                word: category
+                for category in sorted(categories)
+                for word in COCO_WORDS.get(category, plurals(category.lower()))
+            }
+        )
         super().__init__(entries, problems.report("COCO"))
 
     def _record(self, entry: Caption) -> Record:
         image = entry.image
+        phrases = tuple(self._phrases(entry.text, image))
+        named = {box for phrase in phrases for box in phrase.boxes}
         return Record(
             key=str(entry.id),
             caption=entry.text,
-            phrases=tuple(self._phrases(entry.text, image)),
+            phrases=phrases,
             open_image=ImageFile(entry.images, image.name, image.size),
             source=f"{entry.file}: annotation {entry.id}",
+            image_key=image.name,
+            unnamed=tuple(b for own in image.boxes.values() for b in own if b not in named),
         )
 
     def _phrases(self, caption: str, image: CocoImage) -> Iterator[Phrase]:
-        for span, word in self._finder.find(caption):
-            category = self._category_of.get(word)
-            if category is not None and (category in image.boxes or category in image.crowds):
+        for span, category in self._mentions.find(caption):
+            if category in image.boxes or category in image.crowds:
                 incomplete = category in image.crowds and not self.crowds
                 boxes = () if incomplete else tuple(image.boxes.get(category, ()))
                 mask = None
@@ -183,7 +199,7 @@ class _Index:
                 if number in self._images or (self._wanted and number not in self._wanted):
                     continue
                 where = f"{file}: image {number}"
-                size = need(image, "width", int, where), need(image, "height", int, where)
+                size = image_size(image, where)
                 name = need(image, "file_name", str, where)
                 self._images[number] = CocoImage(name, size, {}, set(), {})
 
@@ -197,10 +213,13 @@ class _Index:
             raise DatasetError(where, f"its category {category} is not among the categories")
         box = box_from_xywh(need(annotation, "bbox", list, where), where)
         assert isinstance(annotation, dict)
+        is_crowd = annotation.get("iscrowd", 0)
+        if is_crowd not in (0, 1):
+            raise DatasetError(where, f"'iscrowd' must be 0 or 1, but is {shown(is_crowd)}")
         if self._masks:
             outline = read_segmentation(annotation.get("segmentation"), image.size, where)
             image.segmentations.setdefault(names[category], []).append(outline)
-        if annotation.get("iscrowd"):
+        if is_crowd:
             image.crowds.add(names[category])
         if box is not None:
             image.boxes.setdefault(names[category], []).append(box)
@@ -210,7 +229,7 @@ class _Index:
             raise DatasetError(where, f"its image {number} is not among the images")
         return self._images[number]
 
-    def captions(self, folder: Files) -> Iterator[Caption]:
+    def captions(self, folder: Files, taken: dict[str, str]) -> Iterator[Caption]:
         annotations = need(self._holder, "annotations", list, self._file)
         for i, annotation in enumerate(annotations):
             where = _where(self._file, annotation, i)
@@ -223,8 +242,8 @@ class _Index:
                 text = need(annotation, "caption", str, where).strip()
                 if not text:
                     raise DatasetError(where, "its caption is empty")
-                if not folder.has(image.name):
-                    raise DatasetError(where, f"there is no image {folder.where(image.name)}")
+                claim(str(number), taken, where)
+                need_image(folder, image.name, where)
                 yield Caption(number, text, image, folder, self._file)
 
 
@@ -233,7 +252,7 @@ def _where(file: str, annotation: object, position: int) -> str:
     number = annotation.get("id") if isinstance(annotation, dict) else None
     if number is None:
         return f"{file}: annotation at position {position}"
-    return f"{file}: annotation {number}"
+    return f"{file}: annotation {shown(number)}"
 
 
 def _annotation_places(root: Files) -> list[Files]:
@@ -249,7 +268,7 @@ def _place_of(places: list[Files], part: str) -> Files:
         if place.has(f"captions_{part}.json"):
             return place
     raise FileNotFoundError(
-        f"there is no captions_{part}.json at {places[-1].path} or in its annotations; there is "
+        f"there is no captions_{part}.json at {places[-1].where()} or in its annotations; there is "
         f"{', '.join(_splits(places)) or 'none of any split'}"
     )
 
@@ -266,7 +285,7 @@ def _splits(places: list[Files]) -> list[str]:
 def _only_split(places: list[Files]) -> str:
     splits = _splits(places)
     if not splits:
-        raise FileNotFoundError(f"there is no captions_*.json at {places[-1].path}")
+        raise FileNotFoundError(f"there is no captions_*.json at {places[-1].where()}")
     if len(splits) > 1:
         raise ValueError(f"say which split of COCO: {', '.join(splits)}")
     return splits[0]

@@ -1,13 +1,15 @@
-"""Which words of a caption name which category of COCO: our own table.
+"""Which words of a caption name which category of COCO: our own tables.
 
 COCO does not link its captions to its objects. We take a word for a category if it is in
 :data:`COCO_WORDS` and the image has an object of that category. Words are whole words in any case;
 the table gives singulars and irregular plurals, to which the regular plurals are added. Where
 words overlap, the longest counts, so that "hot dog" is no dog; :data:`COCO_DECOYS` are longer
 expressions in which a category's word means something else, or only a part or a place of it.
+:mod:`captum_interactions.datasets.coco_matching` looks at the words beside it, with the lists of
+:mod:`captum_interactions.datasets.coco_neighbours`.
 
-The table prefers to miss a mention to finding a false one: words that mostly mean something else
-are not in it ("glasses", "monitor", "stand").
+The tables prefer to miss a mention to finding a false one: words that mostly mean something else
+are not in them ("glasses", "monitor", "stand").
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ _NOUNS: Mapping[str, str] = {
     "bench": "bench, park bench",
     "bird": (
         "bird, seagull, pigeon, duck, goose, geese, parrot, owl, swan, eagle, pelican, ostrich, "
-        "crow, sparrow, hawk, flamingo, peacock, rooster, hummingbird, gull"
+        "crow, sparrow, hawk, flamingo, peacock, rooster, hummingbird, gull, parakeet, canary"
     ),
     "cat": "cat, kitten, kitty",
     "dog": "dog, puppy, puppies, doggy",
@@ -60,7 +62,10 @@ _NOUNS: Mapping[str, str] = {
     "sheep": "sheep, lamb, ewe",
     "cow": "cow, cattle, bull, calf, calves, ox, oxen",
     "elephant": "elephant",
-    "bear": "bear, polar bear, brown bear, black bear, grizzly, grizzly bear, bear cub",
+    "bear": (
+        "bear, panda, panda bear, polar bear, brown bear, black bear, grizzly, grizzly bear, bear "
+        "cub"
+    ),
     "zebra": "zebra",
     "giraffe": "giraffe",
     "backpack": "backpack, knapsack, back pack, rucksack",
@@ -124,47 +129,66 @@ _NOUNS: Mapping[str, str] = {
 }
 """Singulars and irregular plurals, by category."""
 
-_UNCOUNTED = (
-    "man, woman, child, gentleman, policeman, goose, calf, ox, knife, mouse, people, men, women, "
-    "children, babies, gentlemen, policemen, someone, somebody, busses, lorries, geese, puppies, "
-    "cattle, calves, oxen, sheep, aircraft, skis, luggage, broccoli, knives, mice, scissors, "
-    "shears, pair of scissors, pair of skis, wine glasses, glass of wine, glasses of wine, slice "
-    "of pizza, catchers mitt, catcher's mitt"
+_IRREGULAR = (
+    "man, woman, child, gentleman, policeman, goose, calf, ox, knife, mouse, luggage, broccoli, "
+    "aircraft"
 )
-"""Those that take no regular plural."""
+"""Singulars, and nouns without a number, that take no regular plural."""
+
+_PLURAL = (
+    "people, men, women, children, babies, gentlemen, policemen, someone, somebody, busses, "
+    "lorries, geese, puppies, cattle, calves, oxen, sheep, skis, knives, mice, scissors, shears, "
+    "pair of scissors, pair of skis, wine glasses, glass of wine, glasses of wine, slice of pizza, "
+    "catchers mitt, catcher's mitt"
+)
+"""The rest of those that take no regular plural."""
+
+_GAMES = ("frisbee", "baseball", "basketball", "football", "volleyball")
+_PLAY = ("play", "plays", "playing", "played", "game of", "match of", "ultimate")
 
 _MISLEADING = (
-    "train track, train station, train platform, train yard, bus stop, bus station, bus terminal, "
-    "car park, car seat, car door, truck bed, boat dock, boat house, boat ramp, bird house, bird "
-    "feeder, bird cage, bird bath, cat food, cat bed, dog food, dog bed, dog house, dog park, "
-    "horse carriage, horse drawn carriage, ski slope, ski lift, jet ski, ski resort, ski pole, ski "
-    "lodge, ski jump, ski mask, ski gear, ski suit, ski boot, ski trail, snowboard ramp, ball "
-    "game, baseball game, baseball field, baseball uniform, baseball cap, baseball hat, baseball "
-    "stadium, baseball diamond, baseball team, baseball park, basketball court, basketball game, "
-    "football field, football game, football stadium, skateboard park, skateboard ramp, kite "
-    "festival, wine bottle opener, bottle opener, cup holder, knife block, orange juice, apple "
-    "juice, apple pie, carrot cake, banana bread, pizza cutter, pizza box, pizza oven, pizza "
-    "crust, pizza pan, pizza shop, pizza parlor, cake stand, cake plate, chair lift, table cloth, "
-    "table lamp, bed frame, bed sheet, bed spread, plant pot, toilet paper, toilet seat, toilet "
-    "lid, toilet brush, toilet tank, tv stand, tv show, television show, television stand, mouse "
-    "pad, oven mitt, oven door, sink faucet, book shelf, book case, book store, clock tower, phone "
-    "booth, phone call, kite board, tie dye, orange shirt, orange jacket, orange vest, orange "
-    "cone, orange and white, orange and black, baby carriage, baby stroller, bike rack, bike lane, "
-    "bike path, bike trail, motorcycle helmet, bike helmet, umbrella stand"
+    # What its last word names is, or may be, of a category too.
+    "car seat, truck bed, truck cab, cat bed, dog bed, flower bed, oven mitt, oven glove, banana "
+    "boat, toilet bowl, sink bowl, cement bowl, skate bowl, super bowl, toaster oven, note book, "
+    "phone book, check book, book case, wheel chair, chair lift, power plant, jet ski, cable car, "
+    "street car, trolley car, rail car, railroad car, box car, freight car, subway car, passenger "
+    "car, dining car, golf car, shopping trolley, luggage trolley, pool table, ping pong table, "
+    "billiard table, changing table, operating table, boxing glove, rubber glove, railroad tie, "
+    "pay phone, work bench, bench press, fork lift, cup cake, pan cake, cd player, dvd player, "
+    "record player, mp3 player, music player, media player, dream catcher, cake batter, pancake "
+    "batter, water pitcher, bed room, bird's eye, birds eye, plant life, "
+    # Its last word says too little to be among coco_neighbours.HEADS.
+    "train stop, man hole, baby blue, baby corn, baby shower, baby goat, baby deer, men's room, "
+    "men's restroom, men's bathroom, women's room, women's restroom, women's bathroom, children's "
+    "book, children's toy, luggage claim, carrot cake, banana bread, banana split, apple pie, "
+    "sheep dog, sheep pen, sheep farm, sheep skin, sheep herder, tie dye, table tennis, table "
+    "cloth"
 )
 
-_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
+COCO_ANIMALS = (
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+)
+"""Categories of animals."""
 _AGES = ("", "baby ", "adult ")  # a baby giraffe is no baby
 
 
 def _forms(category: str, nouns: str) -> frozenset[str]:
-    uncounted = _UNCOUNTED.split(", ")
+    uncounted = f"{_IRREGULAR}, {_PLURAL}".split(", ")
     forms = [
         form
         for noun in nouns.split(", ")
         for form in ((noun,) if noun in uncounted else plurals(noun))
     ]
-    ages = _AGES if category in _ANIMALS else ("",)
+    ages = _AGES if category in COCO_ANIMALS else ("",)
     return frozenset(age + form for form in forms for age in ages)
 
 
@@ -173,5 +197,15 @@ COCO_WORDS: Mapping[str, frozenset[str]] = {
 }
 """Every word that names a category, by category, in lower case."""
 
-COCO_DECOYS = frozenset(form for noun in _MISLEADING.split(", ") for form in plurals(noun))
+COCO_SINGULARS = frozenset(_IRREGULAR.split(", "))
+"""Singulars without a regular plural."""
+
+COCO_DECOYS = frozenset(
+    (
+        *(form for noun in _MISLEADING.split(", ") for form in plurals(noun)),
+        *(f"{verb} {game}" for verb in _PLAY for game in _GAMES),
+        *("at bat", "up to bat", "pitcher of", "bed of", "man made", "tie dyed", "snow man"),
+        *("snow men", "gingerbread man", "gingerbread men"),
+    )
+)
 """Expressions with a category's word in them that do not name such an object."""

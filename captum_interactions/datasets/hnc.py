@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
+from captum_interactions.datasets.hnc_foils import described, words_of, words_that_differ
 from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_xywh, need, numbers, read_json, shown
+from captum_interactions.datasets.reading import (
+    box_from_xywh,
+    need,
+    need_image,
+    numbers,
+    read_json,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Foil, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
-from captum_interactions.datasets.words import Span, WordFinder, plurals
-
-_ATTRIBUTE_TYPES = ("attribute", "attribute_subg", "and_logic_attr", "xor_logic_attr")
-"""Types of captions in which the replaced word is an attribute of an object that they name."""
+from captum_interactions.datasets.words import WordFinder, plurals
 
 
 class Statement(NamedTuple):
@@ -48,11 +53,15 @@ class HNCRecords(RecordSequence[Statement]):
     label is the name. In a foil the false word may be a phrase with boxes too: the builders of HNC
     often take it from another object of the image.
 
-    ``foil.span`` is where the false words of ``replaced`` stand in the false caption: where putting
-    back the true ones gives the true caption, or else the only place where they stand; None if
-    there is no such place. ``foil.boxes`` are those of the true caption's phrase that the true
-    words are, or, for captions about an attribute, that they describe ("the **white** socks",
-    "the socks are **white**"); empty for relations and counts.
+    ``foil.span`` and ``foil.replaced`` are the false words and the true ones as the file has them,
+    if putting back the true ones gives the true caption; the file's own are often wrong for type
+    ``attribute_subg`` ("straw" for "bowl" where "banana" was replaced). Otherwise they are all
+    words from the first to the last that differ. ``foil.boxes`` are those of the true caption's
+    phrase that the true words are, or, for captions about an attribute, that they describe ("the
+    **white** socks", "the socks are **white**"). They are empty where that is not plain, for
+    relations and counts, and for "either ... or" captions, whose false words may be true of the
+    image. A false caption with the same words as a true one of the image, of which HNC has some,
+    is left out and listed in ``.skipped`` whatever ``on_error`` says.
 
     Args:
         path: The folder above, a zip file of it, or a JSON file.
@@ -93,9 +102,7 @@ class HNCRecords(RecordSequence[Statement]):
         for image, captions in holder.items():
             where = f"{self._file}: image {image}"
             with problems.one_record():
-                if not self._images.has(f"{image}.jpg"):
-                    place = self._images.where(f"{image}.jpg")
-                    raise DatasetError(where, f"there is no image {place}")
+                need_image(self._images, f"{image}.jpg", where)
                 entries += _statements(image, captions, where, problems)
         super().__init__(entries, problems.report("HNC"))
 
@@ -107,6 +114,7 @@ class HNCRecords(RecordSequence[Statement]):
             open_image=ImageFile(self._images, f"{entry.image}.jpg"),
             source=f"{self._file}: image {entry.image}, caption {entry.id} ({entry.type})",
             foil=entry.foil,
+            image_key=entry.image,
         )
 
 
@@ -118,9 +126,10 @@ def _annotation_file(root: Files, split: str | None) -> str:
     asked = f"for the split {split!r}" if split else "without a split"
     if not fitting:
         raise FileNotFoundError(
-            f"there is no JSON file {asked} at {root.path}, but {', '.join(names) or 'none at all'}"
+            f"there is no JSON file {asked} at {root.where()}, but "
+            f"{', '.join(names) or 'none at all'}"
         )
-    raise ValueError(f"several JSON files {asked} at {root.path}: {', '.join(fitting)}")
+    raise ValueError(f"several JSON files {asked} at {root.where()}: {', '.join(fitting)}")
 
 
 def _statements(image: str, captions: Any, where: str, problems: Problems) -> Iterator[Statement]:
@@ -128,6 +137,11 @@ def _statements(image: str, captions: Any, where: str, problems: Problems) -> It
         captions = captions["captions"]
     if not isinstance(captions, dict):
         raise DatasetError(where, f"expected captions by their ids, but got {shown(captions)}")
+    true = {
+        words_of(caption["caption"]): number
+        for number, caption in captions.items()
+        if _is_true(caption) and isinstance(caption.get("caption"), str)
+    }
     for number, caption in captions.items():
         place = f"{where}, caption {number}"
         with problems.one_record():
@@ -135,14 +149,18 @@ def _statements(image: str, captions: Any, where: str, problems: Problems) -> It
             label = need(caption, "label", int, place)
             if label not in (0, 1):
                 raise DatasetError(place, f"'label' must be 1 (true) or 0 (false), but is {label}")
-            yield Statement(
-                image,
-                number,
-                text,
-                str(caption.get("type")),
-                _boxes(caption.get("bboxes"), place),
-                None if label else _foil(image, caption, text, captions, place),
-            )
+            foil = None if label else _foil(image, caption, text, captions, place)
+            if foil is not None and (same := true.get(words_of(text))) is not None:
+                problems.leave_out(
+                    place, f"is false, but has the words of the true caption {same}: {text!r}"
+                )
+                continue
+            boxes = _boxes(caption.get("bboxes"), place)
+            yield Statement(image, number, text, str(caption.get("type")), boxes, foil)
+
+
+def _is_true(caption: Any) -> bool:
+    return isinstance(caption, dict) and caption.get("label") == 1
 
 
 def _boxes(bboxes: Any, where: str) -> dict[str, tuple[Box, ...]]:
@@ -178,57 +196,24 @@ def _foil(
     if number is None:  # 0 is the id of a caption
         raise DatasetError(where, "is false, but 'cpt_p_id' does not say of which true caption")
     positive = captions.get(str(number))
-    if not isinstance(positive, dict) or positive.get("label") != 1:
+    if not isinstance(positive, dict) or not _is_true(positive):
         raise DatasetError(where, f"'cpt_p_id' is {number}, but no true caption has this id")
     place = f"{where} (its true caption {number})"
     true_text = need(positive, "caption", str, place)
-    replaced = caption.get("replaced")
-    key = f"{image}-{number}"
-    if not isinstance(replaced, list) or [type(words) for words in replaced] != [str, str]:
-        if replaced not in (None, [None, None]):
-            raise DatasetError(
-                where, f"'replaced' must be [true words, false words], but is {shown(replaced)}"
-            )
-        return Foil(key, true_text, None)
-    true, false = replaced
-    span = replaced_span(text, false, true_text, true)
-    described = _described(
-        true_text,
-        replaced_span(true_text, true, text, false),
-        phrases_of(true_text, _boxes(positive.get("bboxes"), place)),
-        is_attribute=caption.get("type") in _ATTRIBUTE_TYPES,
-    )
-    return Foil(key, true_text, span, (true, false), described)
+    there, here = words_that_differ(true_text, text, _replaced(caption.get("replaced"), where))
+    words = None
+    if there is not None and here is not None:
+        words = true_text[slice(*there)], text[slice(*here)]
+    phrases = phrases_of(true_text, _boxes(positive.get("bboxes"), place))
+    boxes = described(str(caption.get("type")), true_text, there, phrases)
+    return Foil(f"{image}-{number}", true_text, here, words, boxes)
 
 
-def replaced_span(caption: str, words: str, other: str, other_words: str) -> Span | None:
-    """Where ``words`` stand in a caption in which they replace ``other_words`` of another.
-
-    Returns:
-        The place where putting back gives the other caption; else the only place where they stand;
-        else None.
-    """
-    spans = [span for span, _ in WordFinder([words]).find(caption)] if words.split() else []
-    for start, stop in spans:
-        if caption[:start] + other_words + caption[stop:] == other:
-            return start, stop
-    return spans[0] if len(spans) == 1 else None
-
-
-def _described(
-    caption: str, span: Span | None, phrases: tuple[Phrase, ...], *, is_attribute: bool
-) -> tuple[Box, ...]:
-    """Boxes of the phrase that a span is, or that it describes."""
-    if span is None:
-        return ()
-    for phrase in phrases:
-        if phrase.span[0] <= span[0] and span[1] <= phrase.span[1]:
-            return phrase.boxes
-    if is_attribute:
-        for phrase in phrases:
-            first, last = phrase.span
-            if caption[span[1] : first].isspace():
-                return phrase.boxes
-            if re.fullmatch(r"\s+(that\s+)?(is|are)\s+", caption[last : span[0]]):
-                return phrase.boxes
-    return ()
+def _replaced(value: Any, where: str) -> tuple[str, str] | None:
+    if value in (None, [None, None]):
+        return None
+    if not isinstance(value, list) or [type(words) for words in value] != [str, str]:
+        raise DatasetError(
+            where, f"'replaced' must be [true words, false words], but is {shown(value)}"
+        )
+    return value[0], value[1]

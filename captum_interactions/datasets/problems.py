@@ -25,15 +25,36 @@ class DatasetError(ValueError):
 
     Args:
         where: File and line, or file and annotation.
-        reason: What came, and what was expected.
+        reason: What came, and what was expected. Both are cut where they are too long to be read.
     """
 
     def __init__(self, where: str, reason: str) -> None:
+        where, reason = _cut(where), _cut(reason)
         super().__init__(f"{where}: {reason}")
         self.where, self.reason = where, reason
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
         return type(self), (self.where, self.reason)
+
+
+def claim(key: str, taken: dict[str, str], where: str) -> None:
+    """Note that a record has a key.
+
+    Args:
+        key: Its key.
+        taken: Places of earlier records by their keys; this one is added.
+        where: Its place.
+
+    Raises:
+        DatasetError: If an earlier record has the key.
+    """
+    if key in taken:
+        raise DatasetError(where, f"has the key {key!r}, which {taken[key]} has too")
+    taken[key] = where
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:250]}...{text[-247:]}"
 
 
 class Problems:
@@ -61,6 +82,10 @@ class Problems:
             if not self._skip:
                 raise
             self._found.append(Skipped(error.where, error.reason))
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Note a record that is not broken but of no use; it is left out in either case."""
+        self._found.append(Skipped(where, reason))
 
     def report(self, dataset: str) -> tuple[Skipped, ...]:
         """Warn once, with the number of records left out and the first of them; return them all."""

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from captum_interactions.encoders.inputs.loading import load_image
+
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the original image, 0-based and half-open, x to the right and y
 down."""
@@ -60,11 +62,16 @@ class Record:
     """Where the record comes from, as in ``captions_val2017.json: annotation 38``."""
     foil: Foil | None = None
     """Set where the caption is false of the image."""
+    image_key: str = ""
+    """The same in all records of an image, whose values are not independent; empty if the image
+    is this record's alone."""
+    unnamed: tuple[Box, ...] = ()
+    """Boxes of annotated objects that no phrase names, as far as the dataset knows any."""
 
     @property
     def image(self) -> Image.Image:
-        """The image in RGB, read anew at each access."""
-        return self.open_image().convert("RGB")
+        """The image in RGB, upright, read anew at each access."""
+        return load_image(self.open_image())
 
     @property
     def grounded(self) -> tuple[Phrase, ...]:

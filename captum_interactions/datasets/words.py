@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 Span = tuple[int, int]
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKEN = re.compile(r"\w+|(?<!\w)-|-(?!\w)|[^\w\s-]")
+"""Words and signs; a hyphen inside of a word divides it as a space does."""
 
 
 class WordFinder:
@@ -25,9 +26,9 @@ class WordFinder:
     def __init__(self, words: Iterable[str]) -> None:
         self._by_first: dict[str, list[tuple[list[str], str]]] = {}
         for word in sorted({word.lower() for word in words}):
-            tokens = _TOKEN.findall(word)
-            if tokens:
-                self._by_first.setdefault(tokens[0], []).append((tokens, word))
+            sought = _TOKEN.findall(word)
+            if sought:
+                self._by_first.setdefault(sought[0], []).append((sought, word))
         for candidates in self._by_first.values():
             candidates.sort(key=lambda candidate: -len(candidate[0]))
 
@@ -37,17 +38,27 @@ class WordFinder:
         Returns:
             Spans, each with the word as it was given, but in lower case.
         """
-        places = [match.span() for match in _TOKEN.finditer(caption)]
-        tokens = [caption[start:stop].lower() for start, stop in places]
+        parts = tokens(caption)
+        words = [word for word, _ in parts]
         found, k = [], 0
-        while k < len(tokens):
-            for sought, word in self._by_first.get(tokens[k], ()):
-                if tokens[k : k + len(sought)] == sought:
-                    found.append(((places[k][0], places[k + len(sought) - 1][1]), word))
+        while k < len(words):
+            for sought, word in self._by_first.get(words[k], ()):
+                if words[k : k + len(sought)] == sought:
+                    found.append(((parts[k][1][0], parts[k + len(sought) - 1][1][1]), word))
                     k += len(sought) - 1
                     break
             k += 1
         return found
+
+
+def tokens(text: str) -> list[tuple[str, Span]]:
+    """Words and signs of a text in lower case, each with the range of its characters.
+
+    Examples:
+        >>> tokens("A dog's")
+        [('a', (0, 1)), ('dog', (2, 5)), ("'", (5, 6)), ('s', (6, 7))]
+    """
+    return [(match[0].lower(), match.span()) for match in _TOKEN.finditer(text)]
 
 
 def plurals(word: str) -> tuple[str, ...]:

@@ -15,38 +15,63 @@ from captum_interactions.encoders.families.dual_models import (
     is_blip_retrieval,
     is_dual_model,
 )
+from captum_interactions.encoders.families.flava import flava_towers, is_flava
 from captum_interactions.encoders.families.open_clip import is_open_clip, open_clip_towers
 from captum_interactions.encoders.families.sentence_transformers import (
+    dual_inside,
     is_sentence_model,
+    routes,
     sentence_tower,
 )
 from captum_interactions.encoders.families.single_models import is_single_model, single_tower
+from captum_interactions.encoders.families.timm import is_timm, timm_tower
+from captum_interactions.encoders.model.placement import check_placement
 from captum_interactions.encoders.model.pooling import Pooling
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.callable_tower import CallableTower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
+from captum_interactions.hub import needs_local_files
 
 _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower]]]] = [
     (is_dual_model, dual_towers),
     (is_blip_retrieval, blip_retrieval_towers),
     (is_open_clip, open_clip_towers),
+    (is_flava, flava_towers),
 ]
 """(whether a model is of this kind, how its towers are made), tried in order."""
 
 _SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
 """Options that say where files come from, for the model and the processor alike."""
 
+_CAPTUM = "Captum's own methods explain such a score: from captum.attr import FeatureAblation"
+_TEXTS = "Pairs of texts can be explained: wrap(model.text_model)"
+_MIXED = ("its layers mix both inputs", _CAPTUM)
+
 _NOT_DUAL = {
-    "CrossEncoder": "it reads both inputs as one text",
-    "ViltModel": "its layers mix both inputs",
-    "ViltForImageAndTextRetrieval": "its layers mix both inputs",
-    "VisualBertModel": "its layers mix both inputs",
-    "LxmertModel": "it mixes both inputs by cross-attention",
-    "BlipForQuestionAnswering": "its text encoder attends to the image",
-    "Blip2ForImageTextRetrieval": "its score is the largest of many, one a query token",
-    "Blip2Model": "its language model reads the image",
+    "CrossEncoder": ("it reads both inputs as one text", _CAPTUM),
+    "ViltModel": _MIXED,
+    "ViltForImageAndTextRetrieval": _MIXED,
+    "VisualBertModel": _MIXED,
+    "LxmertModel": ("it mixes both inputs by cross-attention", _CAPTUM),
+    "BlipForQuestionAnswering": ("its text encoder attends to the image", _CAPTUM),
+    "Blip2ForImageTextRetrieval": (
+        "its score is the largest of many, one a query token",
+        "Pairs of images can be explained: wrap(model.vision_model)",
+    ),
+    "Blip2Model": (
+        "its language model reads the image",
+        "Pairs of images can be explained: wrap(model.vision_model)",
+    ),
+    "XCLIPModel": ("what it makes of a text depends on the video", _TEXTS),
+    "PeAudioModel": ("its first input is a waveform, which no tower here takes", _TEXTS),
+    "PeVideoModel": ("its first input is a video, which no tower here takes", _TEXTS),
+    "PeAudioVideoModel": (
+        "its first input is a video with sound, which no tower here takes",
+        "Pairs of texts can be explained: wrap(model.audio_model.text_model)",
+    ),
+    "VideoPrismClipModel": ("its first input is a video, which no tower here takes", _TEXTS),
 }
-"""Models that score pairs otherwise than by the product of two embeddings."""
+"""Models that no towers are for: why, and what can be done instead."""
 
 
 def wrap(
@@ -100,11 +125,14 @@ def wrap(
     if isinstance(model, DualEncoderWrapper):
         return model
     model = _bare(model)
-    if isinstance(model, nn.Module) and any(p.is_meta for p in model.parameters()):
-        raise TypeError(
-            f"{type(model).__name__} has weights on the meta device: load them all first (weights "
-            "that are offloaded cannot be explained)"
-        )
+    for part in model if isinstance(model, tuple) else (model,):
+        check_placement(part)
+    if is_sentence_model(model):
+        inside, pair = dual_inside(model), routes(model)
+        if inside is not None:
+            return wrap(inside[0], processor or inside[1], pooling=pooling, prompts=prompts)
+        if pair is not None:
+            return wrap(pair, processor, pooling=pooling, prompts=prompts)
     for matches, make_towers in _DUAL:
         if matches(model):
             _refuse(type(model).__name__, pooling=pooling, prompts=prompts)
@@ -112,21 +140,20 @@ def wrap(
             if "default_layers" in settings:
                 settings["default_layers"] = tuple(settings["default_layers"])
             return DualEncoderWrapper(*make_towers(model, processor), **settings)
+    reason = _NOT_DUAL.get(type(model).__name__)
     is_pair = isinstance(model, tuple) and len(model) == 2
     if is_pair and not any(isinstance(m, type) or not callable(m) for m in model):
         processors = processor if isinstance(processor, tuple) else (processor, processor)
         names = prompts or (None, None)
         return DualEncoderWrapper(
-            _tower(_bare(model[0]), processors[0], pooling, names[0]),
-            _tower(_bare(model[1]), processors[1], pooling, names[1]),
+            _tower(0, _bare(model[0]), processors[0], pooling, names[0]),
+            _tower(1, _bare(model[1]), processors[1], pooling, names[1]),
         )
-    if is_sentence_model(model) or is_single_model(model):
+    if reason is None and (is_sentence_model(model) or is_single_model(model) or is_timm(model)):
         return wrap((model, model), processor, pooling=pooling, prompts=prompts)
-    reason = _NOT_DUAL.get(type(model).__name__)
     if reason is not None:
         raise TypeError(
-            f"{type(model).__name__} is not a dual encoder: {reason}, so there are no two "
-            "embeddings whose similarity could be explained"
+            f"{type(model).__name__} is not a dual encoder that is known: {reason[0]}. {reason[1]}"
         )
     if isinstance(model, str):
         raise TypeError(f"wrap takes a model, but got a name: from_pretrained({model!r}) loads it")
@@ -154,11 +181,14 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         DualEncoderWrapper: the wrapped model, in eval mode.
 
     Raises:
-        OSError: If nothing is found under that name.
+        OSError: If nothing is found under that name, or the model is not in the cache of downloads
+            and the hub cannot be reached.
         TypeError: If what is found is not a dual encoder.
         ImportError: If a package is missing that the model needs.
     """
     options = {key: kwargs.pop(key) for key in ("pooling", "prompts") if key in kwargs}
+    if needs_local_files(name_or_path, **kwargs):
+        kwargs["local_files_only"] = True
     if _is_sentence_source(name_or_path, kwargs):
         return wrap(_load_sentence_model(name_or_path, kwargs), **options)
 
@@ -179,10 +209,10 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
             raise OSError(f"the files lack {len(missing)} of its tensors, such as {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
-    wrap(model, **options)  # raises, with the reason, before the processor is looked for
     try:
         processor = AutoProcessor.from_pretrained(name_or_path, **source)
     except (OSError, ValueError) as error:
+        wrap(model, **options)  # if it is no dual encoder, that is the reason to give
         raise OSError(
             f"no processor could be loaded from {str(name_or_path)!r} (with one of your own, take "
             f"wrap(model, processor)): {error}"
@@ -190,12 +220,24 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     return wrap(model.eval(), processor, **options)
 
 
-def _tower(part: Any, processor: Any, pooling: Pooling | None, prompt: str | None) -> Tower:
-    """The tower of one encoder."""
+def _tower(
+    side: int, part: Any, processor: Any, pooling: Pooling | None, prompt: str | None
+) -> Tower:
+    """The tower of one encoder, or a dual encoder's own tower of this side."""
+    inside = dual_inside(part) if is_sentence_model(part) else None
+    if inside is not None:
+        part, processor = inside[0], processor or inside[1]
+    for matches, make_towers in _DUAL:
+        if matches(part):
+            _refuse(type(part).__name__, pooling=pooling, prompts=prompt)
+            return make_towers(part, processor)[side]
     if is_sentence_model(part):
         _refuse("a SentenceTransformer, which has its own", pooling=pooling)
         return sentence_tower(part, prompt)
     _refuse(type(part).__name__, prompts=prompt)
+    if is_timm(part):
+        _refuse(f"{type(part).__name__}, which has its own", pooling=pooling)
+        return timm_tower(part, processor)
     if isinstance(part, nn.Module) and not isinstance(part, Tower) and is_single_model(part):
         return single_tower(part, processor, pooling)
     _refuse(type(part).__name__, pooling=pooling)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import KeptReferences
+from captum_interactions.encoders.baselines import keeping
 from captum_interactions.encoders.towers.base import Layer, Tower
 
 
@@ -39,7 +39,8 @@ class DualEncoderWrapper(nn.Module):
         tower_b (Tower): Encoder of the second input, the text for CLIP.
         default_layers (tuple, optional): Layers to attribute at unless told otherwise, see
             :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
-            tower, or its input if its blocks are closed.
+            tower, the pooling where it weighs tokens by attention, or the input of a tower whose
+            blocks are closed.
         default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
             otherwise. A model whose default layers have a sharp path needs more. Default: 20
 
@@ -64,7 +65,10 @@ class DualEncoderWrapper(nn.Module):
         self.tower_a = tower_a
         self.tower_b = tower_b
         self.default_n_steps = default_n_steps
-        self.default_layers = default_layers or _last_layers(tower_a, tower_b)
+        self.default_layers = default_layers or (
+            tower_a.default_layer,
+            tower_b.default_layer,
+        )
         for tower, layer in zip((tower_a, tower_b), self.default_layers, strict=True):
             tower.resolve_layer(layer)
 
@@ -106,15 +110,8 @@ class DualEncoderWrapper(nn.Module):
             >>> with wrapper.keeping_references():
             ...     maps = [explain(wrapper, scene.image, scene.caption) for scene in scenes]
         """
-        towers = (self.tower_a, self.tower_b)
-        before = [tower.kept_references for tower in towers]
-        try:
-            for tower in towers:
-                tower.kept_references = KeptReferences(tower)
+        with keeping(self.tower_a), keeping(self.tower_b):
             yield
-        finally:
-            for tower, kept in zip(towers, before, strict=True):
-                tower.kept_references = kept
 
     def encode_a(self, a: Tensor, *extras: Any) -> Tensor:
         """Embeddings of first inputs before normalisation, shape (B, K)."""
@@ -181,7 +178,3 @@ def unit(embedding: Tensor) -> Tensor:
 def widen(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in its own type if that is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _last_layers(tower_a: Tower, tower_b: Tower) -> tuple[Layer, Layer]:
-    return (-1 if tower_a.n_blocks else "input", -1 if tower_b.n_blocks else "input")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from captum_interactions.datasets import Phrase, Record
-from captum_interactions.encoders import ImageAxis
+from captum_interactions.encoders import ImageAxis, TextAxis
+from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.study import Map
 from captum_interactions.metrics import (
     Sign,
@@ -72,23 +73,58 @@ def _check_boxes(phrase: Phrase, size: tuple[int, int]) -> None:
             )
 
 
+def readable(imap: Map, record: Record) -> tuple[Phrase, ...]:
+    """The grounded phrases of which the model reads every word.
+
+    A caption that is longer than the text's limit is cut there; a phrase that stands beyond it,
+    even with a part of its words, has no map of its own.
+    """
+    return tuple(phrase for phrase in record.grounded if is_read(imap, phrase.span))
+
+
+def phrase_spans(records: Sequence[Record]) -> list[list[tuple[int, int]]]:
+    """The ranges of each caption that grounded phrases stand at, as ``explain`` takes them."""
+    return [[phrase.span for phrase in record.grounded] for record in records]
+
+
+def is_read(imap: Map, span: tuple[int, int]) -> bool:
+    """Whether tokens cover some of a span of characters, and every word of it to its end."""
+    axis = imap.axis_b
+    if not isinstance(axis, TextAxis) or not axis.text:
+        return True  # selecting the span will say what is wrong
+    words = [word.span for word in axis.words]
+    if not any(start < span[1] and span[0] < stop for start, stop in words):
+        return False
+    return not any(map(str.isalnum, axis.text[max(words[-1][1], span[0]) : span[1]]))
+
+
+def unread_notes(rows: Iterable[Row]) -> list[str]:
+    """What a summary says of the phrases that were left out, if there are any."""
+    unread = {row.record: row.values.get("unread", 0) for row in rows}
+    n_phrases, n_captions = sum(unread.values()), sum(map(bool, unread.values()))
+    if not n_phrases:
+        return []
+    counts = f"{n_phrases} (captions: {n_captions})"
+    return [f"Phrases that stand beyond the text's limit, left out: {counts}."]
+
+
 def pointing(
     imap: Map, record: Record, *, regions: str = "boxes", sign: Sign = "positive"
 ) -> list[Mapping[str, Any]]:
-    """Where the map of each grounded phrase lies.
+    """Where the map of each grounded phrase lies that is :func:`readable`.
 
     Returns:
         list: one mapping a phrase: its text and label; ``pge`` and ``pga`` (None where undefined:
         no mass of that sign, or a region that the crop cut off); ``chance`` and ``best`` level of
-        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, and
-        ``n_alike``, how many boxes of the record bear its label.
+        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, ``n_alike``, how
+        many boxes of the record bear its label, and ``named``, how many objects the caption names.
     """
     axis = image_axis(imap)
     labels = Counter(
         phrase.label for phrase in record.grounded for _ in phrase.boxes if phrase.label is not None
     )
     found: list[Mapping[str, Any]] = []
-    for phrase in record.grounded:
+    for phrase in readable(imap, record):
         region = torch.from_numpy(covered(axis, phrase, regions)).unsqueeze(0)
         heat = torch.from_numpy(np.ascontiguousarray(imap.heatmap(phrase.span))).unsqueeze(0)
         found.append(
@@ -102,6 +138,7 @@ def pointing(
                 "area": area_share(phrase, axis.frame.original),
                 "n_boxes": len(phrase.boxes),
                 "n_alike": labels[phrase.label] if phrase.label is not None else len(phrase.boxes),
+                "named": len(record.grounded),
             }
         )
     return found

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.rows import Row, read
 from captum_interactions.evaluation.summary import Summary
 from captum_interactions.explanation import check_options, explain_batch, is_complete
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
 
 Map = InteractionMap | FirstOrderMap
+
+
+_REMARKS: ContextVar[dict[str, str] | None] = ContextVar("remarks", default=None)
+
+
+@contextmanager
+def remarks() -> Iterator[dict[str, str]]:
+    """What there is to say of records that are measured meanwhile, by their keys."""
+    found: dict[str, str] = {}
+    token = _REMARKS.set(found)
+    try:
+        yield found
+    finally:
+        _REMARKS.reset(token)
 
 
 def view(default: Any) -> Any:
@@ -146,28 +163,52 @@ class MethodStudy(Study):
         variant: str,
         records: Sequence[Record],
         captions: Sequence[str] | None = None,
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
     ) -> list[Map]:
         """The map of each record by one of the methods; captions that are too long are cut.
+
+        The row of a map whose values are no larger than rounding errors says so.
 
         Args:
             wrapper: The model.
             variant: The method.
             records: Whose images are explained.
             captions (optional): With these captions. Default: the records' own
+            spans (optional): The ranges of each caption that maps are asked for, which makes them
+                cheaper, see :func:`~captum_interactions.explain_batch`. Default: any
         """
         name, options = parse_method(variant)
-        return explain_batch(
+        maps = explain_batch(
             wrapper,
             [record.image for record in records],
             captions or [record.caption for record in records],
             name,
             truncation=True,
+            spans=spans,
             **options,
         )
+        said = _REMARKS.get()
+        for record, imap in zip(records, maps, strict=True):
+            if imap.at_rounding and said is not None:
+                names = " and ".join(imap.at_rounding)
+                said[record.key] = f"{names} of the map no larger than rounding errors"
+        return maps
 
     def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
         """Whether the convergence delta of one of the methods is an error, see its class."""
         return is_complete(wrapper, *parse_method(variant))
+
+
+def rows_in(folder: str) -> list[Row]:
+    """The measured rows of another run, which a study may compare with its own.
+
+    Raises:
+        FileNotFoundError: If the folder has none.
+    """
+    rows = [row for row in read(Path(folder) / "results.jsonl") if row.status == "measured"]
+    if not rows:
+        raise FileNotFoundError(f"there are no results to compare with in {folder!r}")
+    return rows
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_interactions.axes import AudioAxis, ImageAxis
+from captum_interactions.axes.image import check_not_a_box, checked_box, checked_mask
+from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def picture_of(axis: ImageAxis | AudioAxis) -> Picture:
         silence = ((heard, stop, *extent[2:]),) if start <= heard < stop - 1e-6 else ()
         return Picture(None, extent, extent, silence, True)
     height, width = axis.frame.original
-    pixels = None if axis.image is None else np.asarray(axis.image.convert("RGB"))
+    pixels = None if axis.image is None else np.asarray(load_image(axis.image))
     frame = (0.0, float(width), float(height), 0.0)
     return Picture(pixels, axis.extent(), frame, _around(axis.extent(), frame), False)
 
@@ -64,15 +66,15 @@ def picture_of_array(shape: tuple[int, ...], image: Any = None) -> Picture:
 
     Args:
         shape (tuple): (rows, columns) of the grid.
-        image (PIL image or ndarray, optional): Pixels (height, width) or (height, width, 3).
+        image (optional): What :func:`~captum_interactions.encoders.inputs.loading.load_image`
+            takes.
     """
     if image is None:
         extent = (0.0, float(shape[1]), float(shape[0]), 0.0)
         return Picture(None, extent, extent, (), False)
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image))
+    image = load_image(image)
     extent = (0.0, float(image.width), float(image.height), 0.0)
-    return Picture(np.asarray(image.convert("RGB")), extent, extent, (), False)
+    return Picture(np.asarray(image), extent, extent, (), False)
 
 
 def check_style(style: str, upsampling: str) -> None:
@@ -137,13 +139,24 @@ def draw_heat(
         spine.set_visible(not beside)
 
 
+def check_region(region: Any) -> None:
+    """Raise a ValueError for a box or a mask that :func:`outline` could not draw."""
+    if isinstance(region, np.ndarray) and region.ndim == 2:
+        checked_mask(region)
+    elif isinstance(region, tuple) and len(region) == 4:
+        checked_box(region)
+    else:
+        check_not_a_box(region)
+
+
 def outline(ax: Axes, selection: Any, colour: str = "black") -> None:
     """Draw a selected box or mask of an image, or seconds of a sound, on its picture."""
     if isinstance(selection, np.ndarray) and selection.ndim == 2:
+        mask = checked_mask(selection)
         # A border of zeros closes contours that reach the border of the image.
-        padded = np.pad(selection.astype(float), 1)
-        rows, columns = (np.arange(-1, n + 1) + 0.5 for n in selection.shape)
-        if selection.any():
+        padded = np.pad(mask.astype(float), 1)
+        rows, columns = (np.arange(-1, n + 1) + 0.5 for n in mask.shape)
+        if mask.any():
             ax.contour(columns, rows, padded, levels=[0.5], colors=colour, linewidths=1.5)
     elif isinstance(selection, tuple) and len(selection) == 4:
         from matplotlib.patches import Rectangle

@@ -309,7 +309,7 @@ def test_a_directory_of_another_model(tmp_path):
         ([PICTURE, None], TypeError, "a uint8 array or a tensor, but got NoneType"),
         ([], ValueError, "expected at least one image, but got an empty list"),
         (np.zeros((4, 4, 3)), ValueError, r"must be uint8 .* but got float64 of shape \(4, 4, 3\)"),
-        (np.zeros((4, 4, 4), np.uint8), ValueError, r"but got uint8 of shape \(4, 4, 4\)"),
+        (np.zeros((4, 4, 2), np.uint8), ValueError, r"but got uint8 of shape \(4, 4, 2\)"),
         (np.zeros(4, np.uint8), ValueError, r"but got uint8 of shape \(4,\)"),
         (PIXELS[0], ValueError, r"shape \(B, 3, height, width\), but .* shape \(3, 12, 12\)"),
     ],

@@ -93,12 +93,18 @@ def test_images_come_from_their_paths(wrapper, tmp_path):
     index = FactorIndex(tmp_path / "index")
     assert index.source("1") == str(paths["1"])
     assert np.array_equal(np.array(index["1"].axis.image), np.array(corpora.picture(1)))
+    whole = index["1"].values
     paths["0"].unlink()
     corpora.picture(1, (20, 20)).save(paths["1"])
     with pytest.warns(UserWarning, match="image of '0' is not shown: there is no image file"):
         assert index["0"].axis.image is None
     with pytest.warns(UserWarning, match=r"of '1' is not shown: .*\(20, 20\) now.*\(12, 12\)"):
         assert index["1"].axis.image is None
+    paths["1"].write_bytes(b"no image any more")
+    with pytest.warns(UserWarning, match="of '1' is not shown: .*cannot be read as an image"):
+        broken = index["1"]
+    assert broken.axis.image is None
+    assert torch.equal(broken.values, whole)
     given = FactorIndex(tmp_path / "index", inputs={"0": corpora.picture(0)})
     assert given["0"].axis.image is not None
     assert given["1"].axis.image is None
@@ -221,6 +227,16 @@ def test_every_hit_of_a_search_is_explained(indexes, wrapper):
     )
     with pytest.raises(KeyError, match="rows 0 to 7, but no row -1"):
         explain_hits(query, index, [0, -1])  # what FAISS gives where it found nothing
+    for ids, came in (
+        (np.array([[0, 1]]), r"an array of shape \(2,\): ids of several queries"),
+        (torch.tensor([[0, 1]]), r"an array of shape \(2,\)"),
+        ([[0, 1]], r"\[0, 1\]"),
+        (np.array([0.5]), "0.5"),
+    ):
+        with pytest.raises(TypeError, match=f"a key or the number of a row, but got .*{came}"):
+            explain_hits(query, index, ids)
+    with pytest.raises(TypeError, match="a sequence of keys or rows, but got the string 'text'"):
+        explain_hits(query, index, "text")
 
 
 def test_faiss_holds_the_embeddings(indexes, wrapper):

@@ -156,6 +156,10 @@ def test_phrases_and_boxes_by_hand(tmp_path: Path) -> None:
     ]
     assert [p.text for p in third.grounded] == ["train"]
     assert fourth.phrases == ()
+    # The two records of an image share it, and what one of them leaves unnamed.
+    assert first.image_key == second.image_key != third.image_key
+    assert first.unnamed == ()
+    assert set(second.unnamed) == {(30, 30, 38, 34), (1, 1, 10, 10)}
 
 
 def test_crowds_on_request(tmp_path: Path) -> None:
@@ -200,6 +204,8 @@ def test_masks_by_hand(tmp_path: Path) -> None:
         (7, "expected a JSON object, but got 7"),
         ([[1, 2, 3, 4]], r"a polygon is \[x, y, x, y, ...\], but got \[1, 2, 3, 4\]"),
         ([[1, 2, 3, 4, 5, "6"]], "a polygon is"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon is"),
+        ([[1, 2, 3, 4, 5, float("inf")]], "a polygon is"),
         ({"counts": "abc", "size": [48, 64]}, "'counts' must be of type list, but is 'abc'"),
         ({"counts": [3072], "size": [64, 48]}, "of another size than its image, 64x48"),
         ({"counts": [3071], "size": [48, 64]}, "of another size than its image, 64x48"),
@@ -307,6 +313,10 @@ BROKEN = [
      "a box has a negative side: [x, y, w, h] = [1, 2, -3, 4]"),
     ("things", 2, {"category_id": 4}, "instances_val2017.json: annotation 3",
      "its category 4 is not among the categories"),
+    ("said", 1, {"id": 38}, "captions_val2017.json: annotation 38",
+     "has the key '38', which captions_val2017.json: annotation 38 has too"),
+    *(("things", 2, {"iscrowd": value}, "instances_val2017.json: annotation 3",
+       f"'iscrowd' must be 0 or 1, but is {value!r}") for value in ("0", 2, [0])),
     ("things", 2, {"image_id": "x"}, "instances_val2017.json: annotation 3",
      "'image_id' must be of type int, but is 'x'"),
 ]  # fmt: skip

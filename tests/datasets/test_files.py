@@ -129,7 +129,12 @@ def test_bad_boxes(read, value, message) -> None:
 def test_whole_words_only_and_the_longest() -> None:
     finder = WordFinder(["cat", "hot dog", "dog", "dog house"])
     found = finder.find("Cat, hot-dog category; HOT  dogs, a hot  dog house. dog's")
-    assert found == [((0, 3), "cat"), ((9, 12), "dog"), ((36, 44), "hot dog"), ((52, 55), "dog")]
+    assert found == [
+        ((0, 3), "cat"), ((5, 12), "hot dog"), ((36, 44), "hot dog"), ((52, 55), "dog"),
+    ]  # fmt: skip
+    assert WordFinder(["t-shirt"]).find("a T-shirt - t shirt") == [
+        ((2, 9), "t-shirt"), ((12, 19), "t-shirt"),
+    ]  # fmt: skip
     assert WordFinder([]).find("a dog") == []
 
 

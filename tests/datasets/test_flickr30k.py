@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from captum_interactions.datasets import DatasetError, Flickr30kRecords, Skipped, load_dataset
 from captum_interactions.datasets.flickr30k import read_annotation, read_sentence
 from tests.on_disk import NoImages, check, image_bytes, pack, write
+from tests.shared_data import shared_data
 
 SENTENCES = (
     "[/EN#1/people Two young guys] with [/EN#2/bodyparts shaggy hair] look at "
@@ -118,6 +120,27 @@ def test_splits(tmp_path: Path) -> None:
     assert len(Flickr30kRecords(root)) == 4
     with pytest.raises(FileNotFoundError, match=r"there is no split file dev\.txt"):
         Flickr30kRecords(root, "dev")
+
+
+def test_an_image_that_a_split_lists_twice(tmp_path: Path) -> None:
+    root = write(tmp_path, files())
+    (root / "test.txt").write_text("36979 65567 36979")
+    with pytest.raises(DatasetError, match=r"test\.txt, entry 3: has the key '36979', which test"):
+        Flickr30kRecords(root, "test")
+    with pytest.warns(UserWarning, match="1 left out"):
+        check(Flickr30kRecords(root, "test", on_error="skip"))
+
+
+def test_real_sentences() -> None:
+    """Two files of the dataset itself: every phrase stands where its span says."""
+    for path in sorted(shared_data("flickr30k_entities/Sentences").iterdir()):
+        for line in path.read_text().splitlines():
+            caption, phrases = read_sentence(line, {}, "here")
+            assert len(phrases) == line.count("[/EN#") > 0
+            assert "[" not in caption
+            assert caption.replace(" ", "") == re.sub(r"\[/\S+|\]|\s", "", line)
+            for phrase in phrases:
+                assert caption[slice(*phrase.span)] == phrase.text
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:

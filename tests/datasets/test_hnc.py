@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from captum_interactions.datasets import DatasetError, HNCRecords, Skipped, load_dataset
-from captum_interactions.datasets.hnc import phrases_of, replaced_span
+from captum_interactions.datasets.hnc import phrases_of
+from captum_interactions.datasets.hnc_foils import described, words_that_differ
 from tests.on_disk import NoImages, check, image_bytes, pack, write
+from tests.shared_data import shared_data
 
 
 def thing(name: str, *xywh: int) -> dict[str, Any]:
@@ -110,26 +112,101 @@ def test_foils_by_hand(tmp_path: Path) -> None:
     foils = {i: record.foil for i, record in enumerate(records) if record.foil is not None}
     socks, shorts, hat = ((20, 7, 28, 16),), ((30, 5, 34, 9),), ((1, 2, 4, 6),)
     found = {i: (f.positive_key, f.span, f.replaced, f.boxes) for i, f in foils.items()}
+    nothing_alike = "The socks are to the left of the shorts", "Something else entirely"
     assert found == {
         1: ("2353884-0", (4, 9), ("white", "black"), socks),  # 0 is the id of a caption
         3: ("2353884-2", (33, 36), ("shorts", "hat"), shorts),
         5: ("2353884-4", (11, 14), ("white", "red"), hat),
         7: ("2353884-6", (9, 12), ("two", "one"), ()),
         8: ("2353884-2", (14, 22), ("to the left of", "right of"), ()),
-        9: ("2353884-2", None, None, ()),
+        9: ("2353884-2", (0, 23), nothing_alike, ()),
     }
+
+
+def in_words(true: str, false: str, replaced: tuple[str, str] | None = None) -> list[str | None]:
+    spans = words_that_differ(true, false, replaced)
+    return [span and text[slice(*span)] for text, span in zip((true, false), spans, strict=True)]
 
 
 def test_where_words_were_replaced() -> None:
     # Of two places, the one where putting back gives the true caption.
-    assert replaced_span("a red hat, a red cap", "red", "a red hat, a white cap", "white") == (
-        13,
-        16,
+    found = words_that_differ("a red hat, a white cap", "a red hat, a red cap", ("white", "red"))
+    assert found == ((13, 18), (13, 16))
+    # Nouns and verbs follow in number.
+    hats = ("The hat is white.", "The hats are red.")
+    assert in_words(*hats, ("white", "red")) == ["white", "red"]
+    assert in_words("The Rice is white.", "The onions are white.", ("rice", "onions")) == [
+        "Rice", "onions",
+    ]  # fmt: skip
+    assert in_words("a red hat", "an orange hat", ("red", "orange")) == ["red", "orange"]
+    assert in_words("one hat", "one hats", ("hat", "hats")) == ["hat", "hats"]
+
+
+@pytest.mark.parametrize("replaced", [("straw", "bowl"), ("straw", "cup"), ("", "bowl"), None])
+def test_replaced_words_that_do_not_lead_back_are_not_believed(
+    replaced: tuple[str, str] | None,
+) -> None:
+    """HNC's generator notes another object than the one that it replaced."""
+    true, false = "The banana is left of the straw.", "The bowl is left of the straw."
+    assert in_words(true, false, replaced) == ["banana", "bowl"]
+
+
+def test_differences_by_hand() -> None:
+    assert in_words("The banana is by it.", "The bowls are by it.") == ["banana", "bowls"]
+    assert in_words("a a b", "a b") == ["a", None]
+    assert in_words("a b", "a a b") == [None, "a"]
+    assert in_words("a b c d", "a x c y") == ["b c d", "x c y"]
+    assert in_words("a reddish hat", "a red hat", ("red", "white")) == ["reddish", "red"]
+    assert in_words("A hat.", "a hat.") == [None, None]
+
+
+def test_boxes_of_what_was_replaced() -> None:
+    caption = "The white straw is left of the bowl."
+    phrases = phrases_of(
+        caption, {"straw": ((0.0, 0.0, 1.0, 1.0),), "bowl": ((2.0, 2.0, 3.0, 3.0),)}
     )
-    assert replaced_span("The hats are red.", "red", "The hat is white.", "white") == (13, 16)
-    assert replaced_span("red and red", "red", "white", "white") is None
-    assert replaced_span("a reddish hat", "red", "a white hat", "white") is None
-    assert replaced_span("a hat", "", "a white hat", "white") is None
+    straw, bowl = (phrase.boxes for phrase in phrases)
+    assert described("attribute_subg", caption, (31, 35), phrases) == bowl
+    assert described("attribute_subg", caption, (4, 9), phrases) == straw
+    assert described("relation_subj", caption, (4, 9), phrases) == ()
+    assert described("xor_logic_attr", caption, (4, 9), phrases) == ()
+    assert described("attribute_subg", caption, None, phrases) == ()
+
+
+def test_false_captions_that_are_true_are_left_out(tmp_path: Path) -> None:
+    captions = {
+        **CAPTIONS,
+        "10": caption("the hat is  white.", 0, "object", {"2795771": HAT},
+                      replaced=["hat", "hat"], cpt_p_id=6),
+    }  # fmt: skip
+    message = "'the hat is  white.'"
+    with pytest.warns(UserWarning, match=f"HNC: 1 left out, .* true caption 4: {message}"):
+        records = HNCRecords(write(tmp_path, files(captions)))
+    assert records.skipped[0].where.endswith("image 2353884, caption 10")
+    assert "2353884-10" not in {record.key for record in records}
+
+
+def test_real_captions(tmp_path: Path) -> None:
+    """The authors' own generator on a real scene graph: 177 pairs, all read by hand."""
+    source = shared_data("hnc/gqa_captions_s0_val.json")
+    write(
+        tmp_path, {source.name: source.read_text(), "images/2386621.jpg": image_bytes((500, 375))}
+    )
+    with pytest.warns(UserWarning, match="HNC: 8 left out"):
+        records = HNCRecords(tmp_path)
+    left_out = {one.where.rpartition(" ")[2] for one in records.skipped}
+    assert left_out == {"61", "69", "93", "95", "143", "257", "259", "313"}
+    by_key = {record.key: record for record in records}
+    for foil in (record.foil for record in records if record.foil is not None):
+        assert foil.replaced is not None
+        named = {p.text.lower(): p.boxes for p in by_key[foil.positive_key].phrases}
+        if foil.replaced[0].lower() in named and "either" not in foil.positive_caption:
+            assert foil.boxes == named[foil.replaced[0].lower()]
+    # Where the file says ["straw", "bowl"], but the banana was replaced.
+    banana = by_key["2386621-1"].foil
+    assert banana is not None
+    assert (banana.replaced, banana.span) == (("banana", "bowl"), (11, 15))
+    assert banana.boxes == ((248, 55, 312, 89),)
 
 
 def test_names_within_names() -> None:

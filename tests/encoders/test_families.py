@@ -12,7 +12,7 @@ from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.functional import quadrature
 from tests.expected import relative_error
 from tests.families import FAMILIES
-from tests.oracle import entering, replaced_input, token_map
+from tests.oracle import entering, leaving, replaced_input, replaced_output, token_map
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name, scope="module")
@@ -55,18 +55,18 @@ def test_the_checker_finds_nothing(wrapper):
     assert check_wrapper(wrapper) == []
 
 
-def side(model, tower, inputs, extras):
-    """The last block of a tower, without the tower's own help: a function of tokens, and a path."""
-    block = model.get_submodule(tower._blocks[-1])
+def side(model, tower, layer, inputs, extras):
+    """A layer of a tower, without the tower's own help: a function of tokens, and a path."""
+    at_pool = layer == "pool"
+    module = model.get_submodule(tower.pool.module if at_pool else tower._blocks[layer])
+    seen, replaced = (leaving, replaced_output) if at_pool else (entering, replaced_input)
     reference = tower.reference(inputs, *extras)
-    start, end = (
-        entering(block, lambda x=x: tower.encode(x, *extras)) for x in (reference, inputs)
-    )
+    start, end = (seen(module, lambda x=x: tower.encode(x, *extras)) for x in (reference, inputs))
 
     def run(tokens):
         rows = [x if x is None else x.expand(len(tokens), *x.shape[1:]) for x in (inputs, *extras)]
         states = tokens if end.dim() == 3 else tokens.transpose(1, 2).unflatten(2, end.shape[2:])
-        with replaced_input(block, states):
+        with replaced(module, states):
             embedding = tower.encode(*rows)
         return embedding / embedding.norm(dim=-1, keepdim=True)
 
@@ -76,16 +76,20 @@ def side(model, tower, inputs, extras):
     return run, (tokens(start), tokens(end))
 
 
-def test_the_map_is_the_oracles(model, wrapper, batch):
+@pytest.mark.parametrize("layer", ["last block", "default"])
+def test_the_map_is_the_oracles(model, wrapper, batch, layer):
+    layers = (-1, -1) if layer == "last block" else wrapper.default_layers
+    if (layer == "default") == (layers == (-1, -1)):
+        pytest.skip("the default is the last block")
     extras = wrapper.split_additional(batch.additional_forward_args)
     towers = (wrapper.tower_a, wrapper.tower_b)
     rows = [[None if e is None else e[:1] for e in own] for own in extras]
     (run_a, path_a), (run_b, path_b) = (
-        side(model, tower, inputs[:1], own)
-        for tower, inputs, own in zip(towers, batch.inputs, rows, strict=True)
+        side(model, tower, at, inputs[:1], own)
+        for tower, at, inputs, own in zip(towers, layers, batch.inputs, rows, strict=True)
     )
     expected = token_map(run_a, run_b, path_a, path_b, *quadrature(n_steps=6))
-    actual = SecondOrderIntegratedGradients(wrapper, (-1, -1)).attribute(
+    actual = SecondOrderIntegratedGradients(wrapper, layers).attribute(
         batch.inputs, additional_forward_args=batch.additional_forward_args, n_steps=6
     )
     assert relative_error(actual[0], expected) < 1e-5

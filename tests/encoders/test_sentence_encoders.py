@@ -347,6 +347,24 @@ def test_longer_texts_than_the_model_takes():
         wrapper.prepare(SHORT, LONG)
 
 
+def test_a_length_that_is_changed_later():
+    """The package asks for it at every call, and so does the tower."""
+    model = chain(transformer("Roberta"))
+    wrapper = wrap(model)
+    whole = wrapper.tower_a.prepare(LONG).inputs
+    model.max_seq_length = 5
+    assert wrapper.tower_a.context_length == 5
+    check_embeddings(wrapper, model)
+    with pytest.raises(ValueError, match="has 8 tokens with its special tokens, but .* holds 5"):
+        wrapper.tower_a.prepare(LONG)
+    with pytest.raises(ValueError, match="the text has 8 tokens, but the model's context holds 5"):
+        wrapper.tower_a.prepare((whole, torch.ones_like(whole)))
+    model.max_seq_length = 1000  # no more than there are positions
+    assert wrapper.tower_a.context_length == 22
+    model.tokenizer.model_max_length = 7
+    assert wrapper.tower_b.context_length == 7
+
+
 def test_embeddings_that_the_model_cuts():
     model = chain(shared("Bert"), truncate_dim=5)
     check_embeddings(wrap(model), model)
@@ -408,7 +426,7 @@ def test_from_a_directory(tmp_path):
 
 
 def test_two_models(tmp_path):
-    """Encoders of queries and of documents, as routes are wrapped."""
+    """Encoders of queries and of documents."""
     query, document = chain(shared("Bert"), end="dense"), chain(shared("MPNet"), "cls", "dense")
     wrapper = wrap((query, document))
     batch = wrapper.prepare(TEXTS, TEXTS)
@@ -423,32 +441,12 @@ class TestRefused:
             with pytest.raises(TypeError, match=message):
                 wrap(given)
 
-    def test_embeddings_without_a_transformer(self):
-        first = modules.StaticEmbedding(tokenizer().backend_tokenizer, embedding_dim=4)
-        model = package.SentenceTransformer(modules=[first], device="cpu")
-        self.refused(model, "SentenceTransformer cannot be explained: its first module, StaticEmb")
-
-    def test_routes(self):
-        routes = {"query": [shared("Bert")], "document": [shared("MPNet")]}
-        parts = [modules.Router(routes, default_route="query"), modules.Pooling(12)]
-        model = package.SentenceTransformer(modules=parts, device="cpu")
-        self.refused(model, "its Router sends queries and documents .* wrap the two as a pair")
-
     def test_a_mix_of_layers(self):
         first = transformer("Bert")
         first.auto_model.config.output_hidden_states = True
         mix = modules.WeightedLayerPooling(12, num_hidden_layers=3, layer_start=1)
         model = package.SentenceTransformer(modules=[first, mix, modules.Pooling(12)], device="cpu")
         self.refused(model, "its WeightedLayerPooling mixes the hidden states of several layers")
-
-    def test_a_dual_encoder_inside(self, tmp_path):
-        clip, processor = models.clip_with_processor()
-        clip.save_pretrained(tmp_path)
-        processor.save_pretrained(tmp_path)
-        first = modules.Transformer(str(tmp_path))
-        model = package.SentenceTransformer(modules=[first], device="cpu")
-        self.refused(model, "its CLIPModel is not an encoder of texts alone.*wrap model.0..auto_mo")
-        wrap(model[0].auto_model, processor)
 
     def test_a_chat_template(self):
         first = transformer("Qwen3", chat_template="{{ messages }}")
@@ -459,7 +457,7 @@ class TestRefused:
         ("name", "message"),
         [
             ("CrossEncoder", "it reads both inputs as one text"),
-            ("SparseEncoder", "it embeds a text as weights of words"),
+            ("SparseEncoder", "only those that pool the logits of a masked language model"),
             ("MultiVectorEncoder", "best matches between many embeddings"),
         ],
     )

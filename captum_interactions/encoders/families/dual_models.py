@@ -10,21 +10,43 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
+from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
 at the end-of-text token too, and there 2 is the true id."""
 
+_ALWAYS_LARGEST = ("owlvit_text_model", "owlv2_text_model")
+"""Text models that pool at the largest id, whatever their config says."""
+
 FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
-"""Text models that were trained on padded texts and mask nothing."""
+"""Text models that were trained on padded texts and mask nothing. They pool the last token."""
+
+_HEADS = {
+    "aimv2_vision_model": "rms_norm",
+    "siglip_vision_model": "post_layernorm",
+    "siglip2_vision_model": "post_layernorm",
+}
+"""Vision models with a head that pools by attention, and the norm before it."""
+
+
+def attention_pool(part: Any, name: str = "") -> Pool | None:
+    """What a vision model pools by attention, if it does; ``name`` is its place in the model."""
+    norm = _HEADS.get(part.config.model_type)
+    if norm is None or getattr(part, "head", None) is None:
+        return None
+    return Pool(f"{name}.{norm}".lstrip("."), is_default=True)
 
 
 def is_dual_model(model: Any) -> bool:
@@ -44,32 +66,47 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
             Default: None
 
     Raises:
-        TypeError: If the processor serves neither side.
+        TypeError: If the processor serves neither side, or the model is of a kind that no tower is
+            right for.
     """
     own_a, own_b = _each(processor)
     if hasattr(model, "get_audio_features"):
         extractor = part_of(own_a, "feature_extractor", "nb_max_samples")
         tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
         _refuse_useless(processor, extractor, tokenizer)
-        first: Tower = _audio_tower(model, extractor)
-        return first, _text_tower(model, tokenizer, _text_features, "text_model")
-    return _image_text(model, processor, _image_features, _text_features, "text_model")
+        texts = _text_tower(model, tokenizer, _text_features, "text_model")
+        towers: tuple[BlockTower, BlockTower] = _audio_tower(model, extractor), texts
+    else:
+        towers = image_text(model, processor, _image_features, _text_features)
+    if not is_tested(model):
+        for tower in towers:
+            try_out(tower)
+    return towers
 
 
-def _image_text(
+def image_text(
     model: Any,
     processor: Any,
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
-    text_part: str,
-) -> tuple[Tower, Tower]:
+    parts: tuple[str, str] = ("vision_model", "text_model"),
+) -> tuple[ImageTower, TextTower]:
+    """The towers of a model with a part for images and one for texts.
+
+    Args:
+        model: The model.
+        processor: Its processor, or a tuple of one for each side, or None.
+        images (Callable): From the model and pixel values to embeddings (B, K).
+        texts (Callable): From the model, token ids and their mask, which may be None.
+        parts (tuple): Names of the two parts in the model.
+    """
     own_a, own_b = _each(processor)
     image_processor = part_of(own_a, "image_processor", "image_mean")
     tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
     _refuse_useless(processor, image_processor, tokenizer)
     return (
-        _image_tower(model, image_processor, images, "vision_model"),
-        _text_tower(model, tokenizer, texts, text_part),
+        _image_tower(model, image_processor, images, parts[0]),
+        _text_tower(model, tokenizer, texts, parts[1]),
     )
 
 
@@ -103,7 +140,8 @@ def blip_retrieval_towers(model: nn.Module, processor: Any = None) -> tuple[Towe
     The other head mixes both inputs by cross-attention before it scores them: there are no two
     embeddings whose product it would be.
     """
-    return _image_text(model, processor, _blip_image, _blip_text, "text_encoder")
+    parts = ("vision_model", "text_encoder")
+    return image_text(model, processor, _blip_image, _blip_text, parts)
 
 
 def part_of(processor: Any, name: str, mark: str) -> Any:
@@ -123,7 +161,7 @@ def _image_tower(
     size = image_size(part.config)
     family = part.config.model_type
     if family == "siglip2_vision_model":
-        return NaflexTower(
+        tower: ImageTower = NaflexTower(
             model,
             _naflex_features,
             blocks,
@@ -132,6 +170,8 @@ def _image_tower(
             channels=channels,
             image_processor=image_processor,
         )
+        tower.pool = attention_pool(part, part_name)
+        return tower
     if family == "align_vision_model":
         # The last block is the pooling of the last feature map.
         return ImageTower(
@@ -152,7 +192,7 @@ def _image_tower(
         *stages, last = (f"{part_name}.encoder.stages.{i}" for i in range(len(part.encoder.stages)))
         blocks, skipped = find_blocks(model, last), [*skipped, *stages]
         answer = _group_tokens
-    return ImageTower(
+    tower = ImageTower(
         model,
         run,
         blocks,
@@ -164,6 +204,8 @@ def _image_tower(
         pools_first=hasattr(getattr(part, "embeddings", None), "class_embedding"),
         answer=answer,
     )
+    tower.pool = attention_pool(part, part_name)
+    return tower
 
 
 def _image_features(model: Any, pixels: Tensor) -> Tensor:
@@ -212,9 +254,13 @@ def _text_tower(
 ) -> TextTower:
     part = getattr(model, part_name)
     family = part.config.model_type
-    end_of_text = getattr(part, "eos_token_id", None)
-    if end_of_text == 2 and family in LARGEST_ID_POOLING:
+    end_of_text: Any = getattr(part, "eos_token_id", None)
+    if family in _ALWAYS_LARGEST or (end_of_text == 2 and family in LARGEST_ID_POOLING):
         end_of_text = "largest"
+    elif family in FIXED_LENGTH:
+        end_of_text = "last"
+    elif end_of_text is None:
+        end_of_text = "first"
     return TextTower(
         model,
         run,
@@ -222,13 +268,15 @@ def _text_tower(
         find_embeddings(model, part_name),
         config=part.config,
         tokenizer=tokenizer,
-        context_length=context_length(part, tokenizer),
+        context_length=context_length(part),
         end_of_text=end_of_text,
         fixed_length=family in FIXED_LENGTH,
     )
 
 
 def _text_features(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is None and model.config.model_type == "aimv2":
+        mask = torch.ones_like(ids)  # without one, a token sees later ones
     return _embedding(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 
@@ -237,22 +285,15 @@ def _blip_text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     return cast(Tensor, model.text_proj(states[:, 0]))
 
 
-def context_length(part: nn.Module, tokenizer: Any = None) -> int | None:
+def context_length(part: nn.Module) -> int | None:
     """The longest text that an encoder takes, special tokens included; None if it does not say."""
-    limits: list[int | None] = []
     for name, module in part.named_modules():
         last = name.rpartition(".")[2]
         if last.startswith("position_embedding") and isinstance(module, nn.Embedding):
             # RoBERTa and its kin count positions from behind their padding id.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - first)
-            break
-    else:
-        limits.append(getattr(part.config, "max_position_embeddings", None))
-    limits.append(getattr(tokenizer, "model_max_length", None))
-    # A tokenizer without a limit says so by an enormous number.
-    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
-    return min(known, default=None)
+            return module.num_embeddings - first
+    return shortest(getattr(part.config, "max_position_embeddings", None))
 
 
 # Sounds

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
 from captum_interactions.encoders.families.open_clip_tokenizers import reader
+from captum_interactions.encoders.families.timm import is_timm, timm_tower
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.towers.base import Tower, TowerInputs
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -77,6 +79,10 @@ def _image_tower(model: Any, preprocess: Any) -> ImageTower:
         "image_size": (size, size) if isinstance(size, int) else size and tuple(size),
         "image_processor": preprocess,
     }
+    if is_timm(getattr(visual, "trunk", None)):
+        return timm_tower(
+            model, preprocess, _image, "visual.trunk", _FixedSizeImages, options["image_size"]
+        )
     if isinstance(stem, nn.Conv2d) and hasattr(visual, "attnpool"):
         blocks = [*(f"visual.layer{index}" for index in range(1, 5)), "visual.attnpool"]
         names = [f"visual.{name}" for name, _ in visual.named_children()]
@@ -87,8 +93,7 @@ def _image_tower(model: Any, preprocess: Any) -> ImageTower:
     if not isinstance(stem, nn.Conv2d) or not hasattr(visual, "transformer"):
         raise TypeError(
             f"the image encoder {type(visual).__name__} is neither a vision transformer nor a "
-            "ModifiedResNet of open_clip or clip (those of timm are not known): write a Tower for "
-            "it"
+            "ModifiedResNet of open_clip or clip, nor one of timm: write a Tower for it"
         )
     _refuse_no_pooling(visual, getattr(visual, "pool_type", "tok"))
     return _FixedSizeImages(
@@ -107,7 +112,8 @@ class _FixedSizeImages(ImageTower):
 
     @property
     def dtype(self) -> torch.dtype:
-        return cast(torch.dtype, cast(Any, self.model).visual.conv1.weight.dtype)
+        modules = cast(Any, self.model).visual.modules()
+        return next(m.weight.dtype for m in modules if isinstance(m, nn.Conv2d))
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
         super().check(inputs, *extras)
@@ -128,7 +134,7 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
     within = f"{name}.transformer".lstrip(".")
     if hasattr(text, "pooler") and hasattr(text, "config"):
         blocks = find_blocks(model, within)
-        return _TextsOfTransformers(
+        tower = _TextsOfTransformers(
             model,
             _masked_text,
             blocks[:1] if text.config.model_type in _ONE_LAYER else blocks,
@@ -137,6 +143,9 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
             tokenizer=reader(tokenizer, None),
             context_length=getattr(tokenizer, "context_length", None),
         )
+        if not is_tested(text.transformer):
+            try_out(tower)
+        return tower
     embedding = getattr(text, "token_embedding", None)
     if not isinstance(embedding, nn.Embedding):
         raise TypeError(
@@ -179,20 +188,20 @@ class _Vocabulary:
 class _TextsOfTransformers(TextTower):
     """Texts that the model masks by itself, wherever it finds the id of padding."""
 
-    def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        seen: Tensor = self._ids(inputs) != self.config.pad_token_id
+    def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        seen: Tensor = ids != self.config.pad_token_id
         return seen if attention_mask is None else seen & attention_mask.bool()
 
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
     ) -> Tensor:
-        ids = inputs.where(self.token_mask(inputs, attention_mask), self.config.pad_token_id)
+        ids = inputs.where(self._attended(inputs, attention_mask), self.config.pad_token_id)
         return super().set_constant(ids, value, attention_mask)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         # All of them end a text by a special token, and a reference of padding alone is no text.
         places = torch.arange(ids.shape[1], device=ids.device)
-        last = (self.token_mask(ids) * places).argmax(-1, keepdim=True)
+        last = (self._attended(ids) * places).argmax(-1, keepdim=True)
         return super()._is_special(ids).scatter(1, last, True)
 
 

@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from captum_interactions.callers import warn_caller
-from captum_interactions.encoders.families.dual_models import context_length
-from captum_interactions.encoders.families.single_models import (
-    is_single_model,
-    is_tried,
-    text_blocks,
-    try_out,
+from captum_interactions.encoders.families.dual_models import context_length, is_dual_model
+from captum_interactions.encoders.families.single_models import is_single_model, text_blocks
+from captum_interactions.encoders.families.trial import is_tested, try_out
+from captum_interactions.encoders.families.word_weights import (
+    is_splade,
+    is_static,
+    splade_tower,
+    static_tower,
 )
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.model.pooling import Pool
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 _OTHER_SCORES = {
-    "CrossEncoder": "it reads both inputs as one text",
-    "MultiVectorEncoder": "its score is a sum of best matches between many embeddings",
-    "SparseEncoder": "it embeds a text as weights of words",
+    "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "
+    "from captum.attr import LayerIntegratedGradients",
+    "MultiVectorEncoder": "its score is a sum of best matches between many embeddings. Its encoder "
+    "can be explained with their mean: wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
+    "SparseEncoder": "only those that pool the logits of a masked language model (SPLADE) are "
+    "known. The encoder can be explained with a mean of its states: "
+    "wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
 }
 """Kinds of models of the package that score pairs otherwise than by dense embeddings."""
 
-_ROUTES = (
-    "sends queries and documents through modules of their own. Make a SentenceTransformer of each "
-    "route and wrap the two as a pair"
-)
+_MEAN_INSTEAD = "wrap(model[0].auto_model, model.tokenizer, pooling='mean')"
 
 _OTHER_MODULES = {
-    "Asym": _ROUTES,
-    "Router": _ROUTES,
+    "Asym": "has other routes than 'query' and 'document'. Wrap two of them: "
+    "wrap(tuple(SentenceTransformer(modules=[*route]) for route in model[0].sub_modules.values()))",
     "WeightedLayerPooling": "mixes the hidden states of several layers, so that no layer can be "
-    "explained by itself",
+    f"explained by itself. Its transformer can be: {_MEAN_INSTEAD}",
 }
+_OTHER_MODULES["Router"] = _OTHER_MODULES["Asym"]
 """Modules that are no part of one chain."""
 
-_TRIED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
-"""Modules that are known to be right. Chains with others are tried when wrapped."""
+_TESTED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
+"""Modules that are tested. Chains with others are tried out when they are wrapped."""
+
+
+class _Sentences(TextTower):
+    """Texts of a model that has a limit of its own, which may be more than its transformer has."""
+
+    @property
+    def context_length(self) -> int | None:
+        return shortest(super().context_length, cast(Any, self.model).max_seq_length)
 
 
 def is_sentence_model(model: Any) -> bool:
@@ -59,7 +73,7 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
         TypeError: If the model is no chain that starts with a text transformer.
         ValueError: If the model has no prompt of that name.
     """
-    reason = _why_not(model)
+    reason = None if is_static(model) or is_splade(model) else _why_not(model)
     if reason is not None:
         raise TypeError(f"{type(model).__name__} cannot be explained: {reason}")
     name = prompt_name or model.default_prompt_name
@@ -67,35 +81,80 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
         known = ", ".join(model.prompts) or "none"
         raise ValueError(f"the model has no prompt {name!r}; its prompts are {known}")
     prompt = model.prompts[name] if name else ""
+    _warn_of_other_score(model)
+    if is_static(model):
+        return static_tower(model, prompt)
+    if is_splade(model):
+        return splade_tower(model, prompt)
     transformer = next(
         f"0.{name}" for name, part in model[0].named_children() if part is model[0].auto_model
     )
+    blocks, answer = text_blocks(model, transformer)
+    run = _sentence
+    if prompt and any(not getattr(module, "include_prompt", True) for module in model):
+        run = partial(_sentence, prompt_length=_prompt_length(model.tokenizer, prompt))
+    tower = _Sentences(
+        model,
+        run,
+        blocks,
+        config=model[0].auto_model.config,
+        tokenizer=model.tokenizer,
+        context_length=context_length(model[0].auto_model),
+        prompt=prompt,
+        answer=answer,
+    )
+    if _pools_several(model):
+        tower.pool = Pool("0", tokens=itemgetter("token_embeddings"), output=_with_tokens)
+    tower.unit_modules = tuple(
+        name for name, part in model.named_children() if type(part).__name__ == "Normalize"
+    )
+    if not is_tested(model[0].auto_model) or {type(part).__name__ for part in model} - _TESTED:
+        try_out(tower)
+    return tower
+
+
+def routes(model: Any) -> tuple[Any, Any] | None:
+    """A model for queries and one for documents, if a model has a route for each."""
+    parts = getattr(model[0] if len(model) else None, "sub_modules", {})
+    if not {"query", "document"} <= {*parts}:
+        return None
+    rest = list(model)[1:]
+    options = {"device": str(model.device), "prompts": model.prompts}
+    options["default_prompt_name"] = model.default_prompt_name
+    first, second = (
+        type(model)(modules=[*parts[name], *rest], **options) for name in ("query", "document")
+    )
+    for part in (first, second):
+        part.similarity_fn_name = model.similarity_fn_name
+        part.train(model.training)
+    return first, second
+
+
+def dual_inside(model: Any) -> tuple[Any, Any] | None:
+    """A dual encoder that is all of a model, with its processor, as in ``clip-ViT-B-32``."""
+    parts = [part for part in model if type(part).__name__ != "Normalize"]
+    inside = getattr(parts[0], "auto_model", None) if len(parts) == 1 else None
+    return (inside, parts[0].processor) if is_dual_model(inside) else None
+
+
+def _warn_of_other_score(model: Any) -> None:
     own_score = getattr(model, "similarity_fn_name", None) or "cosine"
     if own_score != "cosine" and "Normalize" not in {type(part).__name__ for part in model}:
         warn_caller(
             f"the model's own similarity is {str(own_score)!r}, but the wrapper's score is the "
             "cosine; attributions with normalization='none' explain the dot product"
         )
-    blocks, answer = text_blocks(model, transformer)
-    run = _sentence
-    if prompt and any(not getattr(module, "include_prompt", True) for module in model):
-        run = partial(_sentence, prompt_length=_prompt_length(model.tokenizer, prompt))
-    tower = TextTower(
-        model,
-        run,
-        blocks,
-        config=model[0].auto_model.config,
-        tokenizer=model.tokenizer,
-        context_length=_context_length(model),
-        prompt=prompt,
-        answer=answer,
-    )
-    tower.unit_modules = tuple(
-        name for name, part in model.named_children() if type(part).__name__ == "Normalize"
-    )
-    if not is_tried(model[0].auto_model) or {type(part).__name__ for part in model} - _TRIED:
-        try_out(tower)
-    return tower
+
+
+def _pools_several(model: Any) -> bool:
+    """Whether a model pools more than one token, right behind its transformer."""
+    modes = getattr(model[1], "pooling_mode", "cls") if len(model) > 1 else "cls"
+    modes = (modes,) if isinstance(modes, str) else modes
+    return any(mode not in ("cls", "lasttoken") for mode in modes)
+
+
+def _with_tokens(tokens: Tensor, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+    return {**features, "token_embeddings": tokens}
 
 
 def _why_not(model: Any) -> str | None:
@@ -108,22 +167,21 @@ def _why_not(model: Any) -> str | None:
     first = model[0] if len(model) else None
     transformer = getattr(first, "auto_model", None)
     if not isinstance(transformer, nn.Module):
-        return f"its first module, {type(first).__name__}, is no transformer in torch"
+        return (
+            f"its first module, {type(first).__name__}, is no transformer in torch. Embeddings can "
+            "be explained as real-valued inputs: wrap((model[1:], model[1:]))"
+        )
     if not is_single_model(transformer) or transformer.main_input_name != "input_ids":
         return (
             f"its {type(transformer).__name__} is not an encoder of texts alone. If it is a dual "
-            "encoder, wrap model[0].auto_model itself"
+            "encoder, take it itself: wrap(model[0].auto_model, model[0].processor)"
         )
     if "message" in getattr(first, "modality_config", ()):
-        return "it puts texts into the chat template of its tokenizer, so their words are not known"
+        return (
+            "it puts texts into the chat template of its tokenizer, so their words are not known. "
+            "Without the template: wrap(model[0].auto_model, model.tokenizer, pooling='last')"
+        )
     return None
-
-
-def _context_length(model: Any) -> int | None:
-    """The longest text that a model takes. The length of its setting may be more than it has."""
-    limits = context_length(model[0].auto_model, model.tokenizer), model.max_seq_length
-    # A tokenizer without a limit says so by an enormous number.
-    return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _prompt_length(tokenizer: Any, prompt: str) -> int:

@@ -1,16 +1,15 @@
-"""From image files and arrays to pixel values, and from pixels back to the original image."""
+"""From images to pixel values, and from pixels back to the original image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from captum_interactions.axes import Frame
@@ -21,58 +20,33 @@ _PLAIN_STEPS = "transformers.image_processing_backends"
 _FEWEST = 8
 """Pixels that a side must have for us to see what is done to it."""
 
+_LARGEST = 16.0
+"""No pixel value is larger if the image is normalised: ImageNet's normalisation ends at 2.7."""
 
-def load_image(source: Any) -> Image.Image:
-    """Open one image as RGB.
+
+def check_pixels(pixels: Tensor, processor: Any = None) -> None:
+    """Refuse pixel values that are not normalised.
+
+    Models are trained on values of a few units around zero. If none is negative and one is larger
+    than 16, they are the levels of an image, from 0 to 255.
 
     Args:
-        source: A PIL image, a path, or a uint8 array (height, width, 3) or (height, width).
+        pixels (Tensor): Pixel values of any shape.
+        processor (optional): The model's image processor. If it does not normalise, nothing is
+            refused. Default: None
 
     Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the file is not an image, or the array has another shape or type.
-        TypeError: If the source is of another kind.
+        ValueError: If they are levels.
     """
-    if isinstance(source, Image.Image):
-        return _upright(source)
-    if isinstance(source, (str, Path)):
-        if not Path(source).is_file():
-            raise FileNotFoundError(
-                f"there is no image file at {str(source)!r} (the image is the first input of a "
-                "pair; addresses on the web are not opened)"
-            )
-        try:
-            with Image.open(source) as file:
-                return _upright(file)
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{str(source)!r} cannot be read as an image: {error}") from error
-    if isinstance(source, np.ndarray):
-        is_picture = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
-        if source.dtype != np.uint8 or not is_picture:
-            raise ValueError(
-                "an image array must be uint8 of shape (height, width) or (height, width, 3), but "
-                f"got {source.dtype} of shape {source.shape}"
-            )
-        return Image.fromarray(source).convert("RGB")
-    raise TypeError(
-        "an image is a PIL image, a path, a uint8 array or a tensor, but got "
-        f"{type(source).__name__}"
-    )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image as viewers show it: cameras store the orientation apart from the pixels."""
-    turned: Image.Image = ImageOps.exif_transpose(image)
-    return turned.convert("RGB")
-
-
-def load_images(raw: Any) -> list[Image.Image]:
-    """Open one image or a sequence of images; see :func:`load_image`."""
-    many = isinstance(raw, Sequence) and not isinstance(raw, str)
-    images = [load_image(source) for source in (raw if many else [raw])]
-    if not images:
-        raise ValueError("expected at least one image, but got an empty list")
-    return images
+    if not getattr(processor, "do_normalize", True) or not pixels.numel():
+        return
+    low, high = (float(end) for end in pixels.detach().aminmax())
+    if low >= 0 and high > _LARGEST:
+        raise ValueError(
+            f"pixel values lie between {low:g} and {high:g}: they seem to be levels from 0 to 255, "
+            "which the model was not trained on. Normalise them as its image processor does, or "
+            "pass PIL images or uint8 arrays"
+        )
 
 
 def process_images(processor: Any, images: Sequence[Image.Image]) -> tuple[Tensor, list[Frame]]:

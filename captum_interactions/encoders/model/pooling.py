@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +12,39 @@ from torch import Tensor
 Pooling = Literal["cls", "last", "mean", "pooler"]
 """The first token, the last one, or the mean of all of them, padding left out; or the model's own
 ``pooler_output``."""
+
+
+def _itself(tokens: Any, *_: Any, **__: Any) -> Any:
+    return tokens
+
+
+def _hidden_states(output: Any) -> Tensor:
+    return cast(Tensor, output.last_hidden_state)
+
+
+def _of_hidden_states(tokens: Tensor, *_: Any, **__: Any) -> SimpleNamespace:
+    return SimpleNamespace(last_hidden_state=tokens)
+
+
+class Pool(NamedTuple):
+    """Where an encoder pools its tokens: the layer ``"pool"``."""
+
+    module: str
+    """Name of the module whose output is pooled: mostly the norm behind the last block."""
+    is_default: bool = False
+    """Whether the layer is the default: where the pooling weighs tokens by attention."""
+    tokens: Callable[[Any], Tensor] = _itself
+    """The tokens (B, T, D) in the module's output."""
+    output: Callable[..., Any] = _itself
+    """``(tokens, *args, **kwargs)``: an output with these tokens, for the module's arguments."""
+
+
+OUTPUT_STATES = Pool(
+    "",
+    tokens=_hidden_states,
+    output=_of_hidden_states,
+)
+"""A whole encoder of ``transformers``, whose hidden states are pooled behind it."""
 
 POOLINGS: tuple[Pooling, ...] = ("cls", "last", "mean", "pooler")
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from captum_interactions.axes import TokenAxis
 from captum_interactions.encoders.baselines import KeptReferences
 
-Layer = int | Literal["input"]
-"""Where features live: k for the hidden state entering block k (0 is the embedding output, -1
-enters the last block), or ``"input"`` for the raw tensor."""
+Layer = int | Literal["input", "pool"]
+"""The layer to attribute at: k for the hidden state entering block k (0 is the embedding output, -1
+enters the last block), ``"pool"`` for the tokens that the encoder pools, behind its last block and
+norm, or ``"input"`` for the raw tensor."""
 
 AlongPath = Callable[..., Tensor]
 """``(coordinates, examples, *context) -> (N, K)``: embeddings where token t of each example has
@@ -74,15 +75,15 @@ class Tower(nn.Module):
         """Turn raw inputs (images, strings, or ready tensors) into :class:`TowerInputs`."""
         raise NotImplementedError
 
-    def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        """Hidden states (B, T, D) entering a block, and the context that the tail needs.
+    def prefix(self, layer: Layer, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Hidden states (B, T, D) at a layer, and the context that the tail needs.
 
         Tensors in the context have B rows. Text pools where its context says, so a reference is
         pooled where the caption is when it is given the caption's context.
         """
         raise NotImplementedError
 
-    def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+    def tail(self, layer: Layer, states: Tensor, *context: Any) -> Tensor:
         """The rest of the tower, (B, T, D) -> (B, K): after :meth:`prefix`, :meth:`encode`."""
         raise NotImplementedError
 
@@ -118,18 +119,35 @@ class Tower(nn.Module):
 
     # What the mathematics calls.
 
+    @property
+    def has_pool(self) -> bool:
+        """Whether the tokens that the encoder pools are a layer: ``"pool"``."""
+        return False
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers with hidden states, in the order of running."""
+        return (*range(self.n_blocks), *(("pool",) if self.has_pool else ()))
+
+    @property
+    def default_layer(self) -> Layer:
+        """The layer to attribute at unless told otherwise: what enters the last block."""
+        return -1 if self.n_blocks else "input"
+
     def resolve_layer(self, layer: Layer) -> Layer:
         """Check a layer and count it from the front.
 
         Raises:
             ValueError: If the tower has no such layer.
         """
-        if layer == "input":
+        if layer == "input" or (layer == "pool" and self.has_pool):
             return layer
         blocks = self.n_blocks
         if isinstance(layer, bool) or not isinstance(layer, int) or not -blocks <= layer < blocks:
-            known = f"an int from {-blocks} to {blocks - 1}, or 'input'" if blocks else "'input'"
-            raise ValueError(f"layer must be {known} for {type(self).__name__}, but got {layer!r}")
+            known = [f"an int from {-blocks} to {blocks - 1}"] if blocks else []
+            known += ["'pool'"] if self.has_pool else []
+            named = ", ".join([*known, "or 'input'"]) if known else "'input'"
+            raise ValueError(f"layer must be {named} for {type(self).__name__}, but got {layer!r}")
         return layer % blocks
 
     def features(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from captum_interactions.encoders.model.activations import tabulated_activations
 from captum_interactions.encoders.model.hooks import (
     as_written,
     entering_states,
+    output_of,
     replaced_forward,
     starting_at,
     states_around,
@@ -23,6 +25,12 @@ from captum_interactions.encoders.model.hooks import (
 )
 from captum_interactions.encoders.model.pooled_block import is_poolable, pooled_row
 from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
+from captum_interactions.encoders.model.pooling import Pool
+from captum_interactions.encoders.model.pooling_attention import (
+    answering,
+    mixed_along,
+    pooling_attention,
+)
 from captum_interactions.encoders.towers.base import AlongPath, Layer, Tower, each_token, take_rows
 
 Run = Callable[..., Tensor]
@@ -53,6 +61,8 @@ class BlockTower(Tower):
 
     unit_modules: tuple[str, ...] = ()
     """Names of modules that do nothing but scale the embedding to unit length."""
+    pool: Pool | None = None
+    """Where tokens are pooled, if that is a layer."""
 
     def __init__(
         self,
@@ -79,6 +89,14 @@ class BlockTower(Tower):
         return [self._block(name) for name in self._blocks]
 
     @property
+    def has_pool(self) -> bool:
+        return self.pool is not None
+
+    @property
+    def default_layer(self) -> Layer:
+        return "pool" if self.pool is not None and self.pool.is_default else super().default_layer
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -96,21 +114,29 @@ class BlockTower(Tower):
         with as_written(self.model):
             return super().embed(layer, features, *context)
 
-    def prefix(self, layer: int, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        block = self._block(self._blocks[layer])
+    def prefix(self, layer: Layer, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
         with ExitStack() as stack:
             stack.enter_context(as_written(self.model))
             if not torch.is_grad_enabled():
                 stack.enter_context(tabulated_activations(self.model))
+            if layer == "pool":
+                assert self.pool is not None
+                pool = self._block(self.pool.module)
+                output = output_of(pool, lambda: self.encode(inputs, *extras))
+                return self.pool.tokens(output), (None, *self.context(inputs, *extras))
+            assert isinstance(layer, int)
+            block = self._block(self._blocks[layer])
             states = states_entering(block, lambda: self.encode(inputs, *extras))
         # The tail must know the size of a feature map.
         cells = tuple(states.shape[2:]) if states.dim() == 4 else None
         return self._to_tokens(states), (cells, *self.context(inputs, *extras))
 
-    def tail(self, layer: int, states: Tensor, *context: Any) -> Tensor:
+    def tail(self, layer: Layer, states: Tensor, *context: Any) -> Tensor:
         return self._run_from(layer, states, context)
 
     def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
+        if layer == "pool":
+            return self._along_pool(start, end, context)
         if layer != self.n_blocks - 1 or end.dim() != 3 or not is_poolable(self.blocks[-1]):
             return None
         last = self.blocks[-1]
@@ -131,24 +157,60 @@ class BlockTower(Tower):
 
         return embed if self._is_the_same(at_end, layer, end, context) else None
 
+    def _along_pool(self, start: Tensor, end: Tensor, context: Sequence[Any]) -> AlongPath | None:
+        """The embedding along a path of what is pooled, if one attention pools it."""
+        first, last = (
+            pooling_attention(partial(self._run_from, "pool", states, context))
+            for states in (start.expand_as(end), end)
+        )
+        if first is None or last is None:
+            return None
+        mixed_at = mixed_along(first, last)
+        if mixed_at is None:
+            return None
+        n_tokens = self.recall(end, *context[1:])[0].shape[1]
+        # Tokens in front, such as a class token, may be left out.
+        asked = slice(n_tokens - last.key.shape[2], n_tokens)
+
+        def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
+            mixed = mixed_at(coordinates[:, asked], rows)
+            # What follows sees one token, whose states do not matter.
+            nothing = end.new_zeros((len(mixed), 1, end.shape[2]))
+            with answering(mixed):
+                return self.project(nothing, *own, layer="pool")
+
+        uneven = torch.linspace(0.2, 0.8, end.shape[1], dtype=end.dtype, device=end.device)
+
+        def on_the_way(*own: Any) -> Tensor:
+            return embed(uneven.unsqueeze(0), slice(0, 1), *own)
+
+        states = torch.lerp(start[:1], end[:1], uneven.unsqueeze(-1))
+        return embed if self._is_the_same(on_the_way, "pool", states, context) else None
+
     def _run_from(
         self,
-        layer: int,
+        layer: Layer,
         states: Tensor,
         context: Sequence[Any],
         pools_one: bool | None = None,
     ) -> Tensor:
-        """The rest of the model, from a block on."""
+        """The rest of the model, from a block or the pooling on."""
         cells, *rest = context
-        if pools_one is None:
-            pools_one = self._pools_one(layer, states, context)
-        states, inputs, extras, pooled = self.recall(states, *rest)
-        states = self._from_tokens(states, cells)
-        blocks = self.blocks
-        before = [self._block(name) for name in self._skipped] + blocks[:layer]
-        answer = None if self._answer is None else self._answer(states.detach())
+        if layer == "pool":
+            states, inputs, extras, _ = self.recall(states, *rest)
+            with as_written(self.model), self._giving(states, layer):
+                return self._run(self.model, inputs, *extras)
+        assert isinstance(layer, int)
         with ExitStack() as stack:
+            # First of all, because hooks of other threads are not to be taken for the user's.
             stack.enter_context(as_written(self.model))
+            if pools_one is None:
+                pools_one = self._pools_one(layer, states, context)
+            states, inputs, extras, pooled = self.recall(states, *rest)
+            states = self._from_tokens(states, cells)
+            blocks = self.blocks
+            before = [self._block(name) for name in self._skipped] + blocks[:layer]
+            answer = None if self._answer is None else self._answer(states.detach())
             last = blocks[-1]
             if pooled is not None and pools_one:
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
@@ -167,7 +229,7 @@ class BlockTower(Tower):
         return self._is_the_same(pooled, layer, states, context)
 
     def _is_the_same(
-        self, quick: Callable[..., Tensor], layer: int, states: Tensor, context: Sequence[Any]
+        self, quick: Callable[..., Tensor], layer: Layer, states: Tensor, context: Sequence[Any]
     ) -> bool:
         """Whether a quick way to the embedding of the first example leads where the model does.
 
@@ -197,29 +259,43 @@ class BlockTower(Tower):
             self._tried[key] = gap < (0.05 if states.element_size() < 4 else 1e-3)
         return self._tried[key]
 
-    def project(self, states: Tensor, *context: Any) -> Tensor:
+    def project(self, states: Tensor, *context: Any, layer: Layer = -1) -> Tensor:
         """Embeddings of single tokens, as if each were all that the last block gives.
 
         The model's own pooling, of one token, and its own projection are what they pass through.
 
         Args:
-            states (Tensor): What leaves the last block, shape (N, D).
+            states (Tensor): What leaves the last block, shape (N, D) or (N, 1, D).
             context: What :meth:`prefix` gave, for any inputs.
+            layer (Layer): ``"pool"`` for states that enter the pooling. Default: the last block
 
         Returns:
             Tensor: shape (N, K).
         """
         inputs, extras = self.single(len(states), *context[1:])
-        tokens = self._from_tokens(states.unsqueeze(1), None)
-        answer = tokens.detach() if self._answer is None else self._answer(tokens.detach())
+        with self._giving(states.reshape(len(states), 1, -1), layer):
+            return self._run(self.model, inputs, *extras)
+
+    @contextmanager
+    def _giving(self, tokens: Tensor, layer: Layer) -> Iterator[None]:
+        """While this holds, all blocks, or the pooled module, give these tokens without running."""
+        states = self._from_tokens(tokens, None)
+        answer = states.detach() if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
             stack.enter_context(as_written(self.model))
             for name in self._skipped:
                 skipped = self._block(name)
                 stack.enter_context(replaced_forward(skipped, lambda *_, **__: answer))
             for block in self.blocks:
-                stack.enter_context(replaced_forward(block, lambda *_, **__: tokens))
-            return self._run(self.model, inputs, *extras)
+                stack.enter_context(replaced_forward(block, lambda *_, **__: states))
+            if layer == "pool":
+                assert self.pool is not None
+                stack.enter_context(
+                    replaced_forward(
+                        self._block(self.pool.module), partial(self.pool.output, tokens)
+                    )
+                )
+            yield
 
     def _block(self, name: str) -> nn.Module:
         module = self.model.get_submodule(name)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import Frame, ImageAxis, TokenAxis
-from captum_interactions.encoders.inputs.images import load_images, process_images
+from captum_interactions.encoders.inputs.images import check_pixels, process_images
+from captum_interactions.encoders.inputs.loading import load_images
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.towers.base import Layer, TowerInputs, unpacked
 from captum_interactions.encoders.towers.block_tower import BlockTower, Run
@@ -66,6 +67,19 @@ class ImageTower(BlockTower):
         if convolutional:
             self._special = (), ()
 
+    def closed(self) -> ImageTower:
+        """This encoder without its blocks, which is explained at its input, in cells of 32."""
+        return type(self)(
+            self.model,
+            self._run,
+            [],
+            patch=(32, 32),
+            channels=self.channels,
+            image_size=self.image_size,
+            image_processor=self.image_processor,
+            convolutional=True,
+        )
+
     def check(self, inputs: Tensor, *extras: Any) -> None:
         fits = inputs.dim() == 4 and inputs.shape[1] == self.channels and inputs.is_floating_point()
         if not fits:
@@ -73,6 +87,7 @@ class ImageTower(BlockTower):
                 f"pixel values must be floats of shape (B, {self.channels}, height, width), but "
                 f"got {inputs.dtype} of shape {tuple(inputs.shape)}"
             )
+        check_pixels(inputs, self.image_processor)
         if not min(self._grid(inputs.shape)):
             raise ValueError(
                 f"an image must hold at least one patch of {self.patch} pixels, but pixel values "

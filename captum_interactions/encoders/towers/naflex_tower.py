@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_interactions.axes import Frame, ImageAxis
-from captum_interactions.encoders.inputs.images import load_images
+from captum_interactions.encoders.inputs.images import check_pixels
+from captum_interactions.encoders.inputs.loading import load_images
 from captum_interactions.encoders.towers.base import Layer, Tower, TowerInputs, unpacked
 from captum_interactions.encoders.towers.image_tower import ImageTower
 
@@ -31,6 +32,7 @@ class NaflexTower(ImageTower):
                 f"patches must be floats of shape (B, N, {width}), but got {inputs.dtype} of shape "
                 f"{tuple(inputs.shape)}"
             )
+        check_pixels(inputs, self.image_processor)
         if len(extras) != 2 or any(extra is None for extra in extras):
             raise ValueError(
                 "patches need their pixel_attention_mask (B, N) and spatial_shapes (B, 2) as "

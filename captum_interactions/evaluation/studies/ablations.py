@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.lines import Line, panels
-from captum_interactions.evaluation.phrases import pointing
+from captum_interactions.evaluation.phrases import pointing, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
@@ -131,7 +131,7 @@ class Ablations(Study):
         for name, own in _sorted(by_setting).items():
             cells = [_cells(setting, by_setting[setting]) for setting in own]
             tables[name] = Table(_COLUMNS, cells, _CAPTION)
-        return Summary(tables, _figures(by_setting))
+        return Summary(tables, _figures(by_setting), unread_notes(rows))
 
 
 _CAPTION = (
@@ -200,11 +200,13 @@ def blurred(wrapper: DualEncoderWrapper, record: Record) -> Tensor:
 
 def _values(imap: Map, record: Record) -> Mapping[str, Any]:
     assert isinstance(imap, InteractionMap)
+    found = pointing(imap, record)
     return {
         "delta": imap.convergence_delta,
         "score": imap.score,
         "constant": imap.constant,
-        "phrases": pointing(imap, record),
+        "phrases": found,
+        "unread": len(record.grounded) - len(found),
         "n_steps": imap.settings["n_steps"],
         "rule": imap.settings.get("method", RULES[0]),
         "layers": imap.settings["layers"],

@@ -10,7 +10,14 @@ import numpy as np
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import covered, image_axis, pointing
+from captum_interactions.evaluation.phrases import (
+    covered,
+    image_axis,
+    phrase_spans,
+    pointing,
+    readable,
+    unread_notes,
+)
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import quantile
@@ -107,7 +114,7 @@ class FailureCases(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         return [_cases(imap, record) for imap, record in zip(maps, records, strict=True)]
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
@@ -148,18 +155,17 @@ class FailureCases(MethodStudy):
             ),
         }  # fmt: skip
         notes = [f"*{name}*: {category.description}" for name, category in CATEGORIES.items()]
-        return Summary(tables, figures, notes)
+        return Summary(tables, figures, [*notes, *unread_notes(rows)])
 
 
 def _cases(imap: Map, record: Record) -> Mapping[str, Any]:
     """The pointing game of each phrase, what it hits beside its object, and the map to draw."""
     axis = image_axis(imap)
-    regions = [covered(axis, phrase) for phrase in record.grounded]
+    readables = readable(imap, record)
+    regions = [covered(axis, phrase) for phrase in readables]
     everything = axis.coverage(*(box for phrase in record.grounded for box in phrase.boxes))
     phrases = []
-    for place, (phrase, found) in enumerate(
-        zip(record.grounded, pointing(imap, record), strict=True)
-    ):
+    for place, (phrase, found) in enumerate(zip(readables, pointing(imap, record), strict=True)):
         heat = imap.heatmap(phrase.span)
         mass, region = heat.clip(0), regions[place]
         total = float(mass.sum())
@@ -179,7 +185,12 @@ def _cases(imap: Map, record: Record) -> Mapping[str, Any]:
                 "heat": [[float(f"{value:.3g}") for value in row] for row in heat],
             }
         )
-    return {"score": imap.score, "extent": axis.extent(), "phrases": phrases}
+    return {
+        "score": imap.score,
+        "extent": axis.extent(),
+        "phrases": phrases,
+        "unread": len(record.grounded) - len(readables),
+    }
 
 
 def _listed(method: str, name: str, case: Case, records: Sequence[Record]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import pointing
+from captum_interactions.evaluation.phrases import pointing, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, numbers
 from captum_interactions.evaluation.studies.passes import counted_passes
@@ -99,9 +99,11 @@ class Faithfulness(MethodStudy):
         score = masked_units(wrapper, record)
         score.check(imap)
         seed = own_seed(self.seed, record)
+        found = pointing(imap, record) if record.foil is None else []
         return {
             **quality(imap, score, self.n_masks, self.p, seed),
-            "phrases": pointing(imap, record) if record.foil is None else [],
+            "phrases": found,
+            "unread": len(record.grounded) - len(found) if record.foil is None else 0,
             "image": {"forward": image.forward, "backward": image.backward},
             "text": {"forward": text.forward, "backward": text.backward},
         }
@@ -124,6 +126,7 @@ class Faithfulness(MethodStudy):
         levels = numbers(p["chance"] for own in by_method.values() for p in _phrases(own))
         if len(levels):
             notes.append(f"Chance of PGE: {float(median(levels) or 0.0):.3f} (median).")
+        notes += unread_notes(rows)
         return Summary({"by_method": table}, {"cost": _figure(cells, median(levels))}, notes)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_interactions.encoders.inputs.loading import load_image
+
 MATCH = (202, 0, 32)
 """Red, green and blue of a match."""
 CLASH = (5, 113, 176)
@@ -34,7 +36,7 @@ class Pictures:
 
     def add(self, image: Image.Image) -> int:
         """The index of an image, which is embedded if it is new."""
-        flat = image.convert("RGB")
+        flat = load_image(image)
         content = f"{flat.size}".encode() + flat.tobytes()
         key = hashlib.sha256(content).digest()
         if key not in self._known:
@@ -50,9 +52,13 @@ class Pictures:
         )
 
 
-def heat_picture(heat: NDArray[np.float32]) -> str:
-    """A grid of values (rows, columns) as the data address of a picture, one pixel a cell."""
-    limit = float(np.abs(heat).max(initial=0.0)) or 1.0
+def heat_picture(heat: NDArray[np.float32], limit: float) -> str:
+    """A grid of values (rows, columns) as the data address of a picture, one pixel a cell.
+
+    Args:
+        heat (ndarray): The values, from ``-limit`` to ``limit``.
+        limit (float): Where the scale ends.
+    """
     pixels = np.empty((*heat.shape, 4), np.uint8)
     pixels[..., :3] = np.where(heat[..., None] >= 0, MATCH, CLASH)
     pixels[..., 3] = np.rint(255 * OPACITY * (np.abs(heat) / limit) ** GAMMA)
