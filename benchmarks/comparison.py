@@ -31,7 +31,7 @@ from captum_interactions import explain, load_demo
 from captum_interactions.attr import attributions
 from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.zoo.report import REPORT_SEED
+from captum_interactions.zoo import REPORT_SEED
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "banzhaf_interactions": {"n_samples": 512},

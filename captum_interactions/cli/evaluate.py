@@ -233,7 +233,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _held_out_seed() -> int:
-    from captum_interactions.zoo.report import REPORT_SEED
+    from captum_interactions.zoo import REPORT_SEED
 
     return REPORT_SEED
 

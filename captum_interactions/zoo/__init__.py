@@ -16,6 +16,12 @@ DEMO = Path(__file__).parent / "demo"
 HELD_OUT_SEED = 0
 """Seed of the sample scenes. The model was trained on scenes with another seed."""
 
+VALIDATION_SEED = 21
+"""Seed of the scenes that choices are made on: of the training, of layers and of steps."""
+
+REPORT_SEED = 31
+"""Seed of the scenes that results are reported on. Nothing is chosen on them."""
+
 
 def load_demo(n_scenes: int = 64) -> tuple[DualEncoderWrapper, Scenes]:
     """Load the bundled model, wrapped, and sample scenes it was not trained on; needs no network.

@@ -32,13 +32,8 @@ from captum_interactions.datasets.scenes import (
 )
 from captum_interactions.datasets.shapes import COLOURS, SHAPES
 from captum_interactions.encoders import DualEncoderWrapper, from_pretrained
-from captum_interactions.zoo import DEMO
-
-VALIDATION_SEED = 21
-"""Seed of scenes that choices of the training, of layers and of steps are made on."""
-
-REPORT_SEED = 31
-"""Seed of scenes that nothing is chosen on."""
+from captum_interactions.evaluation.statistics import proportion_interval
+from captum_interactions.zoo import DEMO, REPORT_SEED
 
 OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above"}
 N_GALLERY = 256
@@ -281,8 +276,6 @@ def _adjective(
 
 def table(wrapper: DualEncoderWrapper, seed: int, n_questions: int) -> Iterator[str]:
     """Lines of a Markdown table: shares of right answers with their 95 % intervals."""
-    from captum_interactions.evaluation.statistics import proportion_interval
-
     yield f"| | {' | '.join(DOMAINS)} | chance |"
     yield "|---|" + "---|" * (len(DOMAINS) + 1)
     for name in QUESTIONS:

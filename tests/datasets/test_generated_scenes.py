@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from captum_interactions.datasets import DOMAINS, Scene, Scenes
-from captum_interactions.datasets.scenes import IMAGE_SIZE, alter, arrange, describe, scene_rng
+from captum_interactions.datasets.scenes import IMAGE_SIZE
 from captum_interactions.datasets.shapes import COLOURS, FILLS, SHAPES, draw_background, draw_shape
 
 RELATION_WORDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,21 @@ from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPTokenizer
 
 from captum_interactions import DualEncoderWrapper
 from captum_interactions.datasets import Scenes
-from captum_interactions.datasets.scenes import DOMAINS, alter, arrange, scene_rng
-from captum_interactions.zoo import DEMO, HELD_OUT_SEED, load_demo
-from captum_interactions.zoo.report import REPORT_SEED, Grounding, ground, recall_at_1
-from captum_interactions.zoo.train import Recipe, draw_batch, train, train_tokenizer
-from captum_interactions.zoo.training_set import (
-    SIBLINGS,
-    TRAINING_SEED,
-    UNSTATED,
-    TrainingSet,
-    is_true,
-    load_or_draw,
-    training_captions,
+from captum_interactions.datasets.scenes import DOMAINS
+from captum_interactions.datasets.shapes import COLOURS, SHAPES
+from captum_interactions.zoo import (
+    DEMO,
+    HELD_OUT_SEED,
+    REPORT_SEED,
+    VALIDATION_SEED,
+    load_demo,
 )
+from captum_interactions.zoo.batches import KINDS, TRAINING_SEED, Batches, draw_things
+from captum_interactions.zoo.knowledge import QUESTIONS, answers, retrieve
+from captum_interactions.zoo.report import Grounding, ground
+from captum_interactions.zoo.train import Recipe, train, train_tokenizer, training_captions
 
-TINY = Recipe(
-    groups=12, steps=4, batch_groups=3, warmup=2, width=32, vision_layers=2, text_layers=1, patch=24
-)
+TINY = Recipe(steps=4, batch=6, warmup=2, width=32, vision_layers=2, text_layers=1, patch=24)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def tokenizer() -> CLIPTokenizer:
 
 def test_demo_is_small_and_safe() -> None:
     files = [path for path in DEMO.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 6e6
+    assert sum(path.stat().st_size for path in files) < 8e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
 
@@ -88,21 +87,30 @@ def test_words_of_phrases_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
             assert len(tokenizer(thing.phrase).input_ids) == 2 + len(thing.phrase.split())
 
 
-def test_sample_scenes_are_held_out(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
-    assert demo[1].seed == HELD_OUT_SEED
-    assert len({TRAINING_SEED, HELD_OUT_SEED, REPORT_SEED}) == 3
-
-
-def test_captions_fit_their_images_and_maps_their_objects(
+def test_scenes_for_training_choices_and_reports_are_apart(
     demo: tuple[DualEncoderWrapper, Scenes],
 ) -> None:
+    assert demo[1].seed == HELD_OUT_SEED
+    assert len({TRAINING_SEED, HELD_OUT_SEED, VALIDATION_SEED, REPORT_SEED}) == 4
+
+
+def test_what_the_demo_knows(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
+    # 60 questions: a share of .9 reaches .75 in all but 2 of 10,000 draws.
+    right = {name: answers(demo[0], name, 60, 5, "plain") for name in QUESTIONS}
+    for name in ("colour (of 10)", "shape (of 10)", "other colour (of 2)", "other shape (of 2)"):
+        assert right[name].mean() > 0.75, name
+    reached, reachable = retrieve(demo[0], 5, "plain")
+    for own, best in zip(reached, reachable, strict=True):
+        assert 0.4 < own < best < 1
+
+
+def test_maps_find_the_objects(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
     wrapper, scenes = demo
-    assert min(recall_at_1(wrapper, scenes[:])) > 0.5  # chance: 1 in 64
-    layers = wrapper.default_layers
-    assert isinstance(layers[0], int)
-    assert isinstance(layers[1], int)
-    grounding = ground(wrapper, scenes[:12], (layers[0], layers[1]), n_steps=8)
-    assert np.median(grounding.inside) > 0.5
+    layer_a, layer_b = wrapper.default_layers
+    assert isinstance(layer_a, int)
+    assert isinstance(layer_b, int)
+    grounding = ground(wrapper, scenes[:12], (layer_a, layer_b), n_steps=8)
+    assert np.median(grounding.inside) > 0.3  # a box covers .05 of an image
     assert np.mean(grounding.own) > 0.9
 
 
@@ -116,50 +124,53 @@ def test_grounding_by_hand() -> None:
     assert grounding.other == [True, True]
 
 
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_only_the_first_caption_of_a_question_is_true(name: str, domain: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        question = QUESTIONS[name](rng, DOMAINS[domain])
+        true, *false = question.captions
+        assert len({true, *false}) == (10 if "10" in name else 2)
+        if name in ("colour (of 10)", "shape (of 10)", "binding (of 2)"):
+            names = [f"{thing.colour} {thing.shape}" for thing in question.things]
+            assert all(one in true for one in names)
+            assert not any(one in caption for one in names for caption in false)
+
+
 # Training.
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, CLIPTokenizer]:
-    tokenizer = train_tokenizer(training_captions(TINY.groups))
-    folder = tmp_path_factory.mktemp("scenes")
-    return load_or_draw(folder, TINY.groups, tokenizer), tokenizer
+@pytest.mark.parametrize("name", KINDS)
+def test_scenes_of_a_kind(name: str) -> None:
+    kind = KINDS[name]
+    rng = np.random.default_rng(0)
+    colours, shapes = tuple(COLOURS)[: kind.n_colours], tuple(SHAPES)[: kind.n_shapes]
+    for _ in range(20):
+        things = draw_things(rng, kind, colours, shapes)
+        assert kind.counts is None or len(things) in kind.counts
+        assert {t.colour for t in things} <= set(colours)
+        assert {t.shape for t in things} <= set(shapes)
+        if kind.is_distinct:
+            assert len({t.colour for t in things}) == len({t.shape for t in things}) == 2
+        if kind.is_relation:
+            assert [(t.colour, t.shape) for t in things] == list(zip(colours, shapes, strict=True))
 
 
-def test_captions_are_true_of_their_own_image(tiny: tuple[TrainingSet, CLIPTokenizer]) -> None:
-    data, _ = tiny
-    assert is_true(data.mentions, data.objects[:, None]).all()
+def test_batches_depend_on_seed_and_step_alone(tokenizer: CLIPTokenizer) -> None:
+    batches = Batches(100, 3, 0, tokenizer)
+    first, again, other = batches[60], Batches(100, 3, 0, tokenizer)[60], batches[61]
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.tokens, again.tokens)
+    assert not torch.equal(first.images, other.images)
+    assert not torch.equal(first.images, Batches(100, 3, 1, tokenizer)[60].images)
 
 
-def test_siblings_make_some_captions_false(tiny: tuple[TrainingSet, CLIPTokenizer]) -> None:
-    data, _ = tiny
-    originals = is_true(data.mentions[::SIBLINGS, 0], data.objects[1::SIBLINGS])
-    assert 0 < originals.mean() < 1
-    assert is_true(np.full((3, 4), UNSTATED, np.int8), data.objects).all()
-    rng = scene_rng(0, "plain", 0)
-    things = arrange(rng, DOMAINS["plain"])
-    assert alter(rng, things, DOMAINS["plain"]) != things
-
-
-def test_places_are_the_tokens_of_the_stated_words(
-    tiny: tuple[TrainingSet, CLIPTokenizer],
-) -> None:
-    data, tokenizer = tiny
-    for row in range(8):
-        for mention, places in zip(data.mentions[row, 0], data.places[row, 0], strict=True):
-            for value, place in zip(mention, places, strict=True):
-                if value != UNSTATED:
-                    assert data.tokens[row, 0, place] not in tokenizer.all_special_ids
-                else:
-                    assert place == 0
-
-
-def test_batches_depend_on_seed_and_step_alone(tiny: tuple[TrainingSet, CLIPTokenizer]) -> None:
-    data, _ = tiny
-    first, again, other = (draw_batch(data, TINY, step) for step in (3, 3, 2))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first.pixels, other.pixels)
-    assert not first.unknown.diagonal().any()
+def test_the_tokenizer_knows_the_words_of_captions() -> None:
+    tokenizer = train_tokenizer(training_captions(300))
+    for caption in training_captions(20):
+        words = caption.replace(",", " ,").replace(".", " .").split()
+        assert len(tokenizer(caption).input_ids) <= 2 + len(words) + 4
 
 
 def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -171,4 +182,4 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, parts.state_dict()[name]), name
     with pytest.raises(ValueError, match="checkpoint.pt was made with"):
-        train(tmp_path / "parts", Recipe())
+        train(tmp_path / "parts", replace(TINY, steps=5))
