@@ -62,19 +62,19 @@ RECOGNISING = (
     "integrated_gradients", "grad_eclip", "game",
 )  # fmt: skip
 RUNS = (
-    Run("localization", "localization", "phrases-plain", 256, (), (SOIG, LAST, *CHEAP)),
-    Run("localization_shifted", "localization", "phrases-shifted", 80, SHIFTED,
+    Run("localization", "localization", "phrases-plain", 600, (), (SOIG, LAST, *CHEAP)),
+    Run("localization_shifted", "localization", "phrases-shifted", 600, SHIFTED,
         (SOIG, LAST, "integrated_gradients", "grad_eclip")),
-    Run("classwise", "classwise", "phrases-plain", 256, (), (SOIG, LAST, *CHEAP)),
+    Run("classwise", "classwise", "phrases-plain", 600, (), (SOIG, LAST, *CHEAP)),
     Run("perturbation", "perturbation", "perturbation", 64),
-    Run("mismatches", "mismatches", "mismatches", 120, (), (SOIG, "integrated_gradients")),
-    Run("tuned_plain", "fine_tuning", "tuned-plain", 32, TUNED, (FAST,)),
-    Run("tuned_shifted", "fine_tuning", "tuned-shifted", 32, (*SHIFTED, *TUNED), (FAST,)),
+    Run("mismatches", "mismatches", "mismatches", 600, (), (SOIG, "integrated_gradients")),
+    Run("tuned_plain", "fine_tuning", "tuned-plain", 256, TUNED, (FAST,)),
+    Run("tuned_shifted", "fine_tuning", "tuned-shifted", 256, (*SHIFTED, *TUNED), (FAST,)),
     Run("ablations", "ablations", "ablations", 8),
-    Run("agreement", "agreement", "agreement", 10, (), AGREEING),
-    Run("faithfulness", "faithfulness", "faithfulness", 32),
-    Run("recognition", "recognition", "recognition", 160, (), RECOGNISING),
-    Run("failures", "failures", "failures", 40, (), (SOIG,)),
+    Run("agreement", "agreement", "agreement", 20, (), AGREEING),
+    Run("faithfulness", "faithfulness", "faithfulness", 50),
+    Run("recognition", "recognition", "recognition", 200, (), RECOGNISING),
+    Run("failures", "failures", "failures", 100, (), (SOIG,)),
 )  # fmt: skip
 
 
