@@ -154,6 +154,9 @@ def explain_batch(
             f"explain_batch takes aligned pairs, but got {len(a)} inputs a and {len(b)} inputs b"
         )
     method, to_constructor, to_call = _divided(attribution, options)
+    takes = inspect.signature(method).parameters
+    if "cosine" not in wrapper.normalizations and "normalization" in takes:
+        to_constructor.setdefault("normalization", wrapper.normalizations[0])
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
@@ -288,7 +291,7 @@ def _interaction_maps(
             convergence_delta=float(parts.convergence_delta[row]),
             axis_a=wrapper.tower_a.axis_at(layer_a, axis_a, n_a),
             axis_b=wrapper.tower_b.axis_at(layer_b, axis_b, n_b),
-            settings=dict(settings),
+            settings={**settings, **wrapper.notes(batch, row)},
         )
         for row, (axis_a, axis_b) in enumerate(zip(batch.axes_a, batch.axes_b, strict=True))
     ]

@@ -16,7 +16,15 @@ from captum_interactions.encoders.families.dual_models import (
     is_dual_model,
 )
 from captum_interactions.encoders.families.flava import flava_towers, is_flava
+from captum_interactions.encoders.families.multi_vector import (
+    is_multi_vector,
+    multi_vector_wrapper,
+)
 from captum_interactions.encoders.families.open_clip import is_open_clip, open_clip_towers
+from captum_interactions.encoders.families.page_retrieval import (
+    is_page_retriever,
+    page_wrapper,
+)
 from captum_interactions.encoders.families.sentence_transformers import (
     dual_inside,
     is_sentence_model,
@@ -126,6 +134,12 @@ def wrap(
     model = _bare(model)
     for part in model if isinstance(model, tuple) else (model,):
         check_placement(part)
+    if is_multi_vector(model):
+        _refuse(f"{type(model).__name__}, which has its own", pooling=pooling)
+        return multi_vector_wrapper(model, prompts)
+    if is_page_retriever(model):
+        _refuse(type(model).__name__, pooling=pooling, prompts=prompts)
+        return page_wrapper(model, processor)
     if is_sentence_model(model):
         inside, pair = dual_inside(model), routes(model)
         if inside is not None:

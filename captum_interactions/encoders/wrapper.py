@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class DualEncoderWrapper(nn.Module):
         >>> wrapper(torch.ones(2, 4), torch.ones(2, 5)).shape
         torch.Size([2])
     """
+
+    normalizations: tuple[Literal["cosine", "frozen", "none"], ...] = ("cosine", "frozen", "none")
+    """Scores that attributions can explain, see their ``normalization``; the first is the
+    wrapper's own."""
 
     def __init__(
         self,
@@ -157,6 +161,10 @@ class DualEncoderWrapper(nn.Module):
             inputs_a.axes,
             inputs_b.axes,
         )
+
+    def notes(self, batch: Batch, row: int) -> dict[str, Any]:
+        """What the settings of the map of one pair say beside how it was computed."""
+        return {}
 
     def split_additional(self, additional: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Divide ``additional_forward_args`` between the towers.

@@ -107,6 +107,11 @@ def check_explainer(name: str, wrapper: Any, normalization: str) -> None:
         raise ValueError(
             f"normalization must be 'cosine', 'frozen' or 'none', but got {normalization!r}"
         )
+    if normalization not in wrapper.normalizations:
+        raise ValueError(
+            f"{name} with normalization={normalization!r} does not explain the score of a "
+            f"{type(wrapper).__name__}, whose normalization is {wrapper.normalizations[0]!r}"
+        )
 
 
 def resolve_layers(wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer]) -> tuple[Layer, Layer]:
