@@ -25,8 +25,9 @@ import torch
 
 from benchmarks.measure import memory_mb, reset_peak_mb
 from captum_interactions.corpus import FactorIndex, Item, Settings, top_regions
-from captum_interactions.corpus.index import Part, write_settings
-from captum_interactions.corpus.shards import STORAGE, SUFFIX, write_shard
+from captum_interactions.corpus.folder import Part, write_settings
+from captum_interactions.corpus.header import STORAGE
+from captum_interactions.corpus.shards import SUFFIX, write_shard
 from captum_interactions.encoders import TokenAxis
 from captum_interactions.functional import Factors
 
@@ -119,13 +120,14 @@ def _factors(count: int, n_tokens: int, seed: int) -> Factors:
 
 
 def _store(folder: Path, factors: Factors, storage: str, side: Any) -> FactorIndex:
-    settings = Settings(
-        side, (11, 11), "cosine", 10, "gausslegendre", None, False, {"name": "random"}
-    )
+    model = dict.fromkeys(("name", "weights", "configuration"), "random")
+    settings = Settings(side, (11, 11), "cosine", 10, "gausslegendre", None, False, model)
     axis = TokenAxis.numbered(factors.values.shape[1])
+    folder.mkdir(parents=True)
     write_settings(folder, settings, storage)
-    names = tuple(f"0000-random-{i:05d}" for i in range(-(-len(factors) // 256)))
-    Part("0000-random", names).write(folder)
+    part = f"0000-{'0' * 12}"
+    names = tuple(f"{part}-{i:05d}" for i in range(-(-len(factors) // 256)))
+    Part(part, names).write(folder)
     for i, name in enumerate(names):
         rows = range(256 * i, min(256 * (i + 1), len(factors)))
         items = [

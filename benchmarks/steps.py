@@ -24,9 +24,10 @@ from torch import Tensor
 from benchmarks.measure import Results, fastest, in_fresh_process, memory_mb, reset_peak_mb
 from benchmarks.models import inputs_of, wrapped
 from captum_interactions import SecondOrderIntegratedGradients
-from captum_interactions.attr._utils import inputs as opening
+from captum_interactions.attr._utils import inputs as attr_inputs
+from captum_interactions.attr._utils.path import Integrand
 from captum_interactions.attr._utils.path import Path as InputPath
-from captum_interactions.attr._utils.path import Way
+from captum_interactions.attr._utils.products import Products
 from captum_interactions.encoders.model import activations
 from captum_interactions.encoders.towers import block_tower
 from captum_interactions.functional import NotTwiceDifferentiableError
@@ -43,7 +44,7 @@ CASES: dict[str, tuple[str, int, tuple[int, int], int]] = {
 
 @contextmanager
 def _one_by_one() -> Iterator[None]:
-    with patch.object(Way, "is_batched", lambda *_: False):
+    with patch.object(Integrand, "is_faster_batched", lambda *_: False):
         yield
 
 
@@ -66,8 +67,8 @@ def _activations_in_parts() -> Iterator[None]:
 
 
 @contextmanager
-def _still_tokens() -> Iterator[None]:
-    with patch.object(InputPath, "moving", property(lambda path: path.live)):
+def _inactive_tokens() -> Iterator[None]:
+    with patch.object(InputPath, "active", property(lambda path: path.unmasked)):
         yield
 
 
@@ -76,20 +77,20 @@ def _each_dimension() -> Iterator[None]:
     def refuse(*_: Any) -> Tensor:
         raise NotTwiceDifferentiableError("switched off")
 
-    with patch.object(InputPath, "_push_forward", refuse):
+    with patch.object(Products, "_push_forward", refuse):
         yield
 
 
 @contextmanager
-def _references_apart() -> Iterator[None]:
-    carry = opening.carry
+def _baselines_apart() -> Iterator[None]:
+    propagate = attr_inputs.propagate
 
-    def apart(tower: Any, layer: Any, inputs: Tensor, references: Any, extras: Any) -> Any:
-        end, _, context = carry(tower, layer, inputs, [], extras)
-        starts = [carry(tower, layer, one, [], extras)[0] for one in references]
-        return end, tuple(starts), context
+    def apart(tower: Any, layer: Any, inputs: Tensor, baselines: Any, extras: Any) -> Any:
+        features, _, context = propagate(tower, layer, inputs, [], extras)
+        others = [propagate(tower, layer, one, [], extras)[0] for one in baselines]
+        return features, tuple(others), context
 
-    with patch.object(opening, "carry", apart):
+    with patch.object(attr_inputs, "propagate", apart):
         yield
 
 
@@ -99,9 +100,9 @@ SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "states of the path formed": _states_formed,
     "all rows of the last block": _all_rows,
     "activations differentiated in parts": _activations_in_parts,
-    "products for still tokens, too": _still_tokens,
+    "products for inactive tokens, too": _inactive_tokens,
     "a product for each dimension": _each_dimension,
-    "references in passes of their own": _references_apart,
+    "baselines in passes of their own": _baselines_apart,
 }
 
 

@@ -234,20 +234,19 @@ def _map_problems(
     pairs = torch.arange(len(maps))
     if not _same((factors[0] @ factors[1])[pairs, pairs], maps, 10 * tolerance):
         yield "the map from factors of both encoders is another one than the map of the pair"
-    for side, tower, layer, inputs, own, dim in (
-        ("a", wrapper.tower_a, soig.layers[0], batch.inputs[0], extras_a, 1),
-        ("b", wrapper.tower_b, soig.layers[1], batch.inputs[1], extras_b, 2),
-    ):
-        mask = None if layer == "input" else tower.token_mask(inputs, *own)
-        if mask is not None:
-            padding = ~mask.bool().unsqueeze(3 - dim)
-            if (maps * padding).any():
-                yield f"tokens of {side} that do not count have attributions"
+    counted = _counted(soig, batch, maps)
+    if (maps * ~counted[0].unsqueeze(2)).any():
+        yield "tokens of a that do not count have attributions"
+    if (maps * ~counted[1].unsqueeze(1)).any():
+        yield "tokens of b that do not count have attributions"
     for row, one in enumerate(alone):
-        (own,) = soig.attribute(
+        own = soig.attribute(
             one.inputs, additional_forward_args=one.additional_forward_args, n_steps=n_steps
         )
-        if not _same(own, maps[row, : own.shape[0], : own.shape[1]], 10 * tolerance):
+        # Padding may stand before a text or behind it, so the tokens beside it are compared.
+        (own_a,), (own_b,) = _counted(soig, one, own)
+        in_batch = maps[row][counted[0][row]][:, counted[1][row]]
+        if not _same(own[0][own_a][:, own_b], in_batch, 10 * tolerance):
             yield f"pair {row} has another map by itself than in the batch"
     scale = max(float(maps.sum((1, 2)).abs().max()), 0.01)  # of cosines, which reach from -1 to 1
     if delta.abs().max() > 0.05 * scale:
@@ -256,6 +255,19 @@ def _map_problems(
             f"{scale:.1e} with {n_steps} nodes: a step on the path (a hard choice, a rounding), or "
             "a layer that needs more nodes"
         )
+
+
+def _counted(
+    soig: SecondOrderIntegratedGradients, batch: Batch, maps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which tokens of each input count, by the encoders' token masks: (B, Ta) and (B, Tb)."""
+    counted = []
+    for side, tower in enumerate((soig.wrapper.tower_a, soig.wrapper.tower_b)):
+        inputs, extras = _side(soig.wrapper, batch, side)
+        mask = None if soig.layers[side] == "input" else tower.token_mask(inputs, *extras)
+        everything = torch.ones((len(maps), maps.shape[1 + side]), device=maps.device)
+        counted.append((everything if mask is None else mask).bool())
+    return counted[0], counted[1]
 
 
 def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row: int) -> Batch:
@@ -268,8 +280,10 @@ def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row:
         inputs, extras = _side(wrapper, batch, side)
         inputs, extras = inputs[row : row + 1], _row(extras, row)
         if tower.extra_names[:1] == ("attention_mask",) and extras and extras[0] is not None:
-            stop = int(extras[0][0].nonzero().max()) + 1
-            inputs, extras = inputs[:, :stop], (extras[0][:, :stop], *extras[1:])
+            mask = tower.token_mask(inputs, *extras)
+            places = (extras[0] if mask is None else mask)[0].nonzero()
+            part = slice(int(places.min()), int(places.max()) + 1)
+            inputs, extras = inputs[:, part], (extras[0][:, part], *extras[1:])
         own.append((inputs, *extras) if extras else inputs)
     return wrapper.prepare(*own)
 

@@ -83,7 +83,8 @@ def explain(
         FileNotFoundError: If an image path does not exist.
 
     Warns:
-        UserWarning: If the convergence delta exceeds a tenth of the score or of the interactions.
+        UserWarning: If the convergence delta exceeds a tenth of the score or of the interactions,
+            or the values of words and patches are no larger than rounding errors.
 
     Examples::
 
@@ -179,6 +180,13 @@ def explain_batch(
         settings["layers"] = list(explainer.layers)
         found = to_maps(wrapper, batch, explainer, result, settings)
         maps.update(zip(indices, found, strict=True))
+    for one in maps.values():
+        if one.at_rounding:
+            warn_caller(
+                f"{attribution}: {' and '.join(one.at_rounding)} no larger than rounding errors "
+                f"(up to {one.rounding:.0e}): there is nothing to be read from them; take another "
+                "layer or method"
+            )
     return [maps[index] for index in range(len(pairs))]
 
 
@@ -356,6 +364,6 @@ def _check_deltas(parts: Decomposition) -> None:
     for delta, score, total in zip(*(row.tolist() for row in rows), strict=True):
         if abs(delta) > 0.1 * max(abs(score), abs(total)):
             warn_caller(
-                f"the parts miss the score {score:.3f} by {delta:+.3f} (convergence delta): take "
-                "more nodes (n_steps) or a later layer"
+                f"the parts miss the score {score:.3f}: they sum to {score + delta:.3f}, a "
+                f"convergence delta of {delta:+.3f}; increase n_steps or take a later layer"
             )

@@ -367,7 +367,7 @@ FAMILIES = [
             )()
         ),
         "transformer blocks, and the pooled tokens of images",
-        "with plain attention alone: else padding changes a text",
+        "with plain attention: otherwise padding changes a text",
         _logits,
     ),
     Family(

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from captum_interactions import CallableTower, check_wrapper, wrap
 from captum_interactions.encoders import TowerInputs
 from captum_interactions.encoders.towers.text_tower import TextTower
-from tests import models
+from tests import models, tokenizers
+from tests.families import text_config
 from tests.models import Sentences
 
 IDS, MASK = torch.tensor([[3, 1, 4, 1], [5, 9, 0, 0]]), torch.tensor([[1.0] * 4, [1, 1, 0, 0]])
@@ -228,6 +230,31 @@ def test_it_needs_inputs():
         check_wrapper(wrapper)
     with pytest.raises(ValueError, match="two inputs or more on each side, but got one"):
         check_wrapper(wrapper, torch.rand(1, 4), torch.rand(1, 4))
+
+
+SIZE = text_config(num_key_value_heads=1, head_dim=6, max_position_embeddings=32)
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["texts", "ids"])
+@pytest.mark.parametrize(
+    ("kind", "pooling", "options"),
+    [
+        ("Qwen3", "last", SIZE),
+        ("EuroBert", "mean", SIZE),
+        ("Gemma3Text", "mean", SIZE | {"use_bidirectional_attention": True}),
+    ],
+)
+def test_texts_that_are_padded_in_front(kind, pooling, options, ready):
+    """Tokens are compared that are no padding, wherever they stand in their row."""
+    tokenizer = tokenizers.qwen()
+    tokenizer.padding_side = "left"
+    config = getattr(transformers, f"{kind}Config")(**options | {"vocab_size": len(tokenizer)})
+    model = models.randomise(getattr(transformers, f"{kind}Model")(config))
+    wrapper = wrap(model, tokenizer, pooling=pooling)
+    texts = wrapper.tower_a.prepare(["a dog", "two small birds"])
+    assert texts.axes[0].padding[0]
+    given = (texts.inputs, *texts.extras) if ready else ["a dog", "two small birds"]
+    assert check_wrapper(wrapper, given, given) == []
 
 
 def test_padding_that_leaks_is_found():

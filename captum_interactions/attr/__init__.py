@@ -1,4 +1,4 @@
-"""Attribution methods, each a Captum ``Attribution``, known by a name."""
+"""Attribution methods, each a Captum ``Attribution`` with a name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from captum_interactions.attr._utils.parameter_stages import parameter_stages
 from captum_interactions.attr.first_order.attention_rollout import AttentionRollout
 from captum_interactions.attr.first_order.clip_surgery import CLIPSurgery
 from captum_interactions.attr.first_order.game import GAME
+from captum_interactions.attr.first_order.gem import GEM
 from captum_interactions.attr.first_order.grad_cam import FirstOrderGradCam
 from captum_interactions.attr.first_order.grad_eclip import GradECLIP
 from captum_interactions.attr.first_order.input_x_gradient import FirstOrderInputXGradient
@@ -19,17 +20,15 @@ from captum_interactions.attr.first_order.mask_clip import MaskCLIP
 from captum_interactions.attr.first_order.occlusion import FirstOrderOcclusion
 from captum_interactions.attr.first_order.rise import RISE
 from captum_interactions.attr.second_order.archipelago import Archipelago
+from captum_interactions.attr.second_order.banzhaf_interactions import BanzhafInteractions
 from captum_interactions.attr.second_order.integrated_gradients import (
     SecondOrderIntegratedGradients,
 )
 from captum_interactions.attr.second_order.integrated_hessians import IntegratedHessians
 from captum_interactions.attr.second_order.interaction_cam import InteractionCAM
-from captum_interactions.attr.second_order.interaction_index import (
-    BanzhafInteractions,
-    ShapleyInteractions,
-)
 from captum_interactions.attr.second_order.interaction_lime import InteractionLIME
 from captum_interactions.attr.second_order.lifted import LiftedAttribution
+from captum_interactions.attr.second_order.shapley_interactions import ShapleyInteractions
 from captum_interactions.attr.second_order.token_decomposition import TokenDecomposition
 from captum_interactions.attr.second_order.token_similarity import TokenSimilarity
 
@@ -55,26 +54,27 @@ ATTRIBUTIONS: dict[str, Any] = {
     "legrad": LeGrad,
     "mask_clip": MaskCLIP,
     "clip_surgery": CLIPSurgery,
+    "gem": GEM,
 }
-"""Names by which ``explain`` and the command line know attribution methods."""
+"""Attribution methods by the names that ``explain`` and the command line use."""
 
 
 class AttributionInfo(NamedTuple):
-    """What :func:`attributions` says of a method."""
+    """A method in the list of :func:`attributions`."""
 
     name: str
-    """What ``explain`` calls it."""
+    """Its name for ``explain``."""
     order: Literal[1, 2]
-    """2 for maps of pairs of tokens, 1 for one value a token."""
+    """2 for interactions of pairs of tokens, 1 for attributions of tokens."""
     needs: str
-    """What a wrapper must have."""
+    """What the wrapper must have."""
     cost: str
-    """In passes through the encoders."""
+    """The cost of one pair, in encoder passes."""
     method: type[Any]
 
 
 def attributions() -> list[AttributionInfo]:
-    """All attribution methods that ``explain`` knows.
+    """All attribution methods of ``explain``.
 
     Examples::
 
@@ -90,6 +90,7 @@ def attributions() -> list[AttributionInfo]:
 __all__ = [
     "ATTRIBUTIONS",
     "GAME",
+    "GEM",
     "RISE",
     "Archipelago",
     "AttentionRollout",

@@ -100,19 +100,23 @@ class ImageAxis(TokenAxis):
 
         Args:
             selection: None for every token, special ones included; a tuple (x0, y0, x1, y1), a box
-                in pixels of the original image; a boolean mask of the original image's (height,
-                width); or a slice, range, set or list of token indices.
+                in pixels of the original image; a mask of the original image's (height, width),
+                of booleans, 0 and 1, or 0 and 255; or a slice, range, set or list of token indices.
 
         Returns:
             ndarray: float32 weights in [0, 1], shape (T,).
 
         Raises:
             TypeError: If the kind of selection is unknown.
-            ValueError: If a box is empty, a mask has another size, or the model sees none of it.
+            ValueError: If a box is empty, a mask has another size, other values or nothing inside,
+                the model sees none of it, or a list of four numbers may be a box as well as tokens.
         """
         if not _is_region(selection):
+            check_not_a_box(selection)
             return super().select(selection)
         coverage = self.coverage(selection)
+        if isinstance(selection, np.ndarray) and not selection.any():
+            raise ValueError("the mask has no pixel inside")
         if not coverage.any():
             raise ValueError(
                 "the model sees nothing of the selected region: it lies outside of the crop of the "
@@ -130,20 +134,25 @@ class ImageAxis(TokenAxis):
         region off.
 
         Args:
-            regions: Tuples (x0, y0, x1, y1), boxes in pixels of the original image, and boolean
-                masks of the original image's (height, width). None of them gives zeros.
+            regions: Tuples (x0, y0, x1, y1), boxes in pixels of the original image, and masks of
+                the original image's (height, width), of booleans, 0 and 1, or 0 and 255. No region
+                gives zeros.
 
         Returns:
             ndarray: float32 shares in [0, 1], shape (rows, columns).
 
         Raises:
             TypeError: If a region is neither a box nor a mask.
-            ValueError: If a box is empty, or a mask has another size.
+            ValueError: If a box is empty, or a mask has another size or other values.
         """
-        boxes = [_checked_box(region) for region in regions if isinstance(region, tuple)]
-        masks = [region for region in regions if not isinstance(region, tuple)]
+        boxes = [checked_box(region) for region in regions if isinstance(region, tuple)]
+        masks = [checked_mask(region) for region in regions if not isinstance(region, tuple)]
         for mask in masks:
-            self._check_mask(mask)
+            if mask.shape != self.frame.original:
+                raise ValueError(
+                    "a mask must have the original image's (height, width) = "
+                    f"{self.frame.original}, but got shape {mask.shape}"
+                )
         # Between neighbouring borders of patches, boxes and pixels all is covered, or nothing is.
         centres, shares = [], []
         for axis in (1, 0):
@@ -167,22 +176,10 @@ class ImageAxis(TokenAxis):
             covered |= inside & np.any([mask[row, column] for mask in masks], axis=0)
         return np.asarray((shares[0] @ covered @ shares[1].T).clip(0, 1), np.float32)
 
-    def _check_mask(self, mask: Any) -> None:
-        if not isinstance(mask, np.ndarray):
-            raise TypeError(
-                "a region is a tuple (x0, y0, x1, y1) or a boolean mask of the image's (height, "
-                f"width), but got {mask!r}"
-            )
-        if mask.shape != self.frame.original:
-            raise ValueError(
-                f"a mask must have the original image's (height, width) = {self.frame.original}, "
-                f"but got shape {mask.shape}"
-            )
-
     def _expects(self) -> str:
         return (
-            "select patches by a tuple (x0, y0, x1, y1), a boolean mask of the image's (height, "
-            "width), or by a slice, a range, a set or a list of token indices"
+            "select patches by a tuple (x0, y0, x1, y1), a mask of the image's (height, width), or "
+            "by a slice, a range, a set or a list of token indices"
         )
 
     def to_grid(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -241,7 +238,58 @@ def _is_region(selection: Any) -> bool:
     return is_box or (isinstance(selection, np.ndarray) and selection.ndim == 2)
 
 
-def _checked_box(box: tuple[Any, ...]) -> tuple[float, ...]:
-    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"a box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got {box}")
+def checked_box(box: tuple[Any, ...]) -> tuple[float, ...]:
+    """A box (x0, y0, x1, y1) as floats.
+
+    Raises:
+        ValueError: If it is not four finite numbers, or empty.
+    """
+    if not _may_be_box(box):
+        raise ValueError(
+            f"a box is four finite numbers (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got {box}"
+        )
     return tuple(float(value) for value in box)
+
+
+def checked_mask(mask: Any) -> NDArray[np.bool_]:
+    """A mask of two dimensions as booleans.
+
+    Raises:
+        TypeError: If it is no array.
+        ValueError: If it has not two dimensions, or holds neither booleans, nor 0 and 1, nor 0 and
+            255.
+    """
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(
+            "a region is a tuple (x0, y0, x1, y1) or an array of the image's (height, width), but "
+            f"got {mask!r}"
+        )
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has shape (height, width), but got shape {mask.shape}")
+    inside = mask != 0
+    if mask.dtype != bool and not any(np.array_equal(mask, inside * top) for top in (1, 255)):
+        raise ValueError(
+            "a mask holds booleans, 0 and 1, or 0 and 255, but got other values of "
+            f"{mask.dtype}: choose what is inside, as in mask > 0.5"
+        )
+    return np.asarray(inside, bool)
+
+
+def _may_be_box(values: Sequence[Any]) -> bool:
+    are_numbers = len(values) == 4 and all(
+        isinstance(value, (int, float, np.integer, np.floating)) and np.isfinite(float(value))
+        for value in values
+    )
+    return are_numbers and values[0] < values[2] and values[1] < values[3]
+
+
+def check_not_a_box(selection: Any) -> None:
+    """Raise a ValueError for a list or an array that may be a box as well as four tokens."""
+    if isinstance(selection, np.ndarray) and selection.ndim == 1:
+        selection = selection.tolist()
+    if isinstance(selection, list) and _may_be_box(selection):
+        box = ", ".join(map(str, selection))
+        raise ValueError(
+            f"[{box}] may be a box or four tokens: pass the tuple ({box}) for the box (x0, y0, x1, "
+            f"y1) in pixels, or the set {{{box}}} for the tokens"
+        )

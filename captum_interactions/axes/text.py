@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import regex
 
@@ -41,20 +43,25 @@ class TextAxis(TokenAxis):
     text: str
     spans: tuple[tuple[int, int] | None, ...]
 
-    @property
+    @cached_property
     def words(self) -> tuple[Word, ...]:
-        """Words, punctuation marks and emoji, each with its tokens. A token may serve two words.
+        """Words, punctuation marks and emoji, each with its tokens, in reading order.
 
-        Where a script has no spaces between words (Chinese, Japanese, Thai), characters that share
-        a token are a word.
+        Every token that is neither special nor padding belongs to exactly one word. Words that
+        share a token are one word, from the start of the first to the end of the last. Where a
+        script has no spaces between words (Chinese, Japanese, Thai), characters that share a token
+        are a word.
         """
-        found = []
+        found: list[Word] = []
         for match in _WORD.finditer(self.text):
-            spans = self._pieces(match) if match["run"] else [match.span()]
-            for span in spans:
-                tokens = self._tokens_of(span)
+            for start, stop in self._pieces(match) if match["run"] else [match.span()]:
+                tokens = {t for t in self._tokens_of((start, stop)) if not self.special[t]}
+                if found and tokens.intersection(found[-1].tokens):
+                    before = found.pop()
+                    start, tokens = before.span[0], tokens.union(before.tokens)
                 if tokens:
-                    found.append(Word(self.text[slice(*span)], span, tokens))
+                    word = Word(self.text[start:stop], (start, stop), tuple(sorted(tokens)))
+                    found.append(word)
         return tuple(found)
 
     @property
@@ -67,19 +74,25 @@ class TextAxis(TokenAxis):
         """Character span of a phrase that occurs exactly once, ignoring case.
 
         Whole words come first; if there are none, the parts of words like *well-made* count too.
+        Letters with marks are the same in every Unicode normalization form.
+
+        Raises:
+            ValueError: If the phrase does not occur, or occurs several times.
         """
         if not self.text and len(self):
             raise ValueError(
                 f"the phrase {phrase!r} does not occur in '': the characters behind these tokens "
                 "are not known; select tokens by their indices instead"
             )
-        letters = regex.escape(phrase.strip(), literal_spaces=True)
+        letters = regex.escape(normalize("NFC", phrase.strip()), literal_spaces=True)
+        text, places = _composed(self.text)
         pattern = regex.compile(letters, regex.IGNORECASE | regex.V1)
         spans: list[tuple[int, int]] = []
         for pieces in (_WORD, _PART) if letters else ():
             borders = self._borders(pieces)
-            matches = pattern.finditer(self.text, overlapped=True)
-            spans = spans or [match.span() for match in matches if borders.issuperset(match.span())]
+            matches = pattern.finditer(text, overlapped=True)
+            found = [(places[match.start()], places[match.end()]) for match in matches]
+            spans = spans or [span for span in found if borders.issuperset(span)]
         if not spans:
             raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
         if len(spans) > 1:
@@ -134,15 +147,50 @@ class TextAxis(TokenAxis):
     def _tokens_of(self, span: tuple[int, int]) -> tuple[int, ...]:
         return tuple(
             index
-            for index, covered in enumerate(self.spans)
+            for index, covered in enumerate(self._covered)
             if covered is not None and covered[0] < span[1] and span[0] < covered[1]
         )
+
+    @cached_property
+    def _covered(self) -> tuple[tuple[int, int] | None, ...]:
+        """The characters of each token; a token of spaces has the next one, or else the last one.
+
+        Other tokenizers hold the space before a word in the word's own token.
+        """
+        spans = [
+            span if span is not None and self.text[slice(*span)].strip() else None
+            for span in self.spans
+        ]
+        own = [t for t, skip in enumerate(map(max, self.special, self.padding)) if not skip]
+        last = next((spans[t][1] for t in reversed(own) if spans[t]), None)  # type: ignore[index]
+        following = None if last is None else (last - 1, last)
+        for token in reversed(own):
+            span = spans[token]
+            if span is None:
+                spans[token] = following
+            else:
+                following = span[0], span[0] + 1
+        return tuple(spans)
 
     def _expects(self) -> str:
         return (
             "select tokens by a phrase, a tuple (start, stop) of characters, or by a slice, a "
             "range, a set or a list of token indices"
         )
+
+
+def _composed(text: str) -> tuple[str, list[int]]:
+    """A text in the form NFC, and where each of its characters, and its end, are in the text.
+
+    Inside of what was several code points and is not any more, there is no place: -1.
+    """
+    pieces, places = [], []
+    for character in regex.finditer(r"\X", text):
+        piece = normalize("NFC", character[0])
+        is_same = piece == character[0]
+        places += [character.start() + i if is_same or i == 0 else -1 for i in range(len(piece))]
+        pieces.append(piece)
+    return "".join(pieces), [*places, len(text)]
 
 
 def _ends(run: regex.Match[str]) -> list[int]:

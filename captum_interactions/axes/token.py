@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,12 +43,40 @@ class TokenAxis:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """Tokens that are neither special nor padding, which is what a person would name."""
+        """The parts that a person would name: here every token but special ones and padding.
+
+        Every token that is neither special nor padding belongs to exactly one unit, so that the
+        values of units sum to those of these tokens.
+        """
         return tuple(
             Unit(label, (index,))
             for index, label in enumerate(self.labels)
             if not (self.special[index] or self.padding[index])
         )
+
+    def sum_units(self, values: NDArray[Any], *, rest: bool = False) -> NDArray[Any]:
+        """Sum values of tokens over units.
+
+        Args:
+            values (ndarray): shape (..., T).
+            rest (bool, optional): Append the sum over the tokens that belong to no unit. Default:
+                False
+
+        Returns:
+            ndarray: of the type of ``values``, in the order of :attr:`units`, shape (..., U), or
+            (..., U + 1) with ``rest``.
+        """
+        members = [unit.tokens for unit in self.units]
+        order = [token for tokens in members for token in tokens]
+        if members:
+            starts = list(accumulate(map(len, members[:-1]), initial=0))
+            sums = np.add.reduceat(values[..., order], starts, axis=-1)
+        else:
+            sums = np.zeros((*values.shape[:-1], 0), values.dtype)
+        if not rest:
+            return sums
+        outside = np.delete(values, order, axis=-1).sum(-1, keepdims=True)
+        return np.concatenate([sums, outside], -1)
 
     def select(self, selection: Any = None) -> Weights:
         """Turn a selection into one weight a token.

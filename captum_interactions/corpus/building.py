@@ -6,15 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
-from captum_interactions.corpus.index import FactorIndex, Part, read_folder, write_settings
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
+from captum_interactions.corpus.folder import Part, read_folder, write_settings
+from captum_interactions.corpus.header import STORAGE
+from captum_interactions.corpus.index import FactorIndex
 from captum_interactions.corpus.items import Factoriser, Item
-from captum_interactions.corpus.shards import STORAGE, SUFFIX, Shard, write_shard
+from captum_interactions.corpus.shards import SUFFIX, Shard, write_shard
+from captum_interactions.corpus.work import planning, work
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 
 Items = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -45,7 +49,7 @@ def build_index(
     Items are taken in their order, ``shard_size`` to a file; a file appears when it is complete.
     Called again with the same items after an interruption, it computes the files that are missing.
     With other items, it adds those whose keys are new; so a folder grows by calls with new items
-    alone, or with the whole collection. One such call may run at a time.
+    alone, or with the whole collection. One such call may run at a time; another is refused.
 
     Under ``torchrun`` or ``accelerate launch``, each of W workers writes every W-th file. Files do
     not depend on who writes them: on machines that compute alike, any number of workers leaves the
@@ -77,6 +81,7 @@ def build_index(
             another input, an item cannot be prepared (the message has its key), or an option is
             wrong.
         ShardError: If a file in the folder is damaged or foreign.
+        RuntimeError: If another build is at work in the folder.
     """
     if storage not in STORAGE:
         raise ValueError(f"storage must be one of {', '.join(STORAGE)}, but got {storage!r}")
@@ -97,20 +102,20 @@ def build_index(
         internal_batch_size=internal_batch_size,
     )
     folder = Path(folder)
-    write_settings(folder, factoriser.settings, storage)
-    parts, shards = read_folder(folder, factoriser.settings)
-    part, chunks = _plan(parts, shards, raw, shard_size)
-    _write_parts(folder, parts, shards, part)
-    done = {shard.header["name"] for shard in shards}
-    mine = [
-        (name, keys)
-        for name, keys in list(zip(part.shards, chunks, strict=True))[rank::world_size]
-        if name not in done
-    ]
-    with tqdm(
-        desc="items", total=sum(len(keys) for _, keys in mine), disable=not show_progress
-    ) as progress:
-        for name, keys in mine:
+    with ExitStack() as stack:
+        with planning(folder):
+            write_settings(folder, factoriser.settings, storage)
+            parts, shards = read_folder(folder, factoriser.settings)
+            part, chunks = _plan(parts, shards, raw, shard_size)
+            stack.enter_context(work(folder, part.name, rank))
+            _write_parts(folder, parts, shards, part)
+        done = {shard.header["name"] for shard in shards}
+        planned = list(zip(part.shards, chunks, strict=True))[rank::world_size]
+        mine = {name: keys for name, keys in planned if name not in done}
+        progress = stack.enter_context(
+            tqdm(desc="items", total=sum(map(len, mine.values())), disable=not show_progress)
+        )
+        for name, keys in mine.items():
             made: list[Item] = []
             for start in range(0, len(keys), batch_size):
                 batch = keys[start : start + batch_size]

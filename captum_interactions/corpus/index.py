@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from captum_interactions.callers import warn_caller
+from captum_interactions.corpus.folder import read_folder, read_settings
 from captum_interactions.corpus.items import Item
-from captum_interactions.corpus.settings import Settings, differences
-from captum_interactions.corpus.shards import (
-    FORMAT,
-    SUFFIX,
-    Shard,
-    ShardError,
-    StorageError,
-    open_shard,
-    write_atomically,
-)
+from captum_interactions.corpus.shards import Shard, ShardError, StorageError
 from captum_interactions.encoders import ImageAxis, TokenAxis
 from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.functional import Factors
 
-_SETTINGS = "index.json"
-_PART = "part-"
 _IMAGES = (str, Path, Image.Image, np.ndarray)
 
 Id = str | int
@@ -49,15 +39,16 @@ class FactorIndex:
         inputs (mapping, optional): The raw images by key, as :func:`build_index` takes them, to
             draw maps on; they are opened when needed. Default: None, the paths that were given
             when the index was built
-        verify (bool): Hold each file against its checksum when it is first used, which reads all of
-            it. Default: True
+        verify (bool): Hold the content of each file against its checksum when it is first used,
+            which reads all of it. Default: True
         allow_missing (bool): Do not warn if files of an unfinished build are missing. Default:
             False
 
     Raises:
         FileNotFoundError: If there is no index.
         ShardError: If a file is damaged or belongs to another index; the message names it. Headers
-            and shapes are checked here, the content when it is first used.
+            and shapes are checked here, with a checksum of the header, the content when it is first
+            used.
 
     Warns:
         UserWarning: If files of an unfinished build are missing.
@@ -74,7 +65,7 @@ class FactorIndex:
         self.folder = Path(folder)
         self.settings, self.storage = read_settings(self.folder)
         """How the factors were computed, and the type they are stored in."""
-        parts, self._shards = read_folder(self.folder, self.settings)
+        parts, self._shards = read_folder(self.folder, self.settings, verify=verify)
         self._inputs = inputs
         self._verify = verify
         self._places: dict[str, tuple[Shard, int]] = {}
@@ -108,6 +99,7 @@ class FactorIndex:
 
         Raises:
             KeyError: If there is no such key or row.
+            TypeError: If it is neither a key nor a number.
 
         Warns:
             UserWarning: If its image is not found any more, cannot be read any more, or has another
@@ -231,9 +223,18 @@ class FactorIndex:
             if key not in self._places:
                 raise KeyError(f"the index has no item {key!r}")
             return self._places[key]
-        if not 0 <= key < len(self):
-            raise KeyError(f"the index has rows 0 to {len(self) - 1}, but no row {key}")
-        return self._places[self.keys[key]]
+        try:
+            row = operator.index(key)
+        except (TypeError, ValueError):
+            shape = tuple(getattr(key, "shape", ()))
+            came = f"an array of shape {shape}" if shape else repr(key)
+            raise TypeError(
+                "an id is a key or the number of a row, but got "
+                f"{came}: ids of several queries, (queries, k), are taken query by query"
+            ) from None
+        if not 0 <= row < len(self):
+            raise KeyError(f"the index has rows 0 to {len(self) - 1}, but no row {row}")
+        return self._places[self.keys[row]]
 
     def _checked(self, shard: Shard) -> Shard:
         if self._verify:
@@ -263,87 +264,3 @@ class FactorIndex:
             )
             return None
         return image
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one build adds to an index: the files that it will have when it is done."""
-
-    name: str
-    """Its number among the parts, and a digest of its items."""
-    shards: tuple[str, ...]
-
-    @property
-    def number(self) -> int:
-        return int(self.name[:4])
-
-    def write(self, folder: Path) -> None:
-        content = {"format": FORMAT, "shards": list(self.shards)}
-        write_atomically(folder / f"{_PART}{self.name}.json", json.dumps(content).encode())
-
-
-def read_folder(folder: Path, settings: Settings) -> tuple[list[Part], list[Shard]]:
-    """Parts and shards of an index, in the order of their items.
-
-    Raises:
-        ShardError: If a shard is damaged, or belongs to another index.
-    """
-    # A part is noted before its first shard is there, so shards are listed first.
-    shards = sorted(folder.glob(f"*{SUFFIX}"))
-    parts = []
-    for path in sorted(folder.glob(f"{_PART}*.json")):
-        listed = _read_json(path)["shards"]
-        parts.append(Part(path.stem.removeprefix(_PART), tuple(listed)))
-    known = {name for part in parts for name in part.shards}
-    for path in shards:
-        if path.name.removesuffix(SUFFIX) not in known:
-            raise ShardError(f"{str(path)!r} belongs to no part of this index")
-    return parts, [open_shard(path, settings) for path in shards]
-
-
-def write_settings(folder: Path, settings: Settings, storage: str) -> None:
-    """Note the settings of a new index, or see that those of an old one are the same.
-
-    Raises:
-        ValueError: If they differ; the message says in what.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _SETTINGS
-    if not path.exists():
-        content = {"format": FORMAT, "settings": settings.to_json(), "storage": storage}
-        write_atomically(path, json.dumps(content, indent=2).encode())
-        return
-    own, own_storage = read_settings(folder)
-    found = differences(own, settings)
-    if own_storage != storage:
-        found.append(f"storage ({own_storage!r}, {storage!r})")
-    if found:
-        raise ValueError(
-            f"{str(folder)!r} holds an index with other settings: {', '.join(found)} differ"
-        )
-
-
-def read_settings(folder: Path) -> tuple[Settings, str]:
-    """Settings and storage type of an index.
-
-    Raises:
-        FileNotFoundError: If there is no index.
-    """
-    path = folder / _SETTINGS
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no index at {str(folder)!r}: it has no {_SETTINGS}")
-    content = _read_json(path)
-    try:
-        return Settings.from_json(content["settings"]), content["storage"]
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{str(path)!r} is damaged: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ShardError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ShardError(f"{str(path)!r} does not belong to an index of the format {FORMAT!r}")
-    return content

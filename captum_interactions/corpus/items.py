@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
+from captum_interactions.attr._utils.steps import check_steps
 from captum_interactions.corpus.settings import (
     Settings,
     baseline_identity,
@@ -80,7 +81,8 @@ class Factoriser:
 
     Raises:
         TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If the side, a layer, the normalization or the rule do not exist.
+        ValueError: If the side, a layer, the normalization or the rule do not exist, or the rule
+            has no such number of nodes.
     """
 
     def __init__(
@@ -104,11 +106,13 @@ class Factoriser:
         self._tower = wrapper.tower_a if side == "a" else wrapper.tower_b
         self._baseline = baseline
         self._internal_batch_size = internal_batch_size
+        n_steps = wrapper.default_n_steps if n_steps is None else n_steps
+        check_steps(n_steps, method, tolerance=1.0)
         self.settings = Settings(
             side=side,
             layers=self._explainer.layers,
             normalization=normalization,
-            n_steps=wrapper.default_n_steps if n_steps is None else n_steps,
+            n_steps=n_steps,
             method=method,
             baseline=baseline_identity(baseline),
             truncation=truncation,
@@ -169,9 +173,21 @@ class Factoriser:
             keys (sequence of str): Names of the items.
             raw (sequence): As many inputs: what the tower prepares, or tensors with a batch axis of
                 length one.
+
+        Raises:
+            ValueError: If a tensor is not one input, or the tower cannot take an input.
         """
         settings = self.settings
         is_ready = all(isinstance(one, Tensor) for one in raw)
+        for one in raw if is_ready else ():
+            if one.shape[:1] != (1,):
+                raise ValueError(
+                    "an item is a single input: as a tensor it has a batch axis of length one, but "
+                    f"got shape {tuple(one.shape)}"
+                )
+        if is_ready and len({one.shape for one in raw}) > 1:
+            pairs = zip(keys, raw, strict=True)
+            return [self.batch([key], [one])[0] for key, one in pairs]
         prepared = self._tower.prepare(
             torch.cat(list(raw)) if is_ready else list(raw), truncation=settings.truncation
         )

@@ -73,7 +73,7 @@ def explain_hits(query: Item, index: FactorIndex, ids: Sequence[Id]) -> list[Int
         query (Item): An item of the other side: of another index, or what a :class:`Factoriser`
             made.
         index (FactorIndex): The collection that was searched.
-        ids (sequence): Keys, or numbers of rows as a vector index gives them.
+        ids (sequence): Keys, or numbers of rows as a vector index gives them for one query.
 
     Returns:
         list: an :class:`~captum_interactions.InteractionMap` for each id.
@@ -82,8 +82,11 @@ def explain_hits(query: Item, index: FactorIndex, ids: Sequence[Id]) -> list[Int
         ValueError: If query and index are of one side, or of different models, layers or
             normalizations.
         KeyError: If the index lacks an id.
+        TypeError: If an id is neither a key nor a number, as a row of a two-dimensional array.
     """
     _check(query.settings, index.settings)
+    if isinstance(ids, str):
+        raise TypeError(f"ids are a sequence of keys or rows, but got the string {ids!r}")
     for key in ids:
         index.source(key)  # raises before anything is computed
     return [pair_map(query, index[key]) for key in ids]

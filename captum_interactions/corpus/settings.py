@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from reprlib import repr as shortened
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from captum_interactions.attr._utils.path import Baseline, Normalization
+from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.encoders import DualEncoderWrapper, Layer
+from captum_interactions.functional.quadrature import METHODS
 
 _PARTS = ("image_processor", "feature_extractor", "config")
 """What a tower may keep that says in plain values how its model and its inputs are made."""
@@ -43,9 +45,44 @@ class Settings:
         return fields_
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Settings:
-        """What :meth:`to_json` gave."""
+    def from_json(cls, values: Any) -> Settings:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            ValueError: If it is something else; the message names the field.
+        """
+        if not isinstance(values, dict) or values.keys() != _VALID.keys():
+            came = sorted(values) if isinstance(values, dict) else values
+            raise ValueError(f"settings must be {', '.join(_VALID)}, but are {shortened(came)}")
+        for name, is_valid in _VALID.items():
+            if not is_valid(values[name]):
+                raise ValueError(f"settings: {name} cannot be {shortened(values[name])}")
         return cls(**{**values, "layers": tuple(values["layers"])})
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "side": lambda value: value in ("a", "b"),
+    "layers": lambda value: (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(layer == "input" or _is_count(layer) for layer in value)
+    ),
+    "normalization": lambda value: value in get_args(Normalization),
+    "n_steps": lambda value: value == "auto" or (_is_count(value) and value > 0),
+    "method": lambda value: value in METHODS,
+    "baseline": lambda _: True,
+    "truncation": lambda value: isinstance(value, bool),
+    "model": lambda value: (
+        isinstance(value, dict)
+        and value.keys() == {"name", "weights", "configuration"}
+        and all(isinstance(one, str) for one in value.values())
+    ),
+}
+"""What the fields of settings may be, as JSON holds them."""
 
 
 def model_identity(wrapper: DualEncoderWrapper) -> dict[str, str]:

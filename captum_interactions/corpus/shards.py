@@ -6,12 +6,8 @@ are the factors of all tokens, one item after the other without padding, and the
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,21 +17,31 @@ import torch
 from torch import Tensor
 
 from captum_interactions.axes.fields import axis_from_fields, axis_to_fields
+from captum_interactions.corpus.header import (
+    FORMAT,
+    STORAGE,
+    content_checksum,
+    has_own_checksum,
+    parse_header,
+    sealed,
+)
 from captum_interactions.corpus.items import Item
-from captum_interactions.corpus.settings import Settings, differences, tensor_bytes
+from captum_interactions.corpus.settings import Settings, differences
 from captum_interactions.encoders import TokenAxis
+from captum_interactions.writing import write_atomically
 
-FORMAT = "captum_interactions.FactorIndex/1"
-STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Types that factors may be stored in."""
 SUFFIX = ".safetensors"
-_ABANDONED = 3600.0
-"""Seconds after which what a writer has begun is not of one that is still at work."""
-_DIMENSIONS = {
-    "values": 2, "embedding": 2, "reference": 2, "offsets": 1, "is_part": 1, "axes": 1,
-    "axis_offsets": 1, "axis_of_item": 1,
-}  # fmt: skip
-"""Tensors of a shard, and their numbers of dimensions."""
+_TENSORS = {
+    "values": (2, None),
+    "embedding": (2, torch.float32),
+    "reference": (2, torch.float32),
+    "offsets": (1, torch.int64),
+    "is_part": (1, torch.uint8),
+    "axes": (1, torch.uint8),
+    "axis_offsets": (1, torch.int64),
+    "axis_of_item": (1, torch.int64),
+}
+"""Tensors of a shard, their numbers of dimensions and their types; None is that of the storage."""
 
 
 class StorageError(NamedTuple):
@@ -102,7 +108,7 @@ def write_shard(
         "axis_offsets": _offsets([len(text) for text in encoded]),
         "axis_of_item": torch.tensor([distinct[text] for text in texts]),
     }
-    header: dict[str, Any] = {
+    header = {
         "format": FORMAT,
         "name": path.name.removesuffix(SUFFIX),
         "settings": items[0].settings.to_json(),
@@ -111,34 +117,8 @@ def write_shard(
         "keys": [item.key for item in items],
         "sources": list(sources),
     }
-    header["sha256"] = _checksum(header, tensors)
     # The order of several entries would be another one in every process.
-    write_atomically(path, save(tensors, {"json": json.dumps(header)}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and whoever comes after a crash, see all of it or nothing."""
-    # Other workers, maybe on other machines, may be writing the same file, and the same content.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        written = temporary.stat().st_mtime  # by the clock of the folder, which may be remote
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            if left.stat().st_mtime < written - _ABANDONED:
-                left.unlink()
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_atomically(path, save(tensors, {"json": json.dumps(sealed(header, tensors))}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +149,25 @@ class Shard:
             ShardError: If anything in the header or a tensor has changed.
         """
         if not self._verified:
-            if _checksum(self.header, self.tensors) != self.header["sha256"]:
+            if content_checksum(self.header, self.tensors) != self.header["sha256"]:
                 raise ShardError(
                     f"{str(self.path)!r} is damaged: its content does not have the checksum that "
                     "was written with it. Delete it and build again: only its items are computed"
                 )
+            self._check_places()
             self._verified.append(True)
+
+    def _check_places(self) -> None:
+        """See that all tokens and axes are where the file says, whoever wrote the checksum."""
+        of_item, axes = self.tensors["axis_of_item"], self.tensors["axis_offsets"]
+        for name, target in (("offsets", "values"), ("axis_offsets", "axes")):
+            offsets = self.tensors[name].tolist()
+            if offsets[:1] != [0] or offsets[-1] != len(self.tensors[target]):
+                raise ShardError(f"{str(self.path)!r} is damaged: {name} do not span its {target}")
+            if offsets != sorted(offsets):
+                raise ShardError(f"{str(self.path)!r} is damaged: {name} do not rise")
+        if len(of_item) and not 0 <= int(of_item.min()) <= int(of_item.max()) < len(axes) - 1:
+            raise ShardError(f"{str(self.path)!r} is damaged: axis_of_item names axes it lacks")
 
     def rows(self, first: int, last: int) -> tuple[int, int]:
         """Where the tokens of items ``first`` to ``last - 1`` lie among all tokens."""
@@ -191,7 +184,19 @@ class Shard:
         """What the tokens of an item stand for; an image is not part of it."""
         index = int(self.tensors["axis_of_item"][row])
         start, stop = self.tensors["axis_offsets"][index : index + 2].tolist()
-        return axis_from_fields(json.loads(self.tensors["axes"][start:stop].numpy().tobytes()))
+        try:
+            axis = axis_from_fields(json.loads(self.tensors["axes"][start:stop].numpy().tobytes()))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ShardError(
+                f"{str(self.path)!r} is damaged: the axis of {self.keys[row]!r}: {error}"
+            ) from error
+        first, last = self.rows(row, row + 1)
+        if len(axis) != last - first:
+            raise ShardError(
+                f"{str(self.path)!r} is damaged: the axis of {self.keys[row]!r} has {len(axis)} "
+                f"tokens, but there are {last - first}"
+            )
+        return axis
 
     def item(self, row: int) -> Item:
         """One item with its own copy of the factors."""
@@ -205,50 +210,46 @@ class Shard:
         )
 
 
-def open_shard(path: Path, settings: Settings | None = None) -> Shard:
+def open_shard(path: Path, settings: Settings, *, verify: bool = True) -> Shard:
     """Open a shard and check its header and the shapes of its tensors.
 
     Args:
         path (Path): The file.
-        settings (Settings, optional): Those of the index that it should belong to.
+        settings (Settings): Those of the index that it should belong to.
+        verify (bool): Read all of a file of version 0.2, whose header has no checksum of its own.
+            Default: True
 
     Raises:
         ShardError: If it is no shard, is cut off, contradicts itself, or belongs to another index;
-            the message names the file.
+            the message names the file, and the field that is not valid.
     """
     from safetensors import SafetensorError, safe_open
 
     name = str(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("json", "{}"))
-            if header.get("format") != FORMAT:
-                raise ShardError(
-                    f"{name!r} is not a shard of an index: expected the format {FORMAT!r}, but "
-                    f"found {header.get('format')!r}"
-                )
+            header, own = parse_header((file.metadata() or {}).get("json", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        own = Settings.from_json(header["settings"])
         _check_shapes(header, tensors)
-    except (SafetensorError, OSError, LookupError, TypeError, AttributeError) as error:
-        raise ShardError(f"{name!r} is damaged: {type(error).__name__}: {error}") from error
-    except ShardError:
-        raise
-    except ValueError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ShardError(f"{name!r} is damaged: {error}") from error
-    if settings is not None:
-        found = differences(settings, own)
-        if found:
-            raise ShardError(f"{name!r} belongs to another index: {', '.join(found)} differ")
+    found = differences(settings, own)
+    if found:
+        raise ShardError(f"{name!r} belongs to another index: {', '.join(found)} differ")
     if header["name"] != path.name.removesuffix(SUFFIX):
         raise ShardError(f"{name!r} was written as {header['name']!r}: it has been renamed")
-    return Shard(path, header, own, tensors)
+    shard = Shard(path, header, own, tensors)
+    if verify and not has_own_checksum(header):
+        shard.verify()
+    return shard
 
 
 def _check_shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    dimensions = {name: tensor.dim() for name, tensor in tensors.items()}
-    if dimensions != _DIMENSIONS:
-        raise ValueError(f"expected tensors {_DIMENSIONS}, but found {dimensions}")
+    storage = STORAGE[header["storage"]]
+    wanted = {name: (n_axes, dtype or storage) for name, (n_axes, dtype) in _TENSORS.items()}
+    kinds = {name: (tensor.dim(), tensor.dtype) for name, tensor in tensors.items()}
+    if kinds != wanted:
+        raise ValueError(f"expected tensors of dimensions and types {wanted}, but found {kinds}")
     n_items, (n_tokens, dimension) = len(header["keys"]), tensors["values"].shape
     expected = {
         "embedding": (n_items, dimension),
@@ -258,24 +259,10 @@ def _check_shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         "axis_of_item": (n_items,),
     }
     shapes = {name: tuple(tensors[name].shape) for name in expected}
-    if shapes != expected or int(tensors["offsets"][-1]) != n_tokens:
+    if shapes != expected:
         raise ValueError(
             f"{n_items} keys and {n_tokens} tokens need shapes {expected}, but found {shapes}"
         )
-    if tensors["values"].dtype != STORAGE[header["storage"]]:
-        raise ValueError(f"expected {header['storage']}, but found {tensors['values'].dtype}")
-    if not len(header["sources"]) == n_items == len(set(header["keys"])):
-        raise ValueError("keys occur twice, or there are not as many sources as keys")
-
-
-def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    stated = {name: value for name, value in header.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(stated).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
 
 
 def _offsets(lengths: Sequence[int]) -> Tensor:

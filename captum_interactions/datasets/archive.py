@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
+import stat
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +16,24 @@ from PIL import Image
 from captum_interactions.datasets.problems import DatasetError
 from captum_interactions.encoders.inputs.loading import read_image
 
+MOST_BYTES = 2**33
+"""No file of annotations is larger: those of the largest public datasets have 6 GB."""
+MOST_IMAGE_BYTES = 2**29
+"""No image is larger: what Pillow takes for a decompression bomb has as many bytes in RGB."""
+_SMALL = 2**26
+_MOST_RATIO = 100
+"""Beyond :data:`_SMALL` bytes, a member of a zip file may be so many times as large as when packed;
+annotations are 3 to 20 times as large."""
+_CHUNK = 4096
+"""Bytes that are unpacked at once: zipfile unpacks no fewer, and bzip2 makes 80 MB of them."""
+
 
 class Files:
     """The files of a folder, of a zip file, or of a folder in a zip file.
 
-    It may be sent to other processes: each opens the zip file for itself.
+    Names come from annotations, which may be anybody's: they lead to regular files below ``path``
+    and to nothing else. Links are followed, since whoever has laid out the files made them. It may
+    be sent to other processes: each opens the zip file for itself.
 
     Args:
         path: A folder or a zip file.
@@ -26,19 +41,20 @@ class Files:
 
     Raises:
         FileNotFoundError: If there is nothing at the path.
-        DatasetError: If the path is a file, but not a zip file.
+        DatasetError: If the path is neither a folder nor a zip file.
     """
 
     def __init__(self, path: str | Path, inside: str = "") -> None:
         self.path, self.inside = Path(path), inside.strip("/")
         if not self.path.exists():
             raise FileNotFoundError(f"there is neither a folder nor a zip file at {str(path)!r}")
-        self.is_zip = self.path.is_file()
-        if self.is_zip and not zipfile.is_zipfile(self.path):
+        self.is_zip = not self.path.is_dir()
+        if self.is_zip and not (self.path.is_file() and zipfile.is_zipfile(self.path)):
             raise DatasetError(str(path), "neither a folder nor a zip file")
+        self._top = "" if self.is_zip else absolute(self.path).as_posix()
         self._zip: zipfile.ZipFile | None = None
         self._pid = 0
-        self._listings: dict[str, frozenset[str]] = {}
+        self._listings: dict[str, dict[str, bool]] = {}
 
     def folder(self, name: str) -> Files | None:
         """The folder of a name, or the zip file ``name.zip``, as it came from the dataset's site.
@@ -46,16 +62,16 @@ class Files:
         It does not matter whether the files in ``name.zip`` lie in a folder ``name`` or at its top.
         None if there is neither.
         """
+        inside = posixpath.join(self.inside, name)
+        if self._locate(name) is None:
+            return None
         if self.is_zip:
-            start = self._inner(name) + "/"
-            return (
-                Files(self.path, self._inner(name))
-                if any(member.startswith(start) for member in self._members())
-                else None
-            )
-        below = self.path / self.inside / name
+            start = f"{inside}/"
+            is_there = any(member.startswith(start) for member in self._members())
+            return Files(self.path, inside) if is_there else None
+        below = self.path / inside
         if below.is_dir():
-            return Files(below)
+            return Files(self.path, inside)
         packed = below.with_name(below.name + ".zip")
         if packed.is_file():
             files = Files(packed)
@@ -63,68 +79,112 @@ class Files:
         return None
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name; a folder is listed once, for all its files."""
+        """Whether there is a regular file of this name, see :meth:`lacks`."""
+        return not self.lacks(name)
+
+    def lacks(self, name: str, what: str = "file") -> str:
+        """Why a file cannot be read, in words; empty if it can. Each folder is listed once."""
+        path = self._locate(name)
+        if path is None:
+            return f"its {what} {self.where(name)} is not below {self.path}, whose files are read"
         if self.is_zip:
-            return self._inner(name) in self._members()
-        parent, _, last = name.rpartition("/")
-        if parent not in self._listings:
-            folder = self.path / self.inside / parent
-            self._listings[parent] = frozenset(
-                entry.name for entry in (os.scandir(folder) if folder.is_dir() else ())
-            )
-        return last in self._listings[parent]
+            is_regular = self._members().get(path)
+        else:
+            parent, _, last = path.rpartition("/")
+            if parent not in self._listings:
+                self._listings[parent] = _listing(parent)
+            is_regular = self._listings[parent].get(last)
+        if is_regular is None:
+            return f"there is no {what} {self.where(name)}"
+        return "" if is_regular else f"its {what} {self.where(name)} is not a regular file"
 
     def names(self) -> list[str]:
-        """Names of the files directly here, in alphabetical order."""
+        """Names of the regular files directly here, in alphabetical order."""
         if not self.is_zip:
-            folder = self.path / self.inside
-            return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-        start = self._inner("")
+            found = _listing(posixpath.join(self._top, self.inside))
+            return sorted(name for name, is_regular in found.items() if is_regular)
+        start = f"{self.inside}/" if self.inside else ""
         below = (m[len(start) :] for m in self._members() if m.startswith(start))
         return sorted(name for name in below if name and "/" not in name)
 
-    def where(self, name: str) -> str:
-        """The place of a file, for messages."""
-        if self.is_zip:
-            return f"{self.path}: {self._inner(name)}"
-        return str(self.path / self.inside / name)
+    def where(self, name: str = "") -> str:
+        """The place of a file, or of the folder, for messages."""
+        inner = posixpath.join(self.inside, name)
+        return f"{self.path}: {inner}" if self.is_zip else str(self.path / inner)
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str, most: int = MOST_BYTES) -> bytes:
         """Read a file.
+
+        Args:
+            name: Its name.
+            most: Bytes that it may have.
 
         Raises:
             FileNotFoundError: If there is no such file.
+            DatasetError: If it is not below ``path``, is not a regular file, is too large, or
+                cannot be unpacked.
         """
+        path = self._locate(name)
+        if path is None:
+            raise DatasetError(self.where(name), self.lacks(name))
         try:
-            if self.is_zip:
-                return self._opened().read(self._inner(name))
-            return (self.path / self.inside / name).read_bytes()
+            return self._unpacked(path, most) if self.is_zip else self._read(path, most)
         except (KeyError, FileNotFoundError):
             raise FileNotFoundError(f"there is no file at {self.where(name)}") from None
+        except Exception as error:  # broken zip files and odd paths raise anything
+            reason = str(error) or type(error).__name__
+            raise DatasetError(self.where(name), f"cannot be read: {reason}") from error
 
     def read_text(self, name: str) -> str:
         """Read a text file in UTF-8.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            DatasetError: If it is not UTF-8.
+            FileNotFoundError, DatasetError: As :meth:`read_bytes`; also if it is not UTF-8.
         """
         try:
             return self.read_bytes(name).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DatasetError(self.where(name), f"not text in UTF-8: {error}") from None
 
-    def _inner(self, name: str) -> str:
-        return f"{self.inside}/{name}" if self.inside else name
+    def _locate(self, name: str) -> str | None:
+        """The path of a file, or its name in the zip file; None if that is not below ``path``."""
+        name = name.replace(os.sep, "/")
+        path = posixpath.normpath(posixpath.join(self._top, self.inside, name))
+        if self.is_zip:
+            return None if path.startswith(("/", "../")) or path == ".." else path
+        return path if path.startswith(posixpath.join(self._top, "")) else None
+
+    def _read(self, path: str, most: int) -> bytes:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device might never end
+            raise OSError("it is not a regular file")
+        _check_size(status.st_size, most)
+        with Path(path).open("rb") as file:
+            return file.read(status.st_size)
+
+    def _unpacked(self, path: str, most: int) -> bytes:
+        archive = self._opened()
+        info = archive.getinfo(path)
+        _check_size(info.file_size, most)
+        if info.file_size > max(_SMALL, _MOST_RATIO * info.compress_size):
+            raise OSError(
+                f"{info.compress_size} bytes unpack to {info.file_size}, more than "
+                f"{_MOST_RATIO} times as many"
+            )
+        with archive.open(info) as member:  # it ends at the size that is declared
+            return b"".join(iter(lambda: member.read(_CHUNK), b""))
 
     def _opened(self) -> zipfile.ZipFile:
         if self._zip is None or self._pid != os.getpid():  # a forked process would share the offset
-            self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            try:
+                self._zip, self._pid = zipfile.ZipFile(self.path), os.getpid()
+            except Exception as error:  # see read_bytes
+                raise DatasetError(str(self.path), f"cannot be opened: {error}") from error
         return self._zip
 
-    def _members(self) -> frozenset[str]:
+    def _members(self) -> dict[str, bool]:
         if "" not in self._listings:
-            self._listings[""] = frozenset(self._opened().namelist())
+            self._listings[""] = dict.fromkeys(self._opened().namelist(), True)
         return self._listings[""]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,6 +192,33 @@ class Files:
 
     def __repr__(self) -> str:
         return f"Files({str(self.path)!r}, {self.inside!r})"
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, without ``..``; links on it stay, unless it goes back behind one."""
+    path = path.absolute()
+    return path.resolve() if ".." in path.parts else path
+
+
+def _listing(folder: str) -> dict[str, bool]:
+    """What is in a folder, and whether it is a regular file, or a link to one."""
+    try:
+        with os.scandir(folder or "/") as entries:
+            return {entry.name: _is_regular(entry) for entry in entries}
+    except (OSError, ValueError):  # no folder, or no name that a folder can have
+        return {}
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise OSError(f"it has {size} bytes, expected at most {most}")
 
 
 def find_folder(
@@ -155,7 +242,7 @@ def find_folder(
                 return files
     tried = ", ".join(repr(name or ".") for name in names)
     raise FileNotFoundError(
-        f"there is no folder or zip file with {what} at {places[0].path}: looked for {tried} "
+        f"there is no folder or zip file with {what} at {places[0].where()}: looked for {tried} "
         "(say where it is if it has another name)"
     )
 
@@ -190,7 +277,7 @@ class ImageFile:
             DatasetError: If it is not an image, or not of the annotation's size.
         """
         where = self.files.where(self.name)
-        data = self.files.read_bytes(self.name)
+        data = self.files.read_bytes(self.name, MOST_IMAGE_BYTES)
         try:
             image = read_image(io.BytesIO(data), where, upright=self.upright)
         except ValueError as error:

@@ -12,7 +12,14 @@ from captum_interactions.datasets.coco_masks import Segmentation, mask_of, read_
 from captum_interactions.datasets.coco_matching import Mentions
 from captum_interactions.datasets.coco_words import COCO_WORDS
 from captum_interactions.datasets.problems import DatasetError, Problems, claim
-from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
+from captum_interactions.datasets.reading import (
+    box_from_xywh,
+    image_size,
+    need,
+    need_image,
+    read_json,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import plurals
@@ -76,7 +83,8 @@ class CocoRecords(RecordSequence[Caption]):
             Default: None, the only one that is there
         karpathy: Karpathy's ``dataset_coco.json``, which splits COCO 2014 anew: only its images of
             this split are taken. Default: None
-        images: Folder or zip file with the images, if it is elsewhere. Default: None
+        images: Folder or zip file with the images, if it is elsewhere; names of images must lie
+            below it, or else below ``path``. Default: None
         crowds: Count a crowd region as a box. Default: False
         masks: Give phrases that have boxes the mask of their objects too: every pixel whose centre
             is inside an outline. The outlines are then kept in memory. Default: False
@@ -187,7 +195,7 @@ class _Index:
                 if number in self._images or (self._wanted and number not in self._wanted):
                     continue
                 where = f"{file}: image {number}"
-                size = need(image, "width", int, where), need(image, "height", int, where)
+                size = image_size(image, where)
                 name = need(image, "file_name", str, where)
                 self._images[number] = CocoImage(name, size, {}, set(), {})
 
@@ -230,9 +238,8 @@ class _Index:
                 text = need(annotation, "caption", str, where).strip()
                 if not text:
                     raise DatasetError(where, "its caption is empty")
-                if not folder.has(image.name):
-                    raise DatasetError(where, f"there is no image {folder.where(image.name)}")
                 claim(str(number), taken, where)
+                need_image(folder, image.name, where)
                 yield Caption(number, text, image, folder, self._file)
 
 
@@ -241,7 +248,7 @@ def _where(file: str, annotation: object, position: int) -> str:
     number = annotation.get("id") if isinstance(annotation, dict) else None
     if number is None:
         return f"{file}: annotation at position {position}"
-    return f"{file}: annotation {number}"
+    return f"{file}: annotation {shown(number)}"
 
 
 def _annotation_places(root: Files) -> list[Files]:
@@ -257,7 +264,7 @@ def _place_of(places: list[Files], part: str) -> Files:
         if place.has(f"captions_{part}.json"):
             return place
     raise FileNotFoundError(
-        f"there is no captions_{part}.json at {places[-1].path} or in its annotations; there is "
+        f"there is no captions_{part}.json at {places[-1].where()} or in its annotations; there is "
         f"{', '.join(_splits(places)) or 'none of any split'}"
     )
 
@@ -274,7 +281,7 @@ def _splits(places: list[Files]) -> list[str]:
 def _only_split(places: list[Files]) -> str:
     splits = _splits(places)
     if not splits:
-        raise FileNotFoundError(f"there is no captions_*.json at {places[-1].path}")
+        raise FileNotFoundError(f"there is no captions_*.json at {places[-1].where()}")
     if len(splits) > 1:
         raise ValueError(f"say which split of COCO: {', '.join(splits)}")
     return splits[0]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_interactions.datasets.problems import DatasetError
-from captum_interactions.datasets.reading import need, shown
+from captum_interactions.datasets.reading import is_coordinate, need, shown
 
 Mask = npt.NDArray[np.bool_]
 Segmentation = list[npt.NDArray[np.float32]] | npt.NDArray[np.int64]
@@ -31,17 +31,18 @@ def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Segmenta
     if isinstance(value, list):
         return [_polygon(polygon, where) for polygon in value]
     counts = need(value, "counts", list, f"{where}: segmentation")
-    runs = np.asarray(counts, np.int64)
-    if [*need(value, "size", list, where)] != [*size[::-1]] or runs.sum() != size[0] * size[1]:
+    if not all(is_coordinate(run) and isinstance(run, int) and run >= 0 for run in counts):
+        raise DatasetError(where, f"runs are whole numbers from 0, but got {shown(counts)}")
+    if need(value, "size", list, where) != [*size[::-1]] or sum(counts) != size[0] * size[1]:
         raise DatasetError(
             where, f"its segmentation is of another size than its image, {size[0]}x{size[1]}"
         )
-    return runs
+    return np.asarray(counts, np.int64)
 
 
 def _polygon(value: Any, where: str) -> npt.NDArray[np.float32]:
     is_flat = isinstance(value, list) and len(value) % 2 == 0 and len(value) >= 6
-    if not is_flat or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in value):
+    if not is_flat or not all(map(is_coordinate, value)):
         raise DatasetError(where, f"a polygon is [x, y, x, y, ...], but got {shown(value)}")
     return np.asarray(value, np.float32).reshape(-1, 2)
 

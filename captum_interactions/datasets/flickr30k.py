@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.problems import DatasetError, Problems, claim
+from captum_interactions.datasets.reading import check_size, need_image, shown
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 
@@ -97,11 +98,7 @@ class Flickr30kRecords(RecordSequence[Sentence]):
         for place, image in enumerate(ids, start=1):
             with problems.one_record():
                 claim(image, taken, f"{split}.txt, entry {place}")
-                if not self._images.has(f"{image}.jpg"):
-                    where = self._images.where(f"{image}.jpg")
-                    raise DatasetError(
-                        sentences.where(f"{image}.txt"), f"there is no image {where}"
-                    )
+                need_image(self._images, f"{image}.jpg", sentences.where(f"{image}.txt"))
                 entries += _image_sentences(image, sentences, boxes, problems)
         super().__init__(entries, problems.report("Flickr30k Entities"))
 
@@ -131,15 +128,16 @@ def _ids(places: Sequence[Files], sentences: Files, split: str | None) -> list[s
     for place in places:
         if place.has(f"{split}.txt"):
             return place.read_text(f"{split}.txt").split()
-    raise FileNotFoundError(f"there is no split file {split}.txt at {places[0].path}")
+    raise FileNotFoundError(f"there is no split file {split}.txt at {places[0].where()}")
 
 
 def _image_sentences(
     image: str, sentences: Files, annotations: Files, problems: Problems
 ) -> Iterator[Sentence]:
     for files, name in ((sentences, f"{image}.txt"), (annotations, f"{image}.xml")):
-        if not files.has(name):
-            raise DatasetError(f"image {image}", f"there is no file {files.where(name)}")
+        reason = files.lacks(name)
+        if reason:
+            raise DatasetError(f"image {image}", reason)
     size, boxes = read_annotation(
         annotations.read_bytes(f"{image}.xml"), annotations.where(f"{image}.xml")
     )
@@ -151,7 +149,11 @@ def _image_sentences(
                 yield Sentence(image, line, caption, phrases, size)
 
 
-_MARKED = re.compile(r"\[/(?P<language>\w+)#(?P<chain>\d+)/(?P<types>\S+)\s+(?P<words>[^\[\]]+)\]")
+# No part can match what the part before it has matched, so the time is linear in the sentence.
+_MARKED = re.compile(
+    r"\[/(?P<language>\w+)#(?P<chain>\d+)/(?P<types>[^\s\[\]]+)\s+"
+    r"(?P<words>(?:[^\s\[\]][^\[\]]*)?)\]"
+)
 
 
 def read_sentence(
@@ -206,7 +208,10 @@ def read_annotation(data: bytes, where: str) -> tuple[tuple[int, int], dict[str,
         tree = ElementTree.fromstring(data)  # noqa: S314 - it opens no other file and expat bounds entities
     except ElementTree.ParseError as error:
         raise DatasetError(f"{where}, line {error.position[0]}", f"not XML: {error}") from None
+    except (LookupError, ValueError) as error:  # of the encoding that it says it has
+        raise DatasetError(f"{where}, line 1", f"not XML: {error}") from None
     size = _number(tree, "size/width", where), _number(tree, "size/height", where)
+    check_size(size, where)
     boxes: dict[str, list[Box]] = {}
     for i, thing in enumerate(tree.findall("object"), start=1):
         place = f"{where}: object {i}"
@@ -229,6 +234,8 @@ def read_annotation(data: bytes, where: str) -> tuple[tuple[int, int], dict[str,
 
 def _number(tree: ElementTree.Element, path: str, where: str) -> int:
     text = tree.findtext(path)
-    if text is None or not re.fullmatch(r"\s*-?\d+\s*", text):
-        raise DatasetError(where, f"<{path.replace('/', '><')}> must be a whole number: {text!r}")
+    if text is None or not re.fullmatch(r"\s*-?\d{1,9}\s*", text):
+        raise DatasetError(
+            where, f"<{path.replace('/', '><')}> must be a whole number: {shown(text)}"
+        )
     return int(text)

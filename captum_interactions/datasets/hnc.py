@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.hnc_foils import described, words_of, words_that_differ
 from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_xywh, need, numbers, read_json, shown
+from captum_interactions.datasets.reading import (
+    box_from_xywh,
+    need,
+    need_image,
+    numbers,
+    read_json,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Foil, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import WordFinder, plurals
@@ -95,9 +102,7 @@ class HNCRecords(RecordSequence[Statement]):
         for image, captions in holder.items():
             where = f"{self._file}: image {image}"
             with problems.one_record():
-                if not self._images.has(f"{image}.jpg"):
-                    place = self._images.where(f"{image}.jpg")
-                    raise DatasetError(where, f"there is no image {place}")
+                need_image(self._images, f"{image}.jpg", where)
                 entries += _statements(image, captions, where, problems)
         super().__init__(entries, problems.report("HNC"))
 
@@ -120,9 +125,10 @@ def _annotation_file(root: Files, split: str | None) -> str:
     asked = f"for the split {split!r}" if split else "without a split"
     if not fitting:
         raise FileNotFoundError(
-            f"there is no JSON file {asked} at {root.path}, but {', '.join(names) or 'none at all'}"
+            f"there is no JSON file {asked} at {root.where()}, but "
+            f"{', '.join(names) or 'none at all'}"
         )
-    raise ValueError(f"several JSON files {asked} at {root.path}: {', '.join(fitting)}")
+    raise ValueError(f"several JSON files {asked} at {root.where()}: {', '.join(fitting)}")
 
 
 def _statements(image: str, captions: Any, where: str, problems: Problems) -> Iterator[Statement]:

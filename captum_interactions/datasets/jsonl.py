@@ -7,9 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captum_interactions.datasets.archive import Files, ImageFile
+from captum_interactions.datasets.archive import Files, ImageFile, absolute
 from captum_interactions.datasets.problems import DatasetError, Problems
-from captum_interactions.datasets.reading import box_from_corners, json_lines, need, shown
+from captum_interactions.datasets.reading import (
+    box_from_corners,
+    json_lines,
+    need,
+    need_image,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Foil, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import Span
@@ -37,7 +43,8 @@ class JsonLinesRecords(RecordSequence[Line]):
          "phrases": [{"text": "dog", "boxes": [[10, 20, 110, 90]], "label": "dog"},
                      {"span": [11, 22], "boxes": []}]}
 
-    - ``image``: path of the image, relative to the file's folder;
+    - ``image``: path of the image, relative to the file's folder and below it, unless ``within``
+      allows more;
     - ``phrases`` (optional): each with its ``text``, which must stand in the caption exactly once,
       or its ``span``, the half-open range of its characters, or both; with ``boxes`` (optional) as
       [x0, y0, x1, y1] in pixels, half-open; with a ``label`` (optional). Photographs are turned
@@ -51,18 +58,24 @@ class JsonLinesRecords(RecordSequence[Line]):
 
     Args:
         path: The JSONL file; or a zip file, or a folder, with one JSONL file at its top.
+        within: A folder around ``path``: images may lie anywhere below it, so that ``"/"`` allows
+            every path. Default: None, the file's own folder
         on_error: ``"raise"`` at the first broken line, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
     Raises:
         FileNotFoundError: If the path does not exist, or has no JSONL file.
         DatasetError: If a line is not as above, or an image is missing.
+        ValueError: If ``within`` is not a folder around ``path``.
     """
 
-    def __init__(self, path: str | Path, *, on_error: str = "raise") -> None:
+    def __init__(
+        self, path: str | Path, *, within: str | Path | None = None, on_error: str = "raise"
+    ) -> None:
         problems, path = Problems(on_error), Path(path)
         is_archive = path.is_dir() or path.suffix == ".zip"
-        self._files = Files(path if is_archive else path.parent)
+        folder = path if is_archive else path.parent
+        self._files = Files(folder) if within is None else _below(Path(within), folder)
         self._name = _only_jsonl(self._files) if is_archive else path.name
         parsed: dict[str, tuple[Line, Any, str]] = {}
         for number, where, value in json_lines(self._files, self._name, problems):
@@ -80,9 +93,7 @@ class JsonLinesRecords(RecordSequence[Line]):
         super().__init__(entries, problems.report(self._name))
 
     def _line(self, number: int, value: Any, where: str) -> Line:
-        image = need(value, "image", str, where)
-        if not self._files.has(image):
-            raise DatasetError(where, f"there is no image {self._files.where(image)}")
+        image = need_image(self._files, need(value, "image", str, where), where)
         caption = need(value, "caption", str, where)
         phrases = need(value, "phrases", list, where) if "phrases" in value else []
         key = need(value, "key", str, where) if "key" in value else str(number)
@@ -104,11 +115,18 @@ class JsonLinesRecords(RecordSequence[Line]):
         )
 
 
+def _below(within: Path, folder: Path) -> Files:
+    """The files of a folder, whose names may lead to all that is below another one around it."""
+    if not absolute(folder).is_relative_to(absolute(within)):
+        raise ValueError(f"within must be a folder around {str(folder)!r}, but is {str(within)!r}")
+    return Files(within, absolute(folder).relative_to(absolute(within)).as_posix())
+
+
 def _only_jsonl(files: Files) -> str:
     names = [name for name in files.names() if name.endswith(".jsonl")]
     if len(names) != 1:
         raise FileNotFoundError(
-            f"expected one JSONL file at {files.path}, but there is {', '.join(names) or 'none'}"
+            f"expected one JSONL file at {files.where()}, but there is {', '.join(names) or 'none'}"
         )
     return names[0]
 

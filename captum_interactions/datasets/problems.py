@@ -25,10 +25,11 @@ class DatasetError(ValueError):
 
     Args:
         where: File and line, or file and annotation.
-        reason: What came, and what was expected.
+        reason: What came, and what was expected. Both are cut where they are too long to be read.
     """
 
     def __init__(self, where: str, reason: str) -> None:
+        where, reason = _cut(where), _cut(reason)
         super().__init__(f"{where}: {reason}")
         self.where, self.reason = where, reason
 
@@ -50,6 +51,10 @@ def claim(key: str, taken: dict[str, str], where: str) -> None:
     if key in taken:
         raise DatasetError(where, f"has the key {key!r}, which {taken[key]} has too")
     taken[key] = where
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:250]}...{text[-247:]}"
 
 
 class Problems:

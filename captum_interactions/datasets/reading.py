@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
+
+from PIL import Image
 
 from captum_interactions.datasets.archive import Files
 from captum_interactions.datasets.problems import DatasetError, Problems
 from captum_interactions.datasets.record import Box
 
 Kind = TypeVar("Kind")
+
+_MOST = 2**31
+"""No coordinate is larger, in pixels: no image has such a side."""
 
 
 def read_json(files: Files, name: str) -> Any:
@@ -32,13 +37,16 @@ def parse_json(text: str, where: str, line: int = 0) -> Any:
         raise DatasetError(
             f"{where}, line {line + error.lineno}", f"not JSON: {error.msg}"
         ) from None
+    except (RecursionError, ValueError) as error:  # nested too deep, or numbers of too many digits
+        raise DatasetError(f"{where}, line {line + 1}", f"cannot be read: {error}") from None
 
 
 def need(holder: Any, key: str, kind: type[Kind], where: str) -> Kind:
     """The value at a key, which must be of a type.
 
     Raises:
-        DatasetError: If it is missing or of another type, or ``holder`` is no JSON object.
+        DatasetError: If it is missing or of another type, is an integer of more than 64 bits or
+            text with half of a surrogate pair, or ``holder`` is no JSON object.
     """
     if not isinstance(holder, Mapping):
         raise DatasetError(where, f"expected a JSON object, but got {shown(holder)}")
@@ -47,28 +55,83 @@ def need(holder: Any, key: str, kind: type[Kind], where: str) -> Kind:
     value = holder[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise DatasetError(where, f"{key!r} must be of type {kind.__name__}, but is {shown(value)}")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise DatasetError(where, f"{key!r} must be an integer of 64 bits, but is {shown(value)}")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise DatasetError(
+                where, f"{key!r} holds half of a surrogate pair, which is no text: {shown(value)}"
+            ) from None
     return value
+
+
+class _Short(reprlib.Repr):
+    """Values may be nested without end, or have more digits than Python writes."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
 
 
 def shown(value: Any) -> str:
     """A value for a message, not too long."""
-    text = repr(value)
+    short = _Short()
+    short.maxlevel, short.maxstring, short.maxother = 3, 60, 60
+    text = short.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def numbers(value: Any, where: str) -> tuple[float, float, float, float]:
-    """Four finite numbers.
+    """Four coordinates.
 
     Raises:
         DatasetError: If they are not.
     """
-    is_four = isinstance(value, list) and len(value) == 4
-    if not is_four or not all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value
-    ):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_coordinate, value)):
         raise DatasetError(where, f"a box is four numbers, but got {shown(value)}")
     a, b, c, d = map(float, value)
     return a, b, c, d
+
+
+def is_coordinate(value: Any) -> bool:
+    """Whether a value is a finite number that may be a place in an image, in pixels."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and -_MOST <= value <= _MOST
+
+
+def image_size(holder: Any, where: str) -> tuple[int, int]:
+    """The (width, height) that an annotation gives its image.
+
+    Raises:
+        DatasetError: If they are missing, or no image has this size that Pillow would open.
+    """
+    size = need(holder, "width", int, where), need(holder, "height", int, where)
+    check_size(size, where)
+    return size
+
+
+def check_size(size: tuple[int, int], where: str) -> None:
+    """See that an image may have this (width, height).
+
+    Raises:
+        DatasetError: If not; masks of its size would not fit into memory.
+    """
+    most = 2 * (Image.MAX_IMAGE_PIXELS or _MOST)  # what Pillow refuses as a bomb
+    if min(size) < 1 or size[0] * size[1] > most:
+        raise DatasetError(where, f"no image that can be opened has {size[0]}x{size[1]} pixels")
+
+
+def need_image(files: Files, name: str, where: str) -> str:
+    """The name of an image, which must be there.
+
+    Raises:
+        DatasetError: If there is no regular file of this name, or it is not below the folder.
+    """
+    reason = files.lacks(name, "image")
+    if reason:
+        raise DatasetError(where, reason)
+    return name
 
 
 def box_from_xywh(value: Any, where: str) -> Box | None:

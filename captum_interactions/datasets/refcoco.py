@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.problems import DatasetError, Problems, claim
-from captum_interactions.datasets.reading import box_from_xywh, need, read_json, shown
+from captum_interactions.datasets.reading import (
+    box_from_xywh,
+    image_size,
+    need,
+    need_image,
+    read_json,
+    shown,
+)
 from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 
@@ -53,8 +60,8 @@ class RefCocoRecords(RecordSequence[Expression]):
     object's category as its label.
 
     ``refs(...).p`` is a pickle, a format that can run programs. It is read by an unpickler that
-    makes nothing but numbers, strings, lists, tuples, sets and dictionaries, and refuses a file
-    that asks for more.
+    makes nothing but numbers, strings, lists, sets and dictionaries (a tuple becomes a list), and
+    refuses a file that asks for more.
 
     Args:
         path: The folder above, or a zip file of it.
@@ -89,7 +96,8 @@ class RefCocoRecords(RecordSequence[Expression]):
             lambda files: files.has("instances.json"),
         )
         self._file = _refs_file(home, split_by)
-        refs = read_plain_pickle(home.read_bytes(self._file), home.where(self._file))
+        data = home.read_bytes(self._file)
+        refs = read_plain_pickle(data, home.where(self._file))
         if not isinstance(refs, list):
             raise DatasetError(home.where(self._file), f"expected a list, but got {shown(refs)}")
         instances = read_json(home, "instances.json")
@@ -98,21 +106,23 @@ class RefCocoRecords(RecordSequence[Expression]):
             for kind in ("images", "annotations", "categories")
         }
         chosen = _of_split(refs, split, self._file)
-        first = [
-            index["images"].get(_get(ref, "image_id"), {}).get("file_name") for _, ref in chosen
-        ]
+        ids = [_get(ref, "image_id") for _, ref in chosen[:100]]  # some may be missing
+        names = [index["images"].get(i, {}).get("file_name") for i in ids if isinstance(i, int)]
+        first = [name for name in names if isinstance(name, str)]
         beside = [home, Files(root.path.parent)] if images is None else [Files(images)]
         self._images = find_folder(
             beside,
             _IMAGE_FOLDERS if images is None else ["", *_IMAGE_FOLDERS],
             "the images",
-            lambda files: not first or any(files.has(str(name)) for name in first[:100]),
+            lambda files: not first or any(map(files.has, first)),
         )
         entries: list[Expression] = []
         taken: dict[str, str] = {}
         for position, ref in chosen:
-            where = f"{self._file}: ref {_get(ref, 'ref_id', f'at position {position}')}"
+            number = _get(ref, "ref_id")
+            named = f"at position {position}" if number is None else shown(number)
             with problems.one_record():
+                where = f"{self._file}: ref {named}"
                 for expression in _expressions(ref, index, self._images, where):
                     claim(str(expression.id), taken, f"{where}, sentence {expression.id}")
                     entries.append(expression)
@@ -129,11 +139,33 @@ class RefCocoRecords(RecordSequence[Expression]):
         )
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain data. Classes and functions, which a pickle may call, are refused."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads plain data. Classes and functions, which a pickle may call, are refused.
+
+    It is Python's own reader, since the one in C allots gigabytes for a number that ten bytes hold.
+    Tuples become lists: Python hashes tuples of tuples on a stack that ends.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_TUPLE[0]: lambda self: self.load_empty_list(),
+        pickle.TUPLE[0]: lambda self: self.load_list(),
+        pickle.TUPLE1[0]: lambda self: _pack(self.stack, 1),
+        pickle.TUPLE2[0]: lambda self: _pack(self.stack, 2),
+        pickle.TUPLE3[0]: lambda self: _pack(self.stack, 3),
+        pickle.BYTEARRAY8[0]: lambda _: _refuse("a bytearray"),  # whose size is allotted unread
+    }
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not plain data")
+        _refuse(f"{module}.{name}")
+
+
+def _pack(stack: list[Any], count: int) -> None:
+    stack[-count:] = [stack[-count:]]
+
+
+def _refuse(what: str) -> NoReturn:
+    raise pickle.UnpicklingError(f"it asks for {what}, which is not plain data")
 
 
 def read_plain_pickle(data: bytes, where: str) -> Any:
@@ -150,7 +182,8 @@ def read_plain_pickle(data: bytes, where: str) -> Any:
         except UnicodeDecodeError:
             return _PlainUnpickler(io.BytesIO(data), encoding="latin-1").load()
     except Exception as error:  # noqa: BLE001 - a broken pickle can raise anything
-        raise DatasetError(where, f"cannot be read as a pickle of plain data: {error}") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise DatasetError(where, f"cannot be read as a pickle of plain data: {reason}") from None
 
 
 def _refs_file(home: Files, split_by: str | None) -> str:
@@ -160,7 +193,7 @@ def _refs_file(home: Files, split_by: str | None) -> str:
         raise ValueError(f"say who split it (split_by), there are {found}")
     wanted = f"refs({split_by}).p" if split_by is not None else names[0] if names else "refs(unc).p"
     if wanted not in names:
-        raise FileNotFoundError(f"there is no {wanted} at {home.path}, but {found}")
+        raise FileNotFoundError(f"there is no {wanted} at {home.where()}, but {found}")
     return wanted
 
 
@@ -179,14 +212,14 @@ def _get(ref: Any, key: str, default: Any = None) -> Any:
 def _of_split(refs: list[Any], split: str | None, file: str) -> list[tuple[int, Any]]:
     chosen = [(i, ref) for i, ref in enumerate(refs) if split in (None, _get(ref, "split", split))]
     if split is not None and not any(_get(ref, "split") == split for ref in refs):
-        there = sorted({str(_get(ref, "split")) for ref in refs})
+        there = sorted({s for s in (_get(ref, "split") for ref in refs) if isinstance(s, str)})
         raise ValueError(f"{file} has no split {split!r}, but {', '.join(there)}")
     return chosen
 
 
 def _expressions(
     ref: Any, index: dict[str, dict[int, dict[str, Any]]], images: Files, where: str
-) -> list[Expression]:
+) -> Iterator[Expression]:
     def look_up(kind: str, key: str) -> tuple[dict[str, Any], str]:
         number = need(ref, key, int, where)
         if number not in index[kind]:
@@ -196,20 +229,17 @@ def _expressions(
     annotation, place = look_up("annotations", "ann_id")
     box = box_from_xywh(need(annotation, "bbox", list, place), place)
     if box is None:
-        raise DatasetError(place, f"its box holds nothing: {annotation['bbox']}")
+        raise DatasetError(place, f"its box holds nothing: {shown(annotation['bbox'])}")
     category, place = look_up("categories", "category_id")
     label = need(category, "name", str, place)
     image, place = look_up("images", "image_id")
     name = need(image, "file_name", str, place)  # the name in the ref is that of no file
-    size = need(image, "width", int, place), need(image, "height", int, place)
-    if not images.has(name):
-        raise DatasetError(where, f"there is no image {images.where(name)}")
-    expressions = []
+    size = image_size(image, place)
+    need_image(images, name, where)
     for sentence in need(ref, "sentences", list, where):
         number = need(sentence, "sent_id", int, where)
         text = need(sentence, "sent", str, f"{where}, sentence {number}").strip()
         if not text:
             raise DatasetError(f"{where}, sentence {number}", "is empty")
         ref_id = need(ref, "ref_id", int, where)
-        expressions.append(Expression(number, ref_id, text, box, label, name, size))
-    return expressions
+        yield Expression(number, ref_id, text, box, label, name, size)

@@ -88,7 +88,7 @@ class WinogroundRecords(RecordSequence[Pairing]):
         for ending in _ENDINGS:
             if self._images.has(stem + ending):
                 return stem + ending
-        raise DatasetError(where, f"there is no image {self._images.where(stem)} (.png, .jpg)")
+        raise DatasetError(where, f"{self._images.lacks(stem, 'image')} (.png, .jpg)")
 
     def _record(self, entry: Pairing) -> Record:
         image, caption = entry.image, entry.caption

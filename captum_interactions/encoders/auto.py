@@ -219,10 +219,10 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
             raise OSError(f"the files lack {len(missing)} of its tensors, such as {missing[0]}")
     except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"no model could be loaded from {str(name_or_path)!r}: {error}") from error
-    wrap(model, **options)  # raises, with the reason, before the processor is looked for
     try:
         processor = AutoProcessor.from_pretrained(name_or_path, **source)
     except (OSError, ValueError) as error:
+        wrap(model, **options)  # if it is no dual encoder, that is the reason to give
         raise OSError(
             f"no processor could be loaded from {str(name_or_path)!r} (with one of your own, take "
             f"wrap(model, processor)): {error}"

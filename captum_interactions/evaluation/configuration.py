@@ -15,12 +15,13 @@ from torch import nn
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.rows import plain, replace_file
+from captum_interactions.evaluation.rows import json_text, plain
 from captum_interactions.evaluation.study import Study
+from captum_interactions.writing import write_atomically
 
 FORMAT = "captum_interactions.evaluation/1"
 _COMPARED = ("format", "rows", "settings", "model", "dataset")
-_PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy", "accelerate")
+_PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy")
 
 
 class ConfigurationError(ValueError):
@@ -69,7 +70,7 @@ def settle(path: Path, current: Mapping[str, Any]) -> dict[str, Any]:
     """
     joined = dict(current)
     if path.exists():
-        past = json.loads(path.read_text(encoding="utf-8"))
+        past = _on_file(path)
         found = {key: past.get(key) for key in _COMPARED}
         differences = _differences(found, {key: current[key] for key in _COMPARED})
         for variant in past["variants"].keys() & current["variants"].keys():
@@ -84,8 +85,24 @@ def settle(path: Path, current: Mapping[str, Any]) -> dict[str, Any]:
         joined["variants"] = {**past["variants"], **current["variants"]}
         new = [used for used in current["made_with"] if used not in past["made_with"]]
         joined["made_with"] = past["made_with"] + new
-    replace_file(path, json.dumps(joined, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, f"{json_text(joined, indent=2)}\n".encode())
     return joined
+
+
+def known_variants(path: Path) -> list[str]:
+    """The variants of the configuration on file, in their order; none if there is no file."""
+    return list(_on_file(path)["variants"]) if path.exists() else []
+
+
+def _on_file(path: Path) -> dict[str, Any]:
+    try:
+        past: dict[str, Any] = json.loads(path.read_bytes())
+        kinds = {key: type(past[key]) for key in ("variants", "made_with")}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if kinds != {"variants": dict, "made_with": list}:
+        raise ConfigurationError(f"{path} is damaged: 'variants' or 'made_with' is of another kind")
+    return past
 
 
 def hash_of_weights(model: nn.Module) -> str:

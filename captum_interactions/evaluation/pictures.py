@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_interactions.evaluation.rows import escaped
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -50,7 +52,8 @@ def pictures(shown: Sequence[Picture], title: str, *, columns: int = 4) -> Figur
         plain, heated = axes[row, 2 * column : 2 * column + 2]
         plain.imshow(picture.image)
         _draw(heated, picture)
-        plain.set_title(textwrap.fill(picture.below, 26), fontsize=6, loc="left", color="0.3")
+        below = textwrap.fill(escaped(picture.below), 26)
+        plain.set_title(below, fontsize=6, loc="left", color="0.3")
         heated.set_title(picture.title, fontsize=7, loc="left")
     figure.suptitle(title, fontsize=10)
     return figure

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Thread, main_thread
 
 import torch
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+_BEAT = 5.0
+"""Seconds between the signs of life of a process."""
+_SILENCE = 300.0
+"""Seconds without a sign of life after which nobody waits for a process any longer."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,7 @@ class Processes:
     device: str = "cpu"
     """Where this process computes."""
     wait: Callable[[], None] = lambda: None
-    """Returns when every process has called it."""
+    """Returns when every process has called it; raises a RuntimeError if one of them is lost."""
 
     @property
     def is_first(self) -> bool:
@@ -27,26 +38,85 @@ class Processes:
 
 
 def processes(device: str | None = None) -> Processes:
-    """The processes that ``accelerate launch`` or ``torchrun`` started, or this one alone.
+    """The processes that ``torchrun`` or ``accelerate launch`` started, or this one alone.
+
+    They are known by the environment variables that launchers set for :mod:`torch.distributed`.
 
     Args:
         device: Where a process alone computes. Default: ``"cuda"`` if there is one, else ``"cpu"``.
             Several processes take one GPU each, or the CPU with ``"cpu"`` or if there is none.
 
     Raises:
-        ImportError: If there are several processes, but accelerate is not installed.
+        ValueError: If a launcher has set some of its variables only.
     """
     has_gpu = torch.cuda.is_available()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
         return Processes(device=device or ("cuda" if has_gpu else "cpu"))
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise ImportError(
-            "several processes need accelerate: pip install 'captum-interactions[evaluation]'"
-        ) from error
-    # A process that has done its share may wait for the others for a long time.
-    state = PartialState(cpu=device == "cpu" or not has_gpu, timeout=timedelta(days=7))
-    return Processes(
-        state.process_index, state.num_processes, str(state.device), state.wait_for_everyone
-    )
+    timeout = timedelta(seconds=_SILENCE)
+    store, rank, _ = next(rendezvous("env://", timeout=timeout))
+    if device == "cpu" or not has_gpu:
+        place = "cpu"  # with an index, weights would be copied, and round otherwise
+    else:
+        place = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
+    return Processes(rank, count, place, meetings(store, rank, count))
+
+
+def meetings(
+    store: Store, rank: int, count: int, *, beat: float = _BEAT, silence: float = _SILENCE
+) -> Callable[[], None]:
+    """A function in which processes wait for each other, however long one of them computes.
+
+    A process that computes gives signs of life meanwhile, from another thread. One that was stopped
+    gives none, and is not waited for.
+
+    Args:
+        store: Where processes can see each other's numbers.
+        rank: Which one this is.
+        count: How many there are.
+        beat: Seconds between signs of life.
+        silence: Seconds without one after which a process is lost.
+
+    Returns:
+        A function that returns when all processes have called theirs as often, or raises a
+        RuntimeError that names a process that is lost.
+    """
+    Thread(target=_give_signs, args=(store, rank, beat)).start()
+    numbers = itertools.count()
+
+    def wait() -> None:
+        meeting = f"meeting {next(numbers)}"
+        store.add(meeting, 1)
+        heard = [(-1, 0.0)] * count
+        while not _all_here(store, meeting, count, beat):
+            for other in range(count):
+                signs, now = store.add(f"signs of {other}", 0), time.monotonic()
+                if signs != heard[other][0]:
+                    heard[other] = signs, now
+                elif now - heard[other][1] > silence:
+                    raise RuntimeError(
+                        f"process {other} of {count} has given no sign of life for {silence:g} "
+                        "seconds: it was stopped, or its machine is out of reach. Rows that were "
+                        "measured are kept, and the same command goes on from there"
+                    )
+
+    return wait
+
+
+def _give_signs(store: Store, rank: int, beat: float) -> None:
+    """Until the program ends, or the process that keeps the store."""
+    program = main_thread()
+    with suppress(RuntimeError):
+        while program.is_alive():
+            store.add(f"signs of {rank}", 1)
+            program.join(beat)
+
+
+def _all_here(store: Store, meeting: str, count: int, seconds: float) -> bool:
+    """Whether all processes have come to a meeting, or come within some seconds."""
+    end = time.monotonic() + seconds
+    while store.add(meeting, 0) < count:
+        if time.monotonic() > end:
+            return False
+        time.sleep(min(0.1, seconds))
+    return True

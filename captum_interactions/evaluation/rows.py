@@ -14,7 +14,10 @@ import numpy as np
 import torch
 
 from captum_interactions.datasets import Record
+from captum_interactions.writing import write_atomically
 
+RESULTS = "results.jsonl"
+"""The file of the first process, and of all when a run has ended."""
 Status = Literal["measured", "declined", "failed"]
 """``measured``: with values. ``declined``: the study has nothing to ask of the record. ``failed``:
 the record raised an exception, and the message is its own."""
@@ -34,7 +37,7 @@ class Row:
     values: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, as the study describes it."""
     message: str = ""
-    """Why there are no values."""
+    """Why there are no values, or what is wrong with them."""
     seconds: float | None = None
     """Time of the record's share of its batch: the only field that differs between two runs."""
 
@@ -59,7 +62,17 @@ class Row:
 
     def line(self) -> str:
         """The row as a line of JSON; what is not a number is null."""
-        return json.dumps(plain(asdict(self)), ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(plain(asdict(self))) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold."""
+    return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
+
+
+def escaped(text: str) -> str:
+    """A text with each half of a surrogate pair, as names of files may have, as JSON escapes it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def plain(value: Any) -> Any:
@@ -100,49 +113,57 @@ def cut_half_written(path: Path) -> None:
 def read(path: Path) -> list[Row]:
     """All rows of a file in its order; none if there is no file.
 
+    A last line without an end is being written, or was when a run was killed: it is no row yet.
+
     Raises:
         ValueError: If a line is no row; file and line are named.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
         return []
-    with path.open(encoding="utf-8") as file:
-        return [_row(line, f"{path}: line {number}") for number, line in enumerate(file, 1)]
+    return [_row(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _row(line: str, where: str) -> Row:
+def shards(folder: Path) -> list[Path]:
+    """The files of all processes but the first, which are there until a run ends."""
+    return sorted(folder.glob("results-*.jsonl"))
+
+
+def _row(line: bytes, where: str) -> Row:
     try:
         return Row(**json.loads(line))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{where} is no row of results: {error}") from error
 
 
-def merge(target: Path, shards: Iterable[Path], variants: Iterable[str]) -> list[Row]:
-    """Join the rows of all files into ``target``, in the order of records, each row once.
-
-    The new file takes the place of the old one in one step, and shards are removed after it, so
-    that nothing is lost whenever the process dies.
-    """
-    shards = list(shards)
+def joined(folder: Path, variants: Iterable[str]) -> list[Row]:
+    """The rows of all processes, each once, in the order of variants and records."""
     unique: dict[tuple[str, str], Row] = {}
-    for path in (target, *shards):
-        for row in read(path):
-            unique.setdefault(row.identity, row)
+    # A run that ends moves rows to the first file, which is therefore read last. Its rows count.
+    for path in reversed((folder / RESULTS, *shards(folder))):
+        unique |= {row.identity: row for row in reversed(read(path))}
     order = {variant: place for place, variant in enumerate(variants)}
-    rows = sorted(
+    return sorted(
         unique.values(),
         key=lambda row: (order.get(row.variant, len(order)), row.variant, row.index),
     )
-    replace_file(target, "".join(row.line() for row in rows))
-    for path in shards:
+
+
+def merge(folder: Path, variants: Iterable[str]) -> list[Row]:
+    """Join the rows of all processes in one file, in the order of records, each row once.
+
+    The new file takes the place of the old one in one step, and the others are removed after it, so
+    that nothing is lost whenever the process dies.
+    """
+    others = shards(folder)
+    rows = joined(folder, variants)
+    write(folder / RESULTS, rows)
+    for path in others:
         path.unlink()
     return rows
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that at any moment there is the old one or the new one, both whole."""
-    draft = path.with_suffix(path.suffix + ".part")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of rows, as a whole."""
+    write_atomically(path, "".join(row.line() for row in rows).encode())

@@ -6,24 +6,24 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation import rows as files
-from captum_interactions.evaluation.configuration import configuration, settle
+from captum_interactions.evaluation.configuration import configuration, known_variants, settle
 from captum_interactions.evaluation.processes import Processes
-from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.study import Study
+from captum_interactions.evaluation.rows import RESULTS, Row
+from captum_interactions.evaluation.study import Study, remarks
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.writing import locked
 
-RESULTS, CONFIG = "results.jsonl", "config.json"
+CONFIG = "config.json"
 
 
 def run_study(
@@ -92,17 +92,19 @@ def run_study(
 def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
     """Make tables and figures from a folder's rows of these records, without explaining anything.
 
-    They are written to a folder of the study's name in ``output``. One table counts the rows, and
-    another lists why some have no values.
+    The rows are those of all processes, also of a run that is at work or was killed. Tables and
+    figures are written to a folder of the study's name in ``output``. One table counts the rows,
+    and another lists why some have no values.
 
     Raises:
         FileNotFoundError: If the folder has no results.
     """
     folder = Path(output)
     records = study.records(records)
-    if not (folder / RESULTS).exists():
+    rows = files.joined(folder, known_variants(folder / CONFIG))
+    if not rows:
         raise FileNotFoundError(f"there are no results in {str(folder)!r}: run the study first")
-    rows = [row for row in files.read(folder / RESULTS) if row.index < len(records)]
+    rows = [row for row in rows if row.index < len(records)]
     measured = [row for row in rows if row.status == "measured"]
     found = study.summarise(measured, records) if measured else Summary()
     tables = {**found.tables, "records": _counts(rows)}
@@ -176,6 +178,7 @@ def _measure(
     wanted: list[tuple[int, Record]] = []
     for index, record in batch:
         try:
+            _check_text(record)
             reason = study.declines(record)
         except Exception as error:  # noqa: BLE001  # a record's own trouble
             rows.append(_failure(record, variant, index, error))
@@ -190,6 +193,14 @@ def _measure(
         except Exception:  # noqa: BLE001  # one of them, which is to be found
             rows += [_one(study, wrapper, variant, *one) for one in wanted]
     return sorted(rows, key=lambda row: row.index)
+
+
+def _check_text(record: Record) -> None:
+    """Raise a UnicodeEncodeError if a record holds half of a surrogate pair, which is no text."""
+    labels = [phrase.label for phrase in record.phrases if phrase.label is not None]
+    foil = record.foil.replaced if record.foil is not None else None
+    for text in (record.caption, *labels, *(foil or ())):
+        text.encode()
 
 
 def _one(
@@ -208,10 +219,11 @@ def _together(
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # convergence is for the studies to report
-        values = study.measure(wrapper, variant, [record for _, record in batch])
+        with remarks() as said:
+            values = study.measure(wrapper, variant, [record for _, record in batch])
     seconds = (time.perf_counter() - start) / len(batch)
     return [
-        Row(record.key, variant, index, "measured", found, seconds=seconds)
+        Row(record.key, variant, index, "measured", found, said.get(record.key, ""), seconds)
         for (index, record), found in zip(batch, values, strict=True)
     ]
 
@@ -221,29 +233,20 @@ def _failure(record: Record, variant: str, index: int, error: Exception) -> Row:
     return Row(record.key, variant, index, "failed", message=message)
 
 
-@contextmanager
-def _alone(folder: Path, processes: Processes) -> Iterator[None]:
-    """The folder, for the processes of one run; the lock goes with the process that holds it."""
+def _alone(folder: Path, processes: Processes) -> AbstractContextManager[None]:
+    """The folder, for the processes of one run: the first holds the lock for all."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not processes.is_first:
-        yield
-        return
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise RuntimeError(f"another run is at work in {str(folder)!r}: wait for its end") from None
+    return locked(folder / ".lock", "another run") if processes.is_first else nullcontext()
 
 
 def _tidy(folder: Path, variants: Mapping[str, Any], *, retry_failed: bool = False) -> None:
     """Mend what a killed run left, and join the files of all processes into one."""
-    shards = sorted(folder.glob("results-*.jsonl"))
-    for path in (folder / RESULTS, *shards):
+    for path in (folder / RESULTS, *files.shards(folder)):
         files.cut_half_written(path)
-    rows = files.merge(folder / RESULTS, shards, variants)
+    rows = files.merge(folder, variants)
     if retry_failed and any(row.status == "failed" for row in rows):
         kept = [row for row in rows if row.status != "failed"]
-        files.replace_file(folder / RESULTS, "".join(row.line() for row in kept))
+        files.write(folder / RESULTS, kept)
 
 
 def _counts(rows: Sequence[Row]) -> Table:
@@ -291,7 +294,7 @@ def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
     """Every kind of message as it came first, and how often it came."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if row.status != "measured":
+        if row.status != "measured" or row.message:
             found.setdefault((row.variant, row.status, _kind(row.message)), []).append(row)
     cells = [
         [variant, status, alike[0].message, len(alike), alike[0].record]
@@ -300,5 +303,5 @@ def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
     cells += [["dataset", "skipped", one.reason, 1, one.where] for one in skipped]
     return Table(
         ("variant", "what", "message", "records", "first"), cells,
-        "What was not measured, by its reason.",
+        "What was not measured, or was measured on maps that say nothing, by its reason.",
     )  # fmt: skip

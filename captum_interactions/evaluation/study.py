@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -17,6 +19,20 @@ from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
 
 Map = InteractionMap | FirstOrderMap
+
+
+_REMARKS: ContextVar[dict[str, str] | None] = ContextVar("remarks", default=None)
+
+
+@contextmanager
+def remarks() -> Iterator[dict[str, str]]:
+    """What there is to say of records that are measured meanwhile, by their keys."""
+    found: dict[str, str] = {}
+    token = _REMARKS.set(found)
+    try:
+        yield found
+    finally:
+        _REMARKS.reset(token)
 
 
 def view(default: Any) -> Any:
@@ -149,6 +165,8 @@ class MethodStudy(Study):
     ) -> list[Map]:
         """The map of each record by one of the methods; captions that are too long are cut.
 
+        The row of a map whose values are no larger than rounding errors says so.
+
         Args:
             wrapper: The model.
             variant: The method.
@@ -156,7 +174,7 @@ class MethodStudy(Study):
             captions (optional): With these captions. Default: the records' own
         """
         name, options = parse_method(variant)
-        return explain_batch(
+        maps = explain_batch(
             wrapper,
             [record.image for record in records],
             captions or [record.caption for record in records],
@@ -164,6 +182,12 @@ class MethodStudy(Study):
             truncation=True,
             **options,
         )
+        said = _REMARKS.get()
+        for record, imap in zip(records, maps, strict=True):
+            if imap.at_rounding and said is not None:
+                names = " and ".join(imap.at_rounding)
+                said[record.key] = f"{names} of the map no larger than rounding errors"
+        return maps
 
     def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
         """Whether the convergence delta of one of the methods is an error, see its class."""

@@ -78,7 +78,7 @@ class Summary:
         for name, table in self.tables.items():
             texts[f"{name}.csv"], texts[f"{name}.md"] = table.csv(), table.markdown()
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         for name, figure in self.figures.items():
             figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
         if self.figures:

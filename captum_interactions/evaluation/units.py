@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.study import Map
 from captum_interactions.functional import Decomposition
-from captum_interactions.maps.interaction_map import InteractionMap, incidence
+from captum_interactions.maps.interaction_map import InteractionMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,6 @@ def by_unit(imap: Map) -> Decomposition:
     Returns:
         Decomposition: of one pair, with units of a + 1 and units of b + 1 parts.
     """
-    rows_a, rows_b = _with_rest(imap.axis_a), _with_rest(imap.axis_b)
     if isinstance(imap, InteractionMap):
         main_a, main_b, interactions = imap.main_effects_a, imap.main_effects_b, imap.interactions
         constant = imap.constant
@@ -102,9 +102,9 @@ def by_unit(imap: Map) -> Decomposition:
         constant = imap.score - float(main_a.sum() + main_b.sum())
     return Decomposition(
         torch.tensor([constant], dtype=torch.float64),
-        (rows_a @ main_a.double()).unsqueeze(0),
-        (rows_b @ main_b.double()).unsqueeze(0),
-        (rows_a @ interactions.double() @ rows_b.T).unsqueeze(0),
+        _summed(imap.axis_a, main_a).unsqueeze(0),
+        _summed(imap.axis_b, main_b).unsqueeze(0),
+        _summed(imap.axis_b, _summed(imap.axis_a, interactions.T).T).unsqueeze(0),
         torch.tensor([imap.score], dtype=torch.float64),
     )
 
@@ -116,17 +116,18 @@ def with_rest(present: Tensor) -> Tensor:
 
 def own_seed(seed: int, record: Record) -> int:
     """A seed of a record's own, the same whatever records stand beside it."""
-    digest = hashlib.sha256(f"{seed} {record.key}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {record.key}".encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest[:6], "big")
 
 
 def _members(axis: TokenAxis) -> Tensor:
-    return incidence(axis.units, len(axis))
+    """Which tokens each unit is made of, zeros and ones of shape (units, T)."""
+    return torch.from_numpy(axis.sum_units(np.eye(len(axis), dtype=np.float32)).T)
 
 
-def _with_rest(axis: TokenAxis) -> Tensor:
-    rows = _members(axis)
-    return torch.cat([rows, 1 - rows.sum(0, keepdim=True)]).double()
+def _summed(axis: TokenAxis, values: Tensor) -> Tensor:
+    """Values of tokens (..., T) summed over units and what is no unit, (..., units + 1)."""
+    return torch.from_numpy(axis.sum_units(values.double().numpy(), rest=True))
 
 
 def _labels(axis: TokenAxis) -> list[str]:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 
 class Decomposition(NamedTuple):
-    """The four parts of the scores of B pairs; together they add up to ``score``.
+    """The four parts of the scores of B pairs, and the scores.
 
-    What quadrature leaves unexplained is :attr:`convergence_delta`.
+    The parts sum to ``score + convergence_delta``.
     """
 
     constant: Tensor

@@ -16,6 +16,9 @@ METHODS = (
     "riemann_trapezoid",
 )
 """Names of the supported rules; they are Captum's names."""
+_MOST_STEPS = 100_000
+_MOST_GAUSS_STEPS = 2000
+"""Fewer, as their nodes are the eigenvalues of a matrix of n_steps × n_steps (10 s for as many)."""
 
 
 class Quadrature(NamedTuple):
@@ -39,7 +42,8 @@ def quadrature(
 
     Args:
         method (str): One of :data:`METHODS`. Default: ``"gausslegendre"``
-        n_steps (int): Number of nodes, at least 1 (2 for the trapezoid). Default: 20
+        n_steps (int): Number of nodes, at least 1 (2 for the trapezoid), and at most 2,000 for
+            Gauss-Legendre, 100,000 for the others. Default: 20
         dtype (torch.dtype): Type of nodes and weights. They are computed in float64 on the CPU and
             rounded once, so no device needs float64. Default: ``torch.float32``
         device (torch.device or str, optional): Where nodes and weights are put. Default: CPU
@@ -48,7 +52,7 @@ def quadrature(
         Quadrature: nodes in [0, 1] and weights, each of shape (n_steps,).
 
     Raises:
-        ValueError: If the method is unknown or ``n_steps`` is too small.
+        ValueError: If the method is unknown, or ``n_steps`` is too small or too large.
 
     Examples::
 
@@ -63,6 +67,9 @@ def quadrature(
         raise ValueError(
             f"n_steps must be an int of at least {minimum} for {method}, but got {n_steps!r}"
         )
+    most = _MOST_GAUSS_STEPS if method == "gausslegendre" else _MOST_STEPS
+    if n_steps > most:
+        raise ValueError(f"n_steps must be at most {most} for {method}, but got {n_steps}")
 
     if method == "gausslegendre":
         nodes, weights = np.polynomial.legendre.leggauss(n_steps)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from captum_interactions.axes import TokenAxis
+from captum_interactions.maps.base import AttributionMap, Side
 
 
-@dataclass(frozen=True, eq=False)
-class FirstOrderMap:
+@dataclass(frozen=True, repr=False, eq=False)
+class FirstOrderMap(AttributionMap):
     """How much each token of either input contributes to the score, whatever the other input holds.
 
     It has the views of an :class:`~captum_interactions.InteractionMap`, so that methods can be
-    compared by changing one name; but a first-order map knows no pairs, so a selection of the other
-    input changes nothing.
+    compared by changing one name. A first-order map has no interactions, so a selection of the
+    other input changes nothing.
     """
 
     attributions_a: Tensor | None
@@ -41,75 +38,46 @@ class FirstOrderMap:
         Raises:
             ValueError: If the method has no map of a.
         """
-        return self._values("a")
+        return self._values("a", self.attributions_a)
 
     def marginal_b(self, a: Any = None) -> Tensor:
-        """Attributions of the tokens of b, shape (Tb,), the same for every selection of a."""
-        return self._values("b")
-
-    def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
-        """Attributions of the patches of an image (rows, columns) or the cells of a sound.
+        """Attributions of the tokens of b, shape (Tb,), the same for every selection of a.
 
         Raises:
-            TypeError: If neither input is an image or a sound.
-            ValueError: If the method has no map of it.
+            ValueError: If the method has no map of b.
         """
-        for side, axis in (("a", self.axis_a), ("b", self.axis_b)):
-            if isinstance(axis, (ImageAxis, AudioAxis)):
-                return axis.to_grid(self._values(side).numpy())
-        raise TypeError(
-            f"neither input is an image or a sound: the axes are {type(self.axis_a).__name__} and "
-            f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
+        return self._values("b", self.attributions_b)
+
+    @property
+    def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
+        sides = (
+            ("input a", self.axis_a, self.attributions_a),
+            ("input b", self.axis_b, self.attributions_b),
         )
-
-    def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
-        """(word, weight) of a text, in reading order; of b, if both are texts.
-
-        Raises:
-            TypeError: If neither input is a text.
-            ValueError: If the method has no map of it.
-        """
-        for side, axis in (("b", self.axis_b), ("a", self.axis_a)):
-            if isinstance(axis, TextAxis):
-                values = self._values(side)
-                return [(unit.label, float(values[list(unit.tokens)].sum())) for unit in axis.units]
-        raise TypeError(
-            f"neither input is a text: the axes are {type(self.axis_a).__name__} and "
-            f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
-        )
-
-    def plot(
-        self, b: Any = None, a: Any = None, ax: Axes | None = None, **options: Any
-    ) -> tuple[Figure, Axes]:
-        """Draw an image with its heat map and the caption's words, as an interaction map is.
-
-        Args:
-            b: A phrase to frame in the caption.
-            a: A region to outline in the image.
-            ax (Axes, optional): Where to draw. Default: a new figure
-            options: Options of :func:`~captum_interactions.visualization.plot_interactions`
-                (``style``, ``upsampling``).
-        """
-        from captum_interactions.visualization import plot_interactions
-
-        return plot_interactions(self, b=b, a=a, ax=ax, **options)
+        return {
+            name: axis.sum_units(values.numpy())
+            for name, axis, values in sides
+            if values is not None
+        }
 
     def __repr__(self) -> str:
         sides = []
-        for side, axis in (("a", self.axis_a), ("b", self.axis_b)):
-            values = self.attributions_a if side == "a" else self.attributions_b
+        for side, axis, values in (
+            ("a", self.axis_a, self.attributions_a),
+            ("b", self.axis_b, self.attributions_b),
+        ):
             if values is None:
                 sides.append(f"  {side}: none")
                 continue
-            by_unit = [(float(values[list(u.tokens)].sum()), u.label) for u in axis.units]
-            strongest = sorted(by_unit, key=lambda item: -abs(item[0]))[:3]
-            story = ", ".join(f"{label} {value:+.4f}" for value, label in strongest)
+            by_unit = zip(axis.units, axis.sum_units(values.numpy()).tolist(), strict=True)
+            strongest = sorted(by_unit, key=lambda item: -abs(item[1]))[:3]
+            story = ", ".join(f"{unit.label} {value:+.4f}" for unit, value in strongest)
             sides.append(f"  {side}: sum {float(values.sum()):+.4f}, strongest {story}")
         name = self.settings.get("attribution", "first order")
-        return "\n".join([f"FirstOrderMap ({name}), score {self.score:.3f}", *sides])
+        heading = f"FirstOrderMap ({name}), score {self.score:.3f}"
+        return "\n".join([heading, *sides, *self._notes()])
 
-    def _values(self, side: str) -> Tensor:
-        values = self.attributions_a if side == "a" else self.attributions_b
+    def _values(self, side: Side, values: Tensor | None) -> Tensor:
         if values is None:
             name = self.settings.get("attribution", "this method")
             raise ValueError(f"{name} has no map of input {side}")

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
     from captum_interactions.axes import TokenAxis
 
-# Indices whose values add up to the game, or to what stands for it.
-_ADDITIVE = ("k-SII", "STII", "FSII", "kADD-SHAP", "FBII", "Moebius", "SV")
-# Indices whose values of single players hold half of each of their interactions.
-_SHARED = ("SII", "BII")
+_ADDITIVE = ("k-SII", "STII", "FSII", "FBII", "Moebius")
+"""Indices whose values sum to the game if it has second order."""
+_SHARED = ("SII", "BII", "kADD-SHAP")
+"""Indices whose values of single players hold half of each of their interactions."""
+_ROUNDING = 1e-9
+"""Values of higher order that are smaller than this share of the largest value are rounding."""
 
 
 class Parts(NamedTuple):
@@ -84,19 +87,40 @@ def interaction_values(
     return found
 
 
+def map_values(
+    parts: Parts, axis_a: TokenAxis, axis_b: TokenAxis, *, units: bool
+) -> shapiq.InteractionValues:
+    """What :meth:`~captum_interactions.InteractionMap.to_shapiq` gives."""
+    main_a, main_b, across = (part.double().numpy() for part in parts[1:])
+    constant = parts.constant
+    if units:
+        # What belongs to no unit is always there: it adds to what it interacts with.
+        main_a = axis_a.sum_units(main_a, rest=True)
+        main_b = axis_b.sum_units(main_b, rest=True)
+        across = axis_b.sum_units(axis_a.sum_units(across.T, rest=True).T, rest=True)
+        constant += float(main_a[-1] + main_b[-1] + across[-1, -1])
+        main_a, main_b = main_a[:-1] + across[:-1, -1], main_b[:-1] + across[-1, :-1]
+        across = across[:-1, :-1]
+    singles = torch.from_numpy(np.concatenate([main_a, main_b]))
+    pairs = singles.new_zeros(len(singles), len(singles))
+    pairs[: len(main_a), len(main_a) :] = torch.from_numpy(across)
+    return interaction_values("Moebius", constant, singles, pairs)
+
+
 def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
     """Constant, main effects and interactions of two inputs, from values of one row of players.
 
-    Maps have no interactions within an input: half of each goes to the main effects of its two
-    players, which leaves the sum of all values as it is. Shapley and Banzhaf interaction indices
-    (``SII``, ``BII``) are not additive: a player's value holds half of all of its interactions.
-    That half of those across the inputs is taken off, so all parts together are the score for
-    ``SII``, and the best approximation without interactions within the inputs for ``BII``.
+    If the game has second order, the parts are those of the game, whatever the index. Maps have no
+    interactions within an input: half of each goes to the main effects of its two players, which
+    leaves the sum as it is.
+
+    A value of a single player holds half of its interactions for the Shapley and Banzhaf
+    interaction indices and kADD-SHAP (``SII``, ``BII``, ``kADD-SHAP``); that half is subtracted.
+    The value of the empty set is the game's mean for ``BII``, and is moved to the empty coalition.
 
     Args:
         values (shapiq.InteractionValues): Values of order 2 at most, of one of the indices above,
-            or one whose values add up: ``k-SII``, ``STII``, ``FSII``, ``kADD-SHAP``, ``FBII``,
-            ``Moebius`` or ``SV``.
+            or ``k-SII``, ``STII``, ``FSII``, ``FBII`` or ``Moebius``.
         n_a, n_b (int): How many of the players are parts of a, and of b.
 
     Raises:
@@ -113,9 +137,13 @@ def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
         )
     if values.index not in _ADDITIVE + _SHARED:
         known = ", ".join(_ADDITIVE + _SHARED)
-        raise ValueError(f"index must be one of {known}, but the values are of {values.index!r}")
+        raise ValueError(
+            f"index must be one of {known}, whose values of first and second order determine a "
+            f"game of second order, but the values are of {values.index!r}"
+        )
     known_values = dict(values.interactions)
-    order = max((len(players) for players, value in known_values.items() if value), default=0)
+    tolerance = _ROUNDING * max(map(abs, known_values.values()), default=0.0)
+    order = max((len(p) for p, value in known_values.items() if abs(value) > tolerance), default=0)
     if order > 2:
         raise ValueError(
             f"a map holds interactions of two parts, but the values have order {order}"
@@ -124,18 +152,17 @@ def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
     pairs = torch.zeros(n_players, n_players, dtype=torch.float64)
     for i, j in combinations(range(n_players), 2):
         pairs[i, j] = pairs[j, i] = known_values.get((i, j), 0.0)
-    across = pairs[:n_a, n_a:]
-    if values.index in _SHARED:
-        shares = -torch.cat([across.sum(1), across.sum(0)]) / 2
-    else:
-        shares = torch.cat([pairs[:n_a, :n_a].sum(1), pairs[n_a:, n_a:].sum(1)]) / 2
     constant = float(known_values.get((), values.baseline_value))
-    if values.index == "SII":
+    if values.index == "BII":
+        # A player is there in half of all coalitions, and a pair in a quarter of them.
+        constant -= float(singles.sum() / 2 - pairs.sum() / 8)
+    elif values.index in _SHARED:
         constant = float(values.baseline_value)
-    elif values.index == "BII":
-        # From the mean over all coalitions to the empty one.
-        constant += float(across.sum() / 4 - singles.sum() / 2)
-    main = singles + shares
+    if values.index in _SHARED:
+        singles = singles - pairs.sum(1) / 2
+    within = torch.cat([pairs[:n_a, :n_a].sum(1), pairs[n_a:, n_a:].sum(1)])
+    main = singles + within / 2
+    across = pairs[:n_a, n_a:]
     return Parts(constant, main[:n_a].float(), main[n_a:].float(), across.float())
 
 

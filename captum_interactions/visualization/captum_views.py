@@ -11,7 +11,7 @@ import numpy as np
 from captum_interactions.axes import ImageAxis
 from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization.lettering import figure_of
-from captum_interactions.visualization.palette import COLOURS
+from captum_interactions.visualization.palette import COLOURS, limit_of, rounding_note
 from captum_interactions.visualization.sides import (
     Side,
     axis_of,
@@ -83,8 +83,9 @@ def visualize_image_attr(
             f"the image is not known, so that only 'heat_map' can draw it: got {method!r}"
         )
     grid = axis.to_grid(values)
-    largest = np.abs(grid).max(initial=0.0)
-    pixels = axis.to_image(grid / largest if largest else grid)
+    if rounding_note(imap, grid):
+        grid = np.zeros_like(grid)  # Captum would stretch rounding errors to its full scale
+    pixels = axis.to_image(grid / limit_of(grid))
     image = None if axis.image is None else np.asarray(load_image(axis.image))
     of_sign = {"positive": pixels > 0, "negative": pixels < 0}.get(sign, pixels != 0)
     if ax is None:
@@ -134,7 +135,7 @@ def visualization_data_record(
     if values is None:
         raise ValueError(f"{name_of(imap, 'the method')} has no map of input {side}")
     weights = weights_of(axis, values)
-    largest = float(np.abs(weights).max(initial=0.0)) or 1.0
+    largest = limit_of(weights, source=imap)
     shown = "all" if selection is None else html.escape(str(selection))
     return visualization.VisualizationDataRecord(
         word_attributions=weights / largest,

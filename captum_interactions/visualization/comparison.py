@@ -9,7 +9,7 @@ import numpy as np
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.visualization.lettering import set_legible, set_title, size_of
-from captum_interactions.visualization.palette import limit_of
+from captum_interactions.visualization.palette import limit_of, rounding_note
 from captum_interactions.visualization.panels import name_of_selection, panels
 from captum_interactions.visualization.picture import (
     Style,
@@ -111,7 +111,10 @@ def plot_comparison(
     for row, (name, imap) in enumerate(maps.items()):
         drawn = [values_of(imap, side, selection) for selection in chosen]
         weights = [None if v is None else _shown(axis_of(imap, side), v) for v in drawn]
-        top = limit_of(*(w for w in weights if w is not None), limit=limit)
+        known = [w for w in weights if w is not None]
+        top = limit_of(*known, limit=limit, source=imap)
+        if known:
+            name += rounding_note(imap, *known)
         for column, values in enumerate(weights):
             ax = next(panel)
             _draw(ax, axis_of(imap, side), values, top, style, upsampling)

@@ -47,7 +47,8 @@ def plot_connections(
     Input a is at the left, b at the right: images as they are, texts as columns of words, sounds as
     cells of seconds (across) and frequency (upwards). Red lines are matches, blue and dashed ones
     clashes; the stronger, the thicker. Fewer lines than asked for are drawn where fewer pairs of
-    that sign are not zero. Where a long text has no room, only its words with a line are written.
+    that sign are larger than rounding errors. Where a long text has no room, only its words with a
+    line are written.
 
     Args:
         imap (InteractionMap): An explanation of inputs of any kind.
@@ -79,7 +80,7 @@ def plot_connections(
     left = _Side(imap.axis_a, parts_a)
     right = _Side(imap.axis_b, parts_b)
     values = left.weights @ imap.interactions.numpy() @ right.weights.T
-    pairs = _strongest(values, k, sign)
+    pairs = _strongest(values, k, sign, imap.rounding)
     ax = _new_axes(left, right) if ax is None else ax
 
     width, height = size_of(ax)
@@ -124,9 +125,7 @@ class _Side:
         if parts is None:
             units = axis.units
             self.labels = [unit.label for unit in units]
-            self.weights = np.zeros((len(units), len(axis)), np.float32)
-            for row, unit in enumerate(units):
-                self.weights[row, list(unit.tokens)] = 1.0
+            self.weights = axis.sum_units(np.eye(len(axis), dtype=np.float32)).T
         else:
             text = axis.text if isinstance(axis, TextAxis) else ""
             self.labels = [name_of_selection(part, text) for part in parts]
@@ -245,13 +244,13 @@ class _Side:
         )
 
 
-def _strongest(values: NDArray[Any], k: int, sign: str) -> list[tuple[int, int]]:
+def _strongest(values: NDArray[Any], k: int, sign: str, rounding: float) -> list[tuple[int, int]]:
     ranked = {"positive": values.clip(min=0), "negative": (-values).clip(min=0)}.get(
         sign, np.abs(values)
     )
     order = np.argsort(-ranked, axis=None, kind="stable")[:k]
     pairs = [divmod(int(index), values.shape[1]) for index in order]
-    return [pair for pair in pairs if ranked[pair] > 0]
+    return [pair for pair in pairs if ranked[pair] > rounding]
 
 
 def _curve(

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_interactions.axes.image import checked_mask
 from captum_interactions.visualization.lettering import figure_of, set_title
-from captum_interactions.visualization.palette import add_colorbar, limit_of
+from captum_interactions.visualization.palette import add_colorbar, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
     Picture,
     Style,
     Upsampling,
+    check_region,
     check_style,
     draw_heat,
     outline,
@@ -95,6 +97,7 @@ def plot_heatmap(
         >>> figure, ax = plot_heatmap(np.eye(3), title="identity")
     """
     check_style(style, upsampling)
+    check_region(region)
     if is_map(source):
         picture, heat = heat_of(source, selection, side)
         title = heat_title(source, selection, heat) if title is None else title
@@ -107,8 +110,9 @@ def plot_heatmap(
         raise ValueError(
             f"the mask must have the shape of the grid, {heat.shape}, but got {np.shape(mask)}"
         )
-    shown = heat if mask is None else heat[~np.asarray(mask, bool)]
-    limit = limit_of(shown, limit=limit)
+    mask = None if mask is None else checked_mask(np.asarray(mask))
+    shown = heat if mask is None else heat[~mask]
+    limit = limit_of(shown, limit=limit, source=source)
     n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
     if ax is None:
         ax = new_axes(picture, n_pictures, colorbar)
@@ -137,11 +141,12 @@ def heat_title(
 ) -> str:
     """What is selected, and the sum of what is drawn."""
     if not is_second_order(imap):
-        return f"{name_of(imap, 'first order')}: {heat.sum():+.3f}"
-    if selection is None:
-        return f"interactions, score {imap.score:.3f}: {heat.sum():+.3f}"
-    shown = f"“{selection}”" if isinstance(selection, str) else "selection"
-    return f"{shown}: {heat.sum():+.3f}"
+        shown = name_of(imap, "first order")
+    elif selection is None:
+        shown = f"interactions, score {imap.score:.3f}"
+    else:
+        shown = f"“{selection}”" if isinstance(selection, str) else "selection"
+    return f"{shown}: {heat.sum():+.3f}{rounding_note(imap, heat)}"
 
 
 def new_axes(picture: Picture, n_pictures: int = 1, colorbar: bool = True) -> Axes:

@@ -16,7 +16,7 @@ from captum_interactions.visualization.lettering import (
     shorten,
     size_of,
 )
-from captum_interactions.visualization.palette import COLOURS, limit_of, mark_scale
+from captum_interactions.visualization.palette import COLOURS, limit_of, mark_scale, rounding_note
 from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def plot_matrix(
                     f"{name} must be {values.shape[index]} names, but got {len(given)}"
                 )
             sides[index] = [str(label) for label in given], None
-    limit = limit_of(values, limit=limit)
+    limit = limit_of(values, limit=limit, source=source)
     (rows, row_length), (columns, column_length) = sides
     if ax is None:
         ax = _new_axes(len(rows), len(columns), row_length, column_length)
@@ -90,7 +90,7 @@ def plot_matrix(
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
     if title is None:
-        title = f"shown {values.sum():+.3f}"
+        title = f"shown {values.sum():+.3f}{rounding_note(source, values)}"
         title = f"score {source.score:.3f}, {title}" if is_second_order(source) else ""
     set_title(ax, title, width=max(width, 2.0))
     width, height = size_of(ax)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from captum_interactions.axes import ImageAxis, TextAxis
 from captum_interactions.visualization.lettering import figure_of, set_title
-from captum_interactions.visualization.palette import add_colorbar, limit_of
+from captum_interactions.visualization.palette import add_colorbar, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
     Picture,
     Style,
@@ -77,19 +77,19 @@ def plot_interactions(
     heat = imap.heatmap(b)
     values = values_of(imap, "b", a)
     weights = weights_of(text, np.zeros(len(text)) if values is None else values)
-    words = style_words(text, weights, limit_of(weights), b)
+    words = style_words(text, weights, limit_of(weights, source=imap), b)
     picture = picture_of(image)
 
     if ax is None:
         ax, below = _new_axes(picture, words, style)
     else:
         below = ax.inset_axes((0.0, -0.32, 1.0, 0.28))
-    limit = limit_of(heat)
+    limit = limit_of(heat, source=imap)
     draw_heat(ax, picture, heat, limit, style, upsampling)
     n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
     add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
     outline(ax, a)
-    set_title(ax, _title(imap, b, a, heat))
+    set_title(ax, _title(imap, b, a, heat) + rounding_note(imap, heat))
     draw_words(below, words)
     return figure_of(ax), ax
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captum_interactions.maps.base import AttributionMap
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
@@ -19,15 +21,18 @@ POSITIVE, NEGATIVE, NEUTRAL = "#b2182b", "#2166ac", "#5f5f5f"
 Colour = tuple[float, float, float, float]
 
 
-def limit_of(*values: Any, limit: float | None = None) -> float:
+def limit_of(*values: Any, limit: float | None = None, source: Any = None) -> float:
     """The end of a symmetric scale that holds all values.
 
     Args:
         values (array-like): What will be drawn; entries that are not finite count for nothing.
         limit (float, optional): A limit to use instead, as for panels that share a scale.
+        source (optional): The map that the values are of, if they are of one. Where all of them are
+            no larger than its rounding errors, the limit is the map's scale, so that they have no
+            colour. Default: None
 
     Returns:
-        float: greater than 0; 1.0 if all values are zero.
+        float: greater than 0; 1.0 if all values are zero and no map has another scale.
 
     Raises:
         ValueError: If ``limit`` is not a positive number.
@@ -40,7 +45,16 @@ def limit_of(*values: Any, limit: float | None = None) -> float:
     for array in values:
         numbers = np.abs(np.asarray(array, np.float64))
         largest = max(largest, float(numbers[np.isfinite(numbers)].max(initial=0.0)))
+    if isinstance(source, AttributionMap) and largest <= source.rounding:
+        largest = source.scale
     return largest or 1.0
+
+
+def rounding_note(source: Any, *values: Any) -> str:
+    """What a title says of values of a map that are no larger than its rounding errors."""
+    sizes = [float(np.abs(np.asarray(array)).max(initial=0.0)) for array in values]
+    is_noise = isinstance(source, AttributionMap) and 0 < max(sizes) <= source.rounding
+    return " (no larger than rounding)" if is_noise else ""
 
 
 def scale(limit: float) -> ScalarMappable:

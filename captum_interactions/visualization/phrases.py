@@ -10,7 +10,7 @@ import numpy as np
 from captum_interactions.axes import TextAxis
 from captum_interactions.visualization.heatmap import heat_of
 from captum_interactions.visualization.lettering import set_title, size_of
-from captum_interactions.visualization.palette import limit_of
+from captum_interactions.visualization.palette import limit_of, rounding_note
 from captum_interactions.visualization.panels import name_of_selection, panels, shared_colorbar
 from captum_interactions.visualization.picture import Style, Upsampling, check_style, draw_heat
 from captum_interactions.visualization.sides import Side, axis_of, is_map, other, picture_side
@@ -71,7 +71,7 @@ def plot_phrase_grid(
     assert is_map(imap)
     drawn = [heat_of(imap, selection, side) for _, selection in chosen]
     picture = drawn[0][0]
-    limit = limit_of(*(heat for _, heat in drawn), limit=limit)
+    limit = limit_of(*(heat for _, heat in drawn), limit=limit, source=imap)
     wide = 2.0 if style == "side_by_side" else 1.0
     if columns is None:
         columns = min(len(chosen), max(int(width / (1.15 * wide)), 1))
@@ -82,6 +82,7 @@ def plot_phrase_grid(
         ax.set_ylabel("")
         if picture.is_sound:
             ax.set_xticks([])
-        set_title(ax, f"{name}  {heat.sum():+.2f}", fontsize=8, width=room)
+        title = f"{name}  {heat.sum():+.2f}{rounding_note(imap, heat)}"
+        set_title(ax, title, fontsize=8, width=room)
     shared_colorbar(figure, places, limit)
     return figure, np.array(places, dtype=object)

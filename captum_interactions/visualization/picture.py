@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_interactions.axes import AudioAxis, ImageAxis
+from captum_interactions.axes.image import check_not_a_box, checked_box, checked_mask
 from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE
 
@@ -138,13 +139,24 @@ def draw_heat(
         spine.set_visible(not beside)
 
 
+def check_region(region: Any) -> None:
+    """Raise a ValueError for a box or a mask that :func:`outline` could not draw."""
+    if isinstance(region, np.ndarray) and region.ndim == 2:
+        checked_mask(region)
+    elif isinstance(region, tuple) and len(region) == 4:
+        checked_box(region)
+    else:
+        check_not_a_box(region)
+
+
 def outline(ax: Axes, selection: Any, colour: str = "black") -> None:
     """Draw a selected box or mask of an image, or seconds of a sound, on its picture."""
     if isinstance(selection, np.ndarray) and selection.ndim == 2:
+        mask = checked_mask(selection)
         # A border of zeros closes contours that reach the border of the image.
-        padded = np.pad(selection.astype(float), 1)
-        rows, columns = (np.arange(-1, n + 1) + 0.5 for n in selection.shape)
-        if selection.any():
+        padded = np.pad(mask.astype(float), 1)
+        rows, columns = (np.arange(-1, n + 1) + 0.5 for n in mask.shape)
+        if mask.any():
             ax.contour(columns, rows, padded, levels=[0.5], colors=colour, linewidths=1.5)
     elif isinstance(selection, tuple) and len(selection) == 4:
         from matplotlib.patches import Rectangle

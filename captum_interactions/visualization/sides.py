@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
-
-if TYPE_CHECKING:
-    from captum_interactions.maps.first_order_map import FirstOrderMap
-    from captum_interactions.maps.interaction_map import InteractionMap
-
-Side = Literal["a", "b"]
+from captum_interactions.maps.base import Side as Side
+from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.interaction_map import InteractionMap
 
 
 def is_map(source: Any) -> TypeGuard[InteractionMap | FirstOrderMap]:
     """Whether something is a map of this package, of either order."""
-    return is_second_order(source) or hasattr(source, "attributions_a")
+    return isinstance(source, (InteractionMap, FirstOrderMap))
 
 
 def is_second_order(source: Any) -> TypeGuard[InteractionMap]:
     """Whether something is an interaction map."""
-    return hasattr(source, "interactions") and hasattr(source, "axis_a")
+    return isinstance(source, InteractionMap)
 
 
 def axis_of(imap: InteractionMap | FirstOrderMap, side: Side) -> TokenAxis:
@@ -60,11 +57,11 @@ def values_of(
     imap: InteractionMap | FirstOrderMap, side: Side, selection: Any = None
 ) -> NDArray[np.float32] | None:
     """One value a token of an input, for a selection of the other one; None without a map of it."""
-    if is_second_order(imap):
-        values = imap.marginal_a(selection) if side == "a" else imap.marginal_b(selection)
-        return np.asarray(values.numpy())
-    first = imap.attributions_a if side == "a" else imap.attributions_b  # type: ignore[union-attr]
-    return None if first is None else np.asarray(first.numpy())
+    if isinstance(imap, FirstOrderMap):
+        own = imap.attributions_a if side == "a" else imap.attributions_b
+        if own is None:
+            return None
+    return np.asarray(imap.marginal(side, selection).numpy())
 
 
 def name_of(imap: InteractionMap | FirstOrderMap, default: str = "") -> str:

@@ -1,7 +1,8 @@
-"""How the four parts of a score, and the error of the method, add up to it."""
+"""How the four parts of a map add up, and by how much their sum differs from the score."""
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 def plot_waterfall(
     imap: InteractionMap, *, title: str | None = None, ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
-    """Draw how constant, main effects, interactions and the convergence delta make the score.
+    """Draw how constant, main effects and interactions add up to the score.
 
-    Each bar begins where the one above it ends: red adds to the score, blue takes from it. Grey
-    bars start at zero: the constant and the score. The delta is drawn as what is subtracted.
+    Each bar of a part begins where the one above it ends: red increases the score, blue decreases
+    it. Grey bars start at zero: the constant and the score. The last bar is the convergence delta,
+    the sum of the parts minus the score: it leads from the score to where the parts end.
 
     Args:
         imap (InteractionMap): An explanation of inputs of any kind.
@@ -34,6 +36,7 @@ def plot_waterfall(
 
     Raises:
         TypeError: If the map is of the first order, whose sums are no parts of the score.
+        ValueError: If a part, the score or the delta is not finite.
     """
     if not is_second_order(imap):
         raise TypeError(
@@ -48,8 +51,11 @@ def plot_waterfall(
         (f"main effects, {names[0]}", float(imap.main_effects_a.sum())),
         (f"main effects, {names[1]}", float(imap.main_effects_b.sum())),
         ("interactions", float(imap.interactions.sum())),
-        ("convergence delta", -imap.convergence_delta),
     ]
+    rows = [*parts, ("score", imap.score), ("convergence delta", imap.convergence_delta)]
+    for name, value in rows:
+        if not isfinite(value):
+            raise ValueError(f"a waterfall adds up finite values, but the map's {name} is {value}")
     if ax is None:
         from matplotlib import pyplot as plt
 
@@ -63,23 +69,30 @@ def plot_waterfall(
         position += value
         ax.plot([position, position], [row - 0.31, row + 1.31], color="black", linewidth=0.6)
         ends.append(position)
-    ax.barh(len(parts), imap.score, height=0.62, color=NEUTRAL)
+    last = len(parts)
+    ax.barh(last, imap.score, height=0.62, color=NEUTRAL)
+    delta = imap.convergence_delta
+    ax.barh(last + 1, delta, left=imap.score, height=0.62, fc="white", ec=NEUTRAL, hatch="////")
+    for end in (position, imap.score):
+        ax.plot([end, end], [last - 0.31, last + 1.31], color="black", linewidth=0.6, zorder=0)
     ax.axvline(0.0, color="black", linewidth=0.6)
 
-    span = max(ends) - min(ends) or 1.0
-    rows = [*parts, ("score", imap.score)]
+    starts = [*ends[:-1], 0.0, imap.score]
+    stops = [*ends[1:], imap.score, imap.score + delta]
+    low, high = min(*starts, *stops), max(*starts, *stops)
+    span = high - low or 1.0
     for row, (name, value) in enumerate(rows):
-        right = max(ends[row], ends[row + 1]) if row < len(parts) else max(0.0, value)
+        right = max(starts[row], stops[row])
         written = f"{value:.3f}" if name in ("constant", "score") else f"{value:+.3f}"
         if 0 < abs(value) < 5e-4:
             written = f"{value:+.0e}"
         ax.text(right + 0.015 * span, row, written, va="center", fontsize=fontsize)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=fontsize)
-    ax.get_yticklabels()[-1].set_fontweight("bold")
+    ax.get_yticklabels()[last].set_fontweight("bold")
     ax.tick_params(axis="x", labelsize=fontsize - 1)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.5, -0.6)
-    ax.set_xlim(min(ends) - 0.03 * span, max(ends) + 0.24 * span)
+    ax.set_xlim(low - 0.03 * span, high + 0.24 * span)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.locator_params(axis="x", nbins=5)
     if title:

@@ -16,7 +16,14 @@ from captum_interactions.visualization.lettering import (
     set_title,
     size_of,
 )
-from captum_interactions.visualization.palette import Colour, add_colorbar, colour, ink, limit_of
+from captum_interactions.visualization.palette import (
+    Colour,
+    add_colorbar,
+    colour,
+    ink,
+    limit_of,
+    rounding_note,
+)
 from captum_interactions.visualization.sides import (
     Side,
     axis_of,
@@ -93,12 +100,13 @@ def plot_words(
         if values is None:
             raise ValueError(f"the method has no map of input {side}, so its words have no weights")
         weights = weights_of(axis, values)
-        limit = limit_of(weights, limit=limit)
+        limit = limit_of(weights, limit=limit, source=source)
         words = style_words(axis, weights, limit, framed)
-        if title is None and is_second_order(source):
-            whole = {"a": "input a", "b": "input b"}[other(side)]
+        if title is None:
             what = f"“{selection}”" if isinstance(selection, str) else "the selected part"
-            title = f"words with {whole if selection is None else what}: {weights.sum():+.3f}"
+            what = f"input {other(side)}" if selection is None else what
+            title = f"words with {what}: {weights.sum():+.3f}" if is_second_order(source) else ""
+            title = (title + rounding_note(source, weights)).strip()
     else:
         pairs = list(source)  # type: ignore[arg-type]  # a map was handled above
         limit = limit_of([weight for _, weight in pairs], limit=limit)
@@ -120,7 +128,7 @@ def plot_words(
 
 def weights_of(axis: TokenAxis, values: Any) -> Any:
     """Values of tokens summed to those of words or other units, shape (units,)."""
-    return np.array([values[list(unit.tokens)].sum() for unit in axis.units], np.float32)
+    return np.asarray(axis.sum_units(values), np.float32)
 
 
 def style_words(

@@ -103,7 +103,17 @@ def test_a_mask_is_the_sum_of_its_pixels(axis):
     np.testing.assert_allclose(axis.select(mask), np.sum(parts, 0), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_of_any_type(axis, dtype, top):
+    mask = np.random.default_rng(0).random((20, 30)) < 0.3
+    same = (mask * top).astype(dtype)
+    assert axis.select(same).tolist() == axis.select(mask).tolist()
+
+
 def test_other_selections(axis):
+    assert axis.select([5, 4, 3, 2]).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]  # no box: 5 > 3
+    assert axis.select({2, 3, 4, 5}).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
     assert axis.select().tolist() == [1] * 8
     assert axis.select([0, 2]).tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
     assert axis.select({0, 2, 3, 4}).tolist() == [1, 0, 1, 1, 1, 0, 0, 0]
@@ -160,14 +170,30 @@ def test_units_are_patches(axis):
         ((5, 5, 5, 9), ValueError, r"x0 < x1 and y0 < y1, but got \(5, 5, 5, 9\)"),
         ((5, 9, 8, 2), ValueError, r"x0 < x1 and y0 < y1, but got \(5, 9, 8, 2\)"),
         ((float("nan"), 0, 8, 2), ValueError, "x0 < x1 and y0 < y1, but got"),
-        (np.zeros((20, 30), bool), ValueError, "the model sees nothing of the selected region"),
+        (np.zeros((20, 30), bool), ValueError, "the mask has no pixel inside"),
         (
             np.ones((30, 20), bool),
             ValueError,
             r"original image's \(height, width\) = \(20, 30\), but got shape \(30, 20\)",
         ),
         ("dog", TypeError, r"select patches by a tuple \(x0, y0, x1, y1\), .*but got 'dog'"),
-        (torch.ones(20, 30), TypeError, "select patches by a tuple .* boolean mask .* but got"),
+        (torch.ones(20, 30), TypeError, "select patches by a tuple .* a mask .* but got"),
+        ((0, 0, float("inf"), 9), ValueError, "four finite numbers"),
+        (("0", "0", "9", "9"), ValueError, "four finite numbers"),
+        (np.full((20, 30), 0.5), ValueError, "0 and 255, but got other values of float64"),
+        (np.linspace(0, 1, 600).reshape(20, 30), ValueError, "choose what is inside, as in mask"),
+        (np.where(np.eye(20, 30) > 0, np.nan, 0.0), ValueError, "a mask holds booleans, 0 and 1"),
+        (np.eye(20, 30) * 2 - 1, ValueError, "a mask holds booleans"),
+        (np.eye(20, 30, dtype=np.uint8) * 254, ValueError, "but got other values of uint8"),
+        (np.eye(20, 30) * 255 + np.eye(20, 30, 1), ValueError, "a mask holds booleans"),
+        (np.zeros((20, 30), "U1"), ValueError, "a mask holds booleans"),
+        (
+            [2, 3, 4, 5],
+            ValueError,
+            r"\(2, 3, 4, 5\) for the box .* or the set \{2, 3, 4, 5\} for the tokens",
+        ),
+        (np.array([2, 3, 4, 5]), ValueError, "may be a box or four tokens"),
+        ([0.5, 0.0, 8.0, 9.5], ValueError, "may be a box or four tokens"),
         ([8], ValueError, "token 8 does not exist: there are 8 tokens"),
     ],
 )
@@ -249,6 +275,12 @@ def test_coverage_of_what_the_crop_cut():
         ((4, 0, 4, 4), ValueError, "with x0 < x1"),
         ((0, float("nan"), 4, 4), ValueError, "with x0 < x1"),
         (np.zeros((8, 9), bool), ValueError, r"= \(8, 8\), but got shape \(8, 9\)"),
+        (np.full((8, 8), 0.2), ValueError, "a mask holds booleans, 0 and 1, or 0 and 255"),
+        (
+            np.zeros((8, 8, 1), bool),
+            ValueError,
+            r"shape \(height, width\), but got shape \(8, 8, 1",
+        ),
     ],
 )
 def test_regions_that_are_none(region, error, message):

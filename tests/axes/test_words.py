@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from captum_interactions.encoders import TextAxis
-from captum_interactions.encoders.inputs.texts import tokenize
+from captum_interactions.encoders.inputs.texts import special_ids, tokenize
 from tests import tokenizers
 
 # Words of scripts with spaces, and emoji: every tokenizer gives the same.
@@ -48,6 +48,8 @@ UNSPACED = [
     "ລາວ ភាសាខ្មែរ မြန်မာ བོད་ཡིག",
     "a\u200bb \ufeffc",
 ]
+SHARED = ["wow... 👍👍👍 -- c!!?", "ok!!! 🙂🙂🙂🙂 ((a)) --> b"]
+"""Where some tokenizers have one token for several words."""
 _CHUNKS = [chunk for text in [*SPACED, *UNSPACED] for chunk in text.split()] + ["  ", "\n"]
 _MIXED = ["".join(random.Random(seed).choices(_CHUNKS, k=9)) for seed in range(30)]
 TEXTS = [*SPACED, *UNSPACED, *_MIXED]
@@ -62,14 +64,38 @@ def axis_of(tokenizer, text, **options):
     return tokenize(tokenizer, text, **options)[2][0]
 
 
+def typed(tokenizer):
+    """Texts that spell special tokens between words."""
+    names = ("bos_token", "eos_token", "cls_token", "sep_token", "mask_token")
+    pieces = [getattr(tokenizer, name) for name in names if getattr(tokenizer, name)]
+    return [f"a {one} red {two} hat" for one, two in zip(pieces, reversed(pieces), strict=True)]
+
+
 def selected(axis, selection):
     return tuple(axis.select(selection).nonzero()[0].tolist())
+
+
+def joined(axis, words):
+    """The words of a text, those between which no token has a border in one piece."""
+    found, stop = [], 0
+    for word in words:
+        start = axis.text.index(word, stop)
+        if any(span and span[0] < stop and start < span[1] for span in axis.spans):
+            found[-1] += axis.text[stop:start] + word
+        else:
+            found.append(word)
+        stop = start + len(word)
+    return found
 
 
 def characters(axis):
     """Indices of the characters, spaces apart, that tokens cover."""
     covered = {i for span in axis.spans if span for i in range(*span)}
     return {i for i in covered if not axis.text[i].isspace()}
+
+
+def composed(text):
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def plain(text):
@@ -85,15 +111,55 @@ def test_words_tile_what_tokens_cover(tokenizer):
         assert positions == sorted(set(positions))
         assert characters(axis) <= set(positions)
         assert [word.text for word in axis.words] == [text[slice(*w.span)] for w in axis.words]
-        assert not any(map(str.isspace, "".join(word.text for word in axis.words)))
+        assert not any(word.text[0].isspace() or word.text[-1].isspace() for word in axis.words)
 
 
-def test_tokens_with_characters_belong_to_words(tokenizer):
-    for text in TEXTS:
+def test_every_token_that_is_not_special_belongs_to_one_word(tokenizer):
+    for text in [*TEXTS, *SHARED, *typed(tokenizer)]:
+        for axis in (axis_of(tokenizer, text), axis_of(tokenizer, text, prompt="find: ")):
+            of_words = sorted(token for word in axis.words for token in word.tokens)
+            assert of_words == [token for token, special in enumerate(axis.special) if not special]
+
+
+def test_the_characters_of_a_token_are_in_one_word(tokenizer):
+    for text in [*TEXTS, *SHARED]:
         axis = axis_of(tokenizer, text)
-        of_words = {token for word in axis.words for token in word.tokens}
-        assert of_words == {token for token, span in enumerate(axis.spans) if span}
-        assert not any(axis.special[token] for token in of_words)
+        for start, stop in filter(None, axis.spans):
+            assert any(w.span[0] <= start and stop <= w.span[1] for w in axis.words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("BERT", ["wow", ".", ".", ".", "👍👍👍", "-", "-", "c", "!", "!", "?"]),
+        ("CLIP", ["wow", ".", ".", ".", "👍👍👍", "-", "-", "c", "!", "!", "?"]),
+        ("XLM-R", ["wow", ".", ".", ".", "👍", "👍", "👍", "--", "c", "!!", "?"]),
+    ],
+)
+def test_words_that_share_a_token_are_one_word(kind, words):
+    axis = axis_of(tokenizers.FAST[kind](), SHARED[0])
+    assert [word.text for word in axis.words] == words
+
+
+def test_special_tokens_that_a_text_spells_are_special(tokenizer):
+    for text in typed(tokenizer):
+        ids, _, (axis,) = tokenize(tokenizer, text)
+        found = [t for t, i in enumerate(ids[0].tolist()) if i in special_ids(tokenizer)]
+        assert found == [t for t, special in enumerate(axis.special) if special]
+        spelled = [t for t in found if axis.spans[t]]
+        assert [axis.labels[t] for t in spelled] == text.split(" ")[1::2]
+        for token in spelled:
+            assert selected(axis, axis.spans[token]) == (token,)
+        words = [word.text for word in axis.words]
+        assert words == ["a", "red", "hat"]
+        for word in axis.words:
+            assert selected(axis, word.text) == word.tokens
+
+
+def test_unknown_words_are_words():
+    axis = axis_of(tokenizers.FAST["BERT"](), "a ꙮꙮ hat")
+    assert axis.special == (True, False, False, False, True)
+    assert [word.text for word in axis.words] == ["a", "ꙮꙮ", "hat"]
 
 
 def test_words_are_what_their_tokens_say(tokenizer):
@@ -113,19 +179,20 @@ def test_words_are_what_their_tokens_say(tokenizer):
 def test_words_are_selected_by_their_span_and_found_by_their_text(tokenizer):
     for text in TEXTS:
         axis = axis_of(tokenizer, text)
-        words = [word.text.casefold() for word in axis.words]
+        words = [composed(word.text) for word in axis.words]
         for word in axis.words:
             assert selected(axis, word.span) == word.tokens
-            folded = word.text.casefold()
             # Where words are not spaced, the letters of one occur in others too.
-            if (words if text in SPACED else text.casefold()).count(folded) == 1:
+            places = words if text in SPACED else composed(text)
+            if places.count(composed(word.text)) == 1:
                 assert axis.find(f" {word.text.upper()} ") == word.span
                 assert selected(axis, word.text) == word.tokens
 
 
 @pytest.mark.parametrize(("text", "words"), SPACED.items(), ids=SPACED)
 def test_words_of_scripts_with_spaces(tokenizer, text, words):
-    assert [word.text for word in axis_of(tokenizer, text).words] == words.split()
+    axis = axis_of(tokenizer, text)
+    assert [word.text for word in axis.words] == joined(axis, words.split())
 
 
 @pytest.mark.parametrize(
@@ -164,6 +231,28 @@ def test_words_of_scripts_without_spaces_are_the_tokenizers(kind, text, words):
 )
 def test_phrases(tokenizer, text, phrase, span):
     assert axis_of(tokenizer, text).find(phrase) == span
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("phrase_form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("un café élevé, l’été", "café"),
+        ("un café élevé, l’été", "ÉLEVÉ"),
+        ("un café élevé, l’été", "Été"),
+        ("Việt naïve mañana", "việt naïve"),
+        ("Україна їжак", "їжак"),
+        ("빨간 원이 있다", "원이 있다"),
+        ("が ガ 人々", "ガ"),
+        ("नमस्ते क़लम", "क़लम"),
+    ],
+)
+def test_phrases_in_any_normalization_form(text, phrase, form, phrase_form):
+    text, phrase = unicodedata.normalize(form, text), unicodedata.normalize(phrase_form, phrase)
+    axis = TextAxis((), (), (), text, ())
+    start, stop = axis.find(phrase)
+    assert composed(text[start:stop]) == composed(phrase)
 
 
 @pytest.mark.parametrize(
@@ -242,25 +331,31 @@ def test_long_texts(tokenizer, prompt):
     assert kept == [span for span in whole.spans if span][: len(kept)]
     assert sum(short.special) == sum(whole.special)
     full = {word.span: word.tokens for word in whole.words}
-    for word in short.words:
-        assert full[word.span][: len(word.tokens)] == word.tokens
+    *complete, last = short.words
+    for word in complete:
+        assert full[word.span] == word.tokens
+    assert set(last.tokens) - set(full[last.span]) <= {t for t in last.tokens if not whole.spans[t]}
     with pytest.raises(ValueError, match="no token covers '🙂' at "):
         short.select("🙂")
 
 
-def test_spaces_alone_are_not_words():
+def test_spaces_belong_to_the_word_that_follows():
     """Some tokens stand for no character, or for one that another token spells."""
-    axis = axis_of(tokenizers.FAST["ModernBERT"](), "a    red")
-    assert axis.spans == (None, (0, 1), None, (5, 8), None)
-    assert axis.special == (True, False, False, False, True)
+    axis = axis_of(tokenizers.FAST["ModernBERT"](), "a    red   ")
+    assert axis.spans == (None, (0, 1), None, (5, 8), None, None)
+    assert axis.special == (True, False, False, False, False, True)
+    assert [word.tokens for word in axis.words] == [(1,), (2, 3, 4)]
+    assert selected(axis, "red") == (2, 3, 4)
     axis = axis_of(tokenizers.FAST["XLM-R"](), "ж")
     assert [word.tokens for word in axis.words] == [(1, 2)]
 
 
-def test_a_token_may_serve_two_words():
-    none = (False, False)
-    axis = TextAxis(("well", "-made hat"), none, none, "well-made hat", ((0, 4), (4, 13)))
-    assert [(w.text, w.tokens) for w in axis.words] == [("well-made", (0, 1)), ("hat", (1,))]
+def test_a_token_of_two_words_makes_them_one():
+    none = (False,) * 3
+    spans = ((0, 4), (4, 13), (14, 15))
+    axis = TextAxis(("well", "-made hat", "a"), none, none, "well-made hat a", spans)
+    assert [(w.text, w.tokens) for w in axis.words] == [("well-made hat", (0, 1)), ("a", (2,))]
+    assert selected(axis, "hat") == (1,)  # a phrase is whatever tokens cover it
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from matplotlib import pyplot as plt
 
 from captum_interactions.cli import main
 from captum_interactions.evaluation import STUDIES, Summary, Table
-from captum_interactions.evaluation.processes import processes
 from captum_interactions.evaluation.rows import plain
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, quantile
 from captum_interactions.evaluation.study import parse_method
@@ -130,13 +129,6 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch)
         evaluate("localization", "--limit", 2, "--output", tmp_path, *FAST)
     assert status.value.code == 130
     assert f"the same command goes on from {tmp_path}" in capsys.readouterr().err
-
-
-def test_several_processes_need_accelerate(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
-    with pytest.raises(ImportError, match=r"captum-interactions\[evaluation\]"):
-        processes()
 
 
 @pytest.mark.parametrize(

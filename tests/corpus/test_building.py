@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from captum_interactions.corpus import (
     model_identity,
     pair_map,
 )
-from captum_interactions.corpus.shards import write_atomically
 from tests import corpora, models
 from tests.children import end_with_parent
 
@@ -107,27 +105,6 @@ def test_what_a_killed_writer_left_is_cleared(copy, wrapper):
     build(copy, wrapper)
     assert not left.exists()
     assert recent.exists()  # its writer may be at work
-
-
-def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):
-    """As workers do that start at the same time."""
-    path = tmp_path / "index.json"
-
-    def write(_):
-        write_atomically(path, b"the same")
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(40)))  # raises what a writer raised
-    assert corpora.files(tmp_path) == {"index.json": b"the same"}
-
-
-def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("the disk is full")))
-    with pytest.raises(OSError, match="the disk is full"):
-        write_atomically(path, b"new")
-    assert corpora.files(tmp_path) == {"file": b"old"}
 
 
 def test_two_processes_write_what_one_writes(built, tmp_path):
@@ -246,6 +223,9 @@ def test_a_folder_holds_one_kind_of_factors(copy, wrapper, options, what):
         ({"shard_size": 0}, "shard_size must be at least 1, but got 0"),
         ({"side": "c"}, "side must be 'a' or 'b', but got 'c'"),
         ({"layers": (9, 0)}, "layer must be an int from -3 to 2"),
+        ({"n_steps": 0}, "n_steps must be an int of at least 1"),
+        ({"n_steps": 99_999_999}, "n_steps must be at most 2000 for gausslegendre"),
+        ({"method": "simpson"}, "method must be one of gausslegendre"),
     ],
 )
 def test_wrong_options_leave_no_folder(tmp_path, wrapper, options, message):
@@ -403,3 +383,16 @@ def test_the_identity_of_a_model(clip):
     first, second = (model_identity(wrap(*one)) for one in processors)
     assert first["weights"] == second["weights"]
     assert first["configuration"] != second["configuration"]
+
+
+def test_token_ids_are_items_of_one_row(wrapper, tmp_path):
+    """Rows of several lengths are items of one build; other shapes are refused by their shape."""
+    ids = {text: wrapper.tower_b.prepare(text).inputs for text in corpora.TEXTS[:3]}
+    index = build_index(tmp_path / "index", wrapper, ids, side="b", **corpora.OPTIONS)
+    assert [len(index[key].values) for key in ids] == [row.shape[1] for row in ids.values()]
+    for name, shape in (("two rows", (2, 4)), ("no batch axis", (4,))):
+        bad = {"red": ids["red"], "bad": torch.ones(shape, dtype=torch.long)}
+        message = "item 'bad' cannot be factorised: an item is a single input"
+        with pytest.raises(ValueError, match=message) as caught:
+            build_index(tmp_path / name, wrapper, bad, side="b", **corpora.OPTIONS)
+        assert f"got shape {shape}" in str(caught.value)

@@ -227,6 +227,16 @@ def test_every_hit_of_a_search_is_explained(indexes, wrapper):
     )
     with pytest.raises(KeyError, match="rows 0 to 7, but no row -1"):
         explain_hits(query, index, [0, -1])  # what FAISS gives where it found nothing
+    for ids, came in (
+        (np.array([[0, 1]]), r"an array of shape \(2,\): ids of several queries"),
+        (torch.tensor([[0, 1]]), r"an array of shape \(2,\)"),
+        ([[0, 1]], r"\[0, 1\]"),
+        (np.array([0.5]), "0.5"),
+    ):
+        with pytest.raises(TypeError, match=f"a key or the number of a row, but got .*{came}"):
+            explain_hits(query, index, ids)
+    with pytest.raises(TypeError, match="a sequence of keys or rows, but got the string 'text'"):
+        explain_hits(query, index, "text")
 
 
 def test_faiss_holds_the_embeddings(indexes, wrapper):

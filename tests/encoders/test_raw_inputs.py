@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_interactions import SecondOrderIntegratedGradients, from_pretrained, wrap
+from captum_interactions import SecondOrderIntegratedGradients, explain, from_pretrained, wrap
 from captum_interactions.encoders import ImageAxis, TextAxis
 from tests import models
 
@@ -214,3 +214,19 @@ def test_default_layers_are_checked():
 
 def test_a_wrapper_is_wrapped_already(wrapper):
     assert wrap(wrapper) is wrapper
+
+
+def test_words_behind_an_end_of_text_are_named(wrapper):
+    text = "a <|endoftext|> red circle"
+    with pytest.warns(UserWarning, match="holds an end of text.*'red', 'circle' behind it cannot"):
+        batch = wrapper.prepare(PICTURE, text)
+    (axis,) = batch.axes_b
+    assert [axis.labels[t] for t, special in enumerate(axis.special) if special][1] == text[2:15]
+    with pytest.warns(UserWarning, match="end of text"):
+        imap = explain(wrapper, batch.inputs[0], text, n_steps=2)
+    assert dict(imap.word_weights())["circle"] == 0.0
+
+
+def test_texts_without_one_warn_of_nothing(wrapper, recwarn):
+    wrapper.prepare([PICTURE] * 2, ["a", "a red circle!"])
+    assert not len(recwarn)

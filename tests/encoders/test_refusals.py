@@ -8,7 +8,7 @@ import transformers
 
 from captum_interactions import check_wrapper, wrap
 from tests import models
-from tests.families import FAMILIES, text_config, vision_config
+from tests.families import text_config, vision_config
 
 
 def refused(model, message):
@@ -26,14 +26,6 @@ def instead(message, model):
 def small(name, **options):
     config = getattr(transformers, f"{name}Config")(**options)
     return models.randomise(getattr(transformers, f"{name}Model")(config))
-
-
-def test_aimv2_with_attention_that_sees_padding():
-    (family,) = (family for family in FAMILIES if family.name == "AIMv2")
-    model = family.build()
-    model.set_attn_implementation("sdpa")
-    instead(refused(model, "gives a text another embedding when it is padded"), model)
-    assert check_wrapper(wrap(model), n_steps=20) == []
 
 
 def test_texts_that_depend_on_a_video():

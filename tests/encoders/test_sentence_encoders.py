@@ -347,6 +347,24 @@ def test_longer_texts_than_the_model_takes():
         wrapper.prepare(SHORT, LONG)
 
 
+def test_a_length_that_is_changed_later():
+    """The package asks for it at every call, and so does the tower."""
+    model = chain(transformer("Roberta"))
+    wrapper = wrap(model)
+    whole = wrapper.tower_a.prepare(LONG).inputs
+    model.max_seq_length = 5
+    assert wrapper.tower_a.context_length == 5
+    check_embeddings(wrapper, model)
+    with pytest.raises(ValueError, match="has 8 tokens with its special tokens, but .* holds 5"):
+        wrapper.tower_a.prepare(LONG)
+    with pytest.raises(ValueError, match="the text has 8 tokens, but the model's context holds 5"):
+        wrapper.tower_a.prepare((whole, torch.ones_like(whole)))
+    model.max_seq_length = 1000  # no more than there are positions
+    assert wrapper.tower_a.context_length == 22
+    model.tokenizer.model_max_length = 7
+    assert wrapper.tower_b.context_length == 7
+
+
 def test_embeddings_that_the_model_cuts():
     model = chain(shared("Bert"), truncate_dim=5)
     check_embeddings(wrap(model), model)

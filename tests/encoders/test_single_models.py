@@ -11,7 +11,7 @@ import transformers
 from torch.nn.functional import normalize
 
 from captum_interactions import SecondOrderIntegratedGradients, check_wrapper, wrap
-from captum_interactions.encoders.families import single_models
+from captum_interactions.encoders.families import trial
 from captum_interactions.functional import quadrature
 from tests import models
 from tests.expected import relative_error
@@ -525,7 +525,7 @@ class TestRefused:
 
 def test_every_kind_that_is_not_tried_when_wrapped_is_tried_here():
     kinds = {built(name).config.model_type for name in TEXTS | IMAGES}
-    assert set(single_models._TRIED) - kinds == {"siglip2_vision_model"}
+    assert set(trial.SINGLE) - kinds == {"siglip2_vision_model"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from captum_interactions.datasets import Phrase
 from captum_interactions.evaluation import ConfigurationError, run_study, summarise
+from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
 from tests.children import end_with_parent
-from tests.evaluation_standin import Lengths, captions, model, records
+from tests.evaluation_standin import Lengths, captions, image, model, records
 
 SAID = ["one two", "", "three", "fail", "five six seven"]
 
@@ -248,11 +253,79 @@ def test_merging_sorts_and_counts_once(tmp_path):
     target, shard = tmp_path / "results.jsonl", tmp_path / "results-1.jsonl"
     append(target, [row("c", "w", 2), row("a", "v", 0, x=1)])
     append(shard, [row("b", "v", 1), row("a", "v", 0, x=2), row("a", "w", 0)])
-    merge(target, [shard], ["v", "w"])
+    merge(tmp_path, ["v", "w"])
     rows = read(target)
     assert [one.identity for one in rows] == [("v", "a"), ("v", "b"), ("w", "a"), ("w", "c")]
     assert rows[0].values == {"x": 1}
     assert not shard.exists()
+
+
+def test_labels_that_are_no_text_fail_their_record(wrapper, tmp_path):
+    said = records(["one", "two", "a \udfff"])
+    said[1] = replace(said[1], phrases=(Phrase("two", (0, 3), (), "la\ud800bel"),))
+    run_study(Lengths(names=("letters",)), wrapper, said, tmp_path)
+    assert [(one.record, one.status) for one in read(tmp_path / "results.jsonl")] == [
+        ("r0", "measured"), ("r1", "failed"), ("r2", "failed"),
+    ]  # fmt: skip
+    assert "can't encode character '\\ud800'" in read(tmp_path / "results.jsonl")[1].message
+
+
+def test_pictures_say_what_is_no_text_otherwise():
+    shown = Picture(image(), np.zeros((1, 1), np.float32), (0, 4, 4, 0), below="\udce9.jpg: one")
+    pictures([shown], "Names").savefig(io.BytesIO())
+
+
+def test_keys_that_are_no_text_are_kept_and_stop_nothing(wrapper, tmp_path):
+    """Names of files may hold halves of surrogate pairs."""
+    said = [replace(one, key=key) for one, key in zip(records(SAID), KEYS, strict=True)]
+
+    def again():
+        return run_study(Lengths(), wrapper, said, tmp_path, dataset={"path": "\udce9"})
+
+    again()
+    before = (tmp_path / "results.jsonl").read_bytes()
+    assert [one.record for one in read(tmp_path / "results.jsonl")] == [*KEYS, *KEYS]
+    assert "r\\udce9" in (tmp_path / "lengths" / "summary.md").read_text("utf-8")
+    again()
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+KEYS = ["\udce9.jpg#1", "r\udce9", "caf\xe9", "\ud800", "r4"]
+
+
+def test_a_summary_after_a_kill_counts_the_rows_of_all_processes(wrapper, tmp_path):
+    whole = run(wrapper, tmp_path / "whole", said=SAID).tables
+    cut = tmp_path / "cut"
+    run(wrapper, cut, said=SAID)
+    rows = read(cut / "results.jsonl")
+    (cut / "results.jsonl").unlink()
+    append(cut / "results.jsonl", rows[5:7])
+    append(cut / "results-1.jsonl", rows[:4])
+    append(cut / "results-12.jsonl", [*rows[7:], rows[6]])
+    files = sorted(cut.glob("results*.jsonl"))
+    for path in files:  # as they were written when the run was killed
+        path.write_bytes(path.read_bytes() + b'{"record": "r\xc3')
+    append(cut / "results-3.jsonl", [rows[4]])
+    before = {path: path.read_bytes() for path in files}
+    summary = summarise(Lengths(), cut, records(SAID))
+    assert summary.tables["totals"].rows == whole["totals"].rows
+    assert [row[:5] for row in summary.tables["records"].rows] == [
+        row[:5] for row in whole["records"].rows
+    ]
+    assert {path: path.read_bytes() for path in files} == before  # a run may be writing to them
+    run(wrapper, cut, said=SAID)
+    assert lines(cut) == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"variants": 1, "made_with": []}', "[" * 9999]
+)
+def test_a_configuration_that_is_damaged_is_named(wrapper, tmp_path, content):
+    run(wrapper, tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    for use in (run, lambda *_: summarise(Lengths(), tmp_path, records(SAID))):
+        with pytest.raises(ConfigurationError, match=r"config\.json is damaged: "):
+            use(wrapper, tmp_path)
 
 
 # Several processes, and their deaths.

@@ -13,6 +13,8 @@ from captum_interactions import wrap
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
+from captum_interactions.evaluation import study as study_module
+from captum_interactions.evaluation.rows import read
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -20,6 +22,7 @@ from captum_interactions.evaluation.studies.mismatches import Mismatches
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
 from tests import models
+from tests.evaluation_standin import model
 
 LEFT, RIGHT, TOP = (0.0, 0.0, 4.0, 8.0), (4.0, 0.0, 8.0, 8.0), (0.0, 0.0, 8.0, 4.0)
 CAPTION = "cat and dog"
@@ -407,3 +410,19 @@ def test_a_caption_that_the_model_cuts(tmp_path):
     )
     assert [row[:2] for row in summary.tables["by_method"].rows] == [["input_x_gradient", 1]]
     assert any("beyond the text's limit, left out: 1" in note for note in summary.notes)
+
+
+def test_rows_of_maps_that_are_rounding_say_so(monkeypatch, tmp_path):
+    """One of two records: its row is measured, with a remark that the summary lists."""
+    words = {"cat": (3, 1, -5, 0), "dog": (2, 1, 1, 0)}
+    noise = second_order({word: tuple(1e-8 * v for v in row) for word, row in words.items()})
+    maps = iter([second_order(words), noise])
+    monkeypatch.setattr(study_module, "explain_batch", lambda *_, **__: [next(maps), next(maps)])
+    monkeypatch.setattr(Localization, "is_complete", lambda *_: True)
+    study = Localization(methods=("token_similarity",))
+    summary = run_study(study, model(), [record("r0"), record("r1")], tmp_path)
+    rows = read(tmp_path / "results.jsonl")
+    assert [row.status for row in rows] == ["measured", "measured"]
+    said = "interactions of the map no larger than rounding errors"
+    assert [row.message for row in rows] == ["", said]
+    assert summary.tables["problems"].rows == [["token_similarity", "measured", said, 1, "r1"]]

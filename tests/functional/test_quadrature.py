@@ -89,6 +89,8 @@ def test_device():
         ("riemann_trapezoid", 1, "at least 2 for riemann_trapezoid, but got 1"),
         ("gausslegendre", 2.0, "n_steps must be an int .* but got 2.0"),
         ("gausslegendre", True, "n_steps must be an int .* but got True"),
+        ("gausslegendre", 99_999_999, "n_steps must be at most 2000 for .*, but got 99999999"),
+        ("riemann_left", 99_999_999, "n_steps must be at most 100000 for riemann_left, but got"),
     ],
 )
 def test_bad_rules(method, n_steps, message):

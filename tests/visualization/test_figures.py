@@ -1,5 +1,7 @@
 """Figures: what is drawn equals the map, scales are shared, axes are used, nothing stays open."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -164,6 +166,10 @@ def test_either_image_of_two_can_be_drawn():
         ({"upsampling": "cubic"}, "upsampling must be one of nearest"),
         ({"limit": 0.0}, "limit of a scale must be a positive number"),
         ({"mask": np.zeros((5, 5), bool)}, "mask must have the shape"),
+        ({"mask": np.full((2, 3), 0.5)}, "a mask holds booleans"),
+        ({"region": np.full((3, 4), 0.5)}, "a mask holds booleans"),
+        ({"region": [0, 0, 2, 2]}, "may be a box or four tokens"),
+        ({"region": (2, 0, 1, 2)}, "a box is four finite numbers"),
         ({"side": "c"}, "side must be 'a' or 'b'"),
     ],
 )
@@ -254,14 +260,32 @@ def test_phrases_and_boxes_can_be_connected():
     assert ax.get_title() == f"1 strongest of 2 pairs: {chosen:+.3f}"
 
 
-def test_bars_of_the_waterfall_add_up_to_the_score():
-    imap = make(image_axis(), text_axis())
+@pytest.mark.parametrize("delta", [0.25, -0.25])
+def test_bars_of_the_waterfall_add_up_to_the_score_and_the_delta(delta):
+    imap = replace(make(image_axis(), text_axis()), convergence_delta=delta)
+    parts = float(imap.interactions.sum() + imap.main_effects_a.sum() + imap.main_effects_b.sum())
+    imap = replace(imap, score=imap.constant + parts - delta)
     _, ax = plot_waterfall(imap)
-    *parts, score = [bar for bar in ax.patches if bar.get_height() == pytest.approx(0.62)]
-    assert sum(bar.get_width() for bar in parts) == pytest.approx(imap.score, abs=1e-5)
-    assert score.get_width() == imap.score
+    bars = [bar for bar in ax.patches if bar.get_height() == pytest.approx(0.62)]
+    *parts, score, last = bars
+    total = sum(bar.get_width() for bar in parts)
+    assert total - score.get_width() == pytest.approx(delta, abs=1e-5)
+    assert (last.get_x(), last.get_width()) == pytest.approx((imap.score, delta))
     ends = [bar.get_x() + bar.get_width() for bar in parts]
     assert [bar.get_x() for bar in parts[1:]] == pytest.approx(ends[:-1])
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    written = dict(zip(labels, (text.get_text() for text in ax.texts), strict=True))
+    assert written["convergence delta"] == f"{delta:+.3f}"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", ["score", "constant", "convergence_delta", "interactions"])
+def test_a_waterfall_of_values_that_are_not_finite_names_the_part(name, value):
+    imap = make(image_axis(), text_axis())
+    given = imap.interactions * value if name == "interactions" else value
+    with pytest.raises(ValueError, match=f"the map's {name.replace('_', ' ')} is (-?inf|nan)"):
+        plot_waterfall(replace(imap, **{name: given}))
+    assert plt.get_fignums() == []
 
 
 def test_a_first_order_map_is_the_same_beside_every_phrase():

@@ -136,6 +136,18 @@ def test_without_scripts_the_parts_and_the_strongest_pairs_are_there():
         assert f"{b} × {a}{value:+#.4g}".replace("-", "−") in text
 
 
+@pytest.mark.parametrize("delta", [0.25, -0.25])
+def test_the_delta_is_the_sum_of_the_parts_minus_the_score(delta):
+    imap = picture_and_text("red", delta=delta)
+    rows = re.findall(r'<th scope="row">([^<]+)</th>.*?number">([^<]+)</td>', imap.to_html())
+    numbers = {name: float(text.replace("−", "-")) for name, text in rows[:6]}
+    *parts, score, shown = numbers.values()
+    assert list(numbers)[-2:] == ["score", "convergence delta"]
+    assert shown == delta
+    assert sum(parts) - score == pytest.approx(delta, abs=0.005)  # three digits of each
+    assert f"(convergence delta {delta:+.1e})" in repr(imap)
+
+
 def test_a_delta_that_matters_is_called_so():
     assert "more than a tenth" not in picture_and_text("red").to_html()
     assert "more than a tenth" in picture_and_text("red", delta=-5.0).to_html()
@@ -239,3 +251,20 @@ def test_the_data_is_strict_json():
     page = picture_and_text("red").to_html()
     raw = re.search(r'class="data">(.*?)</script>', page, re.DOTALL)[1]
     assert json.loads(raw, parse_constant=pytest.fail)["pairs"]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_one_that_is_there(tmp_path, monkeypatch):
+    imap, path = picture_and_text("a red circle"), tmp_path / "page.html"
+    save_report(path, [imap])
+    page = path.read_bytes()
+    assert page.decode() == report_html([imap])
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        save_report(path, [imap], title="\ud800")
+
+    def full(_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_report(path, [imap], title="Another")
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [page]

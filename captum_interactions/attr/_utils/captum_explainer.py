@@ -1,9 +1,10 @@
-"""One of Captum's explainers, run on one side of a batch of pairs."""
+"""An explainer of Captum, or a function of the user, run on one side of a batch of pairs."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,17 +22,55 @@ from torch import Tensor, nn
 from captum_interactions.attr._utils.path import Path
 from captum_interactions.encoders.towers.base import take_rows
 
-Explainer = Callable[..., Attribution]
-"""A class of Captum, or a function from a module to an ``Attribution`` of it."""
+Explainer = Callable[..., Any]
+"""A class of Captum, a function from a module to an ``Attribution`` of it, or a function
+``(forward_func, inputs, baselines, additional_forward_args, **options)`` to attributions."""
 
-_OURS = ("inputs", "baselines", "target", "additional_forward_args", "return_convergence_delta")
+_SET_HERE = ("inputs", "baselines", "target", "additional_forward_args", "return_convergence_delta")
+
+
+class FunctionAttribution(Attribution):
+    """A user's attribution function as an ``Attribution`` of Captum.
+
+    Args:
+        function (Callable): See :data:`Explainer`.
+        forward_func (Callable): What is explained.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], forward_func: Callable[..., Tensor]):
+        super().__init__(forward_func)
+        self.function = function
+
+    def attribute(
+        self, inputs: Tensor, baselines: Tensor, additional_forward_args: Any, **options: Any
+    ) -> Tensor:
+        """What the function returns, which must have the shape of the inputs."""
+        found = self.function(
+            self.forward_func, inputs, baselines, additional_forward_args, **options
+        )
+        if not isinstance(found, Tensor) or found.shape != inputs.shape:
+            came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                "an attribution function must return a tensor of the shape of its inputs, "
+                f"{tuple(inputs.shape)}, but returned {came}"
+            )
+        return found
+
+
+def is_attribution_function(explainer: Any) -> bool:
+    """Whether an explainer is the user's own attribution function, which takes the inputs too."""
+    if isinstance(explainer, type):
+        return False
+    parameters = inspect.signature(explainer).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional for parameter in parameters) > 1
 
 
 class ScalarScore(nn.Module):
     """What the explainer explains: ``features, cotangent, *context -> <embedding, cotangent>``.
 
-    Rows may be copies of the same examples for several cotangents, which need one evaluation only
-    if no gradient is taken.
+    Rows may be copies of the same examples for several cotangents. They share one evaluation if no
+    gradient is taken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +79,7 @@ class ScalarScore(nn.Module):
         self.features = nn.Identity()
         self.n_copies = 1
         self._function = path.function
-        self._n_examples = len(path.end)
+        self._n_examples = len(path.features)
 
     def forward(self, features: Tensor, cotangent: Tensor, *context: Any) -> Tensor:
         features = _channels_last(self.features(_channels_first(features)))
@@ -85,8 +124,10 @@ class ExplainerCall:
     ) -> None:
         self.path = path
         self.score = ScalarScore(path)
+        own = is_attribution_function(explainer)
+        explained: Any = partial(FunctionAttribution, explainer) if own else explainer
         is_layer = isinstance(explainer, type) and issubclass(explainer, LayerAttribution)
-        self.explainer = explainer(self.score, *([self.score.features] if is_layer else []))
+        self.explainer = explained(self.score, *([self.score.features] if is_layer else []))
         # What NoiseTunnel passes its options on to.
         inner = getattr(self.explainer, "attribution_method", self.explainer)
         if not isinstance(inner, Attribution):
@@ -95,9 +136,17 @@ class ExplainerCall:
             )
         self.inner = inner
         self.options = dict(options or {})
-        self.known = set(inspect.signature(inner.attribute).parameters) - {"kwargs"}
-        outer = set(inspect.signature(self.explainer.attribute).parameters)
-        self._check_options(self.known | outer)
+        if own:
+            name, (_, _, _, _, *further) = (
+                explainer.__name__,
+                inspect.signature(explainer).parameters,
+            )
+            self.known = outer = {"baselines", *further}
+        else:
+            name = type(self.explainer).__name__
+            self.known = {*inspect.signature(inner.attribute).parameters} - {"kwargs"}
+            outer = {*inspect.signature(self.explainer.attribute).parameters}
+        self._check_options(name, self.known | outer)
         defaults = {"n_steps": n_steps, "method": method, "show_progress": show_progress}
         for name, value in defaults.items():
             if name in self.known:
@@ -109,19 +158,19 @@ class ExplainerCall:
         """Attributions (C, B, G) of tokens or groups, for cotangents (C, B, K)."""
         if "internal_batch_size" in self.known:
             self.options.setdefault("internal_batch_size", internal_batch_size)
-        n_examples = len(self.path.end)
-        starts = [start.expand(self.path.end.shape) for start in self.path.starts]
+        features = self.path.features
+        baselines = [baseline.expand(features.shape) for baseline in self.path.baselines]
         if isinstance(self.inner, (GradientShap, DeepLiftShap)):
-            # These draw a baseline for every row from all that they get, so examples go alone.
+            # They draw a baseline for every row from all that they get, so examples run alone.
             parts = [
-                self._run(cotangents, slice(row, row + 1), torch.stack([s[row] for s in starts]))
-                for row in range(n_examples)
+                self._run(cotangents, slice(row, row + 1), torch.stack([b[row] for b in baselines]))
+                for row in range(len(features))
             ]
             return torch.cat(parts, 1)
         if "baselines" not in self.known:
-            starts = starts[:1]
-        copies = (len(cotangents), *[1] * (self.path.end.dim() - 1))
-        parts = [self._run(cotangents, slice(None), start.repeat(copies)) for start in starts]
+            baselines = baselines[:1]
+        copies = (len(cotangents), *[1] * (features.dim() - 1))
+        parts = [self._run(cotangents, slice(None), one.repeat(copies)) for one in baselines]
         return torch.stack(parts).mean(0)
 
     def _run(self, cotangents: Tensor, rows: slice, baselines: Tensor) -> Tensor:
@@ -130,8 +179,9 @@ class ExplainerCall:
         n_copies, n_examples = own.shape[:2]
         self.score.n_copies = n_copies
 
-        every = torch.arange(len(self.path.end), device=self.path.end.device)[rows].repeat(n_copies)
-        features = self.path.end[every]
+        device = self.path.features.device
+        every = torch.arange(len(self.path.features), device=device)[rows].repeat(n_copies)
+        features = self.path.features[every]
         if not isinstance(self.inner, PerturbationAttribution):
             features.requires_grad_()
         if "baselines" in self.known:
@@ -146,7 +196,7 @@ class ExplainerCall:
         attributions = attributions.detach().unflatten(0, (n_copies, n_examples))
         folded = torch.stack([self.path.fold(copy, rows) for copy in attributions])
         if isinstance(self.inner, LayerGradCam):
-            # Captum averages gradients over padding too, where there are none.
+            # Captum averages gradients over padding too, where they are zero.
             mask = self.path.token_mask[rows]
             folded = folded * (mask.shape[1] / mask.sum(1, keepdim=True))
         if not isinstance(self.inner, PerturbationAttribution):
@@ -155,30 +205,30 @@ class ExplainerCall:
         sizes = self.path.fold(torch.ones_like(attributions[0]), rows)
         return torch.where(sizes > 0, folded / sizes.clamp_min(1e-9), torch.zeros_like(folded))
 
-    def _check_options(self, known: set[str]) -> None:
+    def _check_options(self, name: str, known: set[str]) -> None:
         if "return_convergence_delta" in self.options or "inputs" in self.options:
-            raise TypeError(f"options must not hold {' or '.join(_OURS)}: these are set here")
-        unknown = self.options.keys() - (known - set(_OURS))
+            raise TypeError(f"options must not hold {' or '.join(_SET_HERE)}: these are set here")
+        unknown = self.options.keys() - (known - set(_SET_HERE))
         if unknown:
             raise TypeError(
-                f"{type(self.explainer).__name__} has no option {', '.join(sorted(unknown))} to "
-                f"choose; its options are {', '.join(sorted(known - {'self', *_OURS}))}"
+                f"{name} has no option {', '.join(sorted(unknown))} to choose; its options are "
+                f"{', '.join(sorted(known - {'self', *_SET_HERE})) or 'none'}"
             )
         if isinstance(self.inner, Saliency) and self.options.get("abs", True):
             raise ValueError(
-                "Saliency takes absolute values: those of the parts <g(a), psi_j> of a score are "
-                "not parts of anything, and no map sums to it. Signed gradients are "
+                "Saliency takes absolute values, and the absolute values of the parts "
+                "<g(a), psi_j> of a score do not add up to anything. Signed gradients are "
                 "options={'abs': False}"
             )
 
     def _perturb_tokens(self) -> None:
-        """Let tokens or groups be taken away as wholes."""
+        """Make the explainer perturb whole tokens or groups."""
         name = self.path.name
         if "sliding_window_shapes" in self.known:
             if "sliding_window_shapes" not in self.options:
                 if self.path.groups is not None:
                     raise ValueError(
-                        f"a sliding window knows no groups_{name}: take FeatureAblation, or choose "
+                        f"a sliding window has no groups_{name}: take FeatureAblation, or choose "
                         "sliding_window_shapes in options"
                     )
                 window = _window(self._labels())
@@ -186,27 +236,28 @@ class ExplainerCall:
                 self.options["sliding_window_shapes"] = window
         elif "feature_mask" in self.known and "feature_mask" not in self.options:
             labels = self._labels()
-            # Captum counts from 0, which is what belongs to no token here.
+            # Captum counts from 0, which stands for no token here.
             self.options["feature_mask"] = labels - int(labels.min())
 
     def _labels(self) -> Tensor:
         """Number of each feature's token or group from 1, 0 for none, shape (1, *F)."""
         path = self.path
         if path.groups is None:
-            members = torch.zeros(path.n_outputs, device=path.end.device)
-            members[path.live] = torch.arange(1.0, len(path.live) + 1, device=members.device)
+            members = torch.zeros(path.n_outputs, device=path.features.device)
+            indices = path.unmasked
+            members[indices] = torch.arange(1.0, len(indices) + 1, device=members.device)
         else:
             groups = path.groups[0]
             is_plain = len(path.groups) == 1 and bool(((groups == 0) | (groups == 1)).all())
             if not is_plain or groups.sum(0).max() > 1:
                 raise ValueError(
-                    f"methods that perturb take groups_{path.name} away: these must be the same in "
-                    "all examples, of whole tokens, and share none"
+                    f"for methods that perturb, groups_{path.name} must be the same in all "
+                    "examples, of whole tokens, and share none"
                 )
             members = torch.arange(1.0, len(groups) + 1, device=groups.device) @ groups.float()
-        labels = path.tower.spread(path.layer, members, path.end.shape)
+        labels = path.tower.spread(path.layer, members, path.features.shape)
         # A token's hidden units, or the channels of a pixel, share a weight.
-        return labels.expand(path.end.shape[1:]).unsqueeze(0).round().long()
+        return labels.expand(path.features.shape[1:]).unsqueeze(0).round().long()
 
 
 def _window(labels: Tensor) -> tuple[int, ...]:

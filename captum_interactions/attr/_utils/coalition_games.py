@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     import shapiq
 
 _BUDGET = 1024
-"""Coalitions of one input unless told otherwise: up to ten players are enumerated."""
+"""Default number of coalitions of one input, at which up to ten players are enumerated."""
 
 _Row = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 """The fields of :class:`Terms` of one pair."""
 
 Rule = Callable[[int, bool], Quadrature]
-"""From the number of players, and whether all coalitions are seen, to probabilities and weights."""
+"""From the number of players, and whether all coalitions are encoded, to probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Terms:
     """Interaction of each of a with each of b, shape (B, Ga, Gb)."""
     intra_a: Tensor | None
     """Interactions within a, shape (B, Ga, Ga), symmetric with zeros on the diagonal; None if they
-    were not asked for."""
+    were not computed."""
     intra_b: Tensor | None
     """Interactions within b, shape (B, Gb, Gb)."""
 
@@ -61,9 +61,9 @@ class Game(Terms):
     """The joint games of B pairs, in which the tokens or groups of both inputs are players."""
 
     index: str
-    """What the interactions are: ``"SII"``, ``"BII"``, or ``"weighted BII"`` if p is not 1/2."""
+    """Name of the interactions: ``"SII"``, ``"BII"``, or ``"weighted BII"`` if p is not 1/2."""
     standard_errors: Terms
-    """Errors of sampling, of every term; zero if all coalitions of both inputs were encoded."""
+    """Sampling errors of every term; zero if all coalitions of both inputs were encoded."""
     score: Tensor
     """The score with all players, shape (B,)."""
     baseline: Tensor
@@ -71,10 +71,10 @@ class Game(Terms):
     mean: Tensor
     """The expected score of random coalitions (for Shapley, averaged over p too), shape (B,)."""
     n_encoded: tuple[int, int]
-    """How many masked inputs a, and b, were encoded."""
+    """Numbers of masked inputs a and b that were encoded."""
 
     def to_shapiq(self) -> list[shapiq.InteractionValues]:
-        """One ``shapiq.InteractionValues`` a pair, which shapiq can plot (needs shapiq).
+        """One ``shapiq.InteractionValues`` per pair, which shapiq can plot (needs shapiq).
 
         Players are the tokens or groups of a, then those of b. The value of the empty set is the
         mean score of random coalitions, as in shapiq's own values of these indices, and the
@@ -98,7 +98,7 @@ class Game(Terms):
         ]
 
     def _within(self, row: int, side: str) -> Tensor:
-        """Interactions within an input, zero if they are not known."""
+        """Interactions within an input, zero if they were not computed."""
         intra = self.intra_a if side == "a" else self.intra_b
         size = self.interactions.shape[1 if side == "a" else 2]
         return self.interactions.new_zeros(size, size) if intra is None else intra[row]
@@ -113,13 +113,14 @@ class Game(Terms):
 
 
 class _Plan(NamedTuple):
-    """Which coalitions of one input are encoded, and how they are read."""
+    """Which coalitions of one input are encoded, and the design of their regression."""
 
     design: Design
     distinct: Tensor
-    """Every coalition once, the whole and the empty one among them, (D, n)."""
+    """Every coalition once, including the full and the empty one, (D, n)."""
     places: Tensor
-    """Where among these are those of the design, then the whole, then the empty one, (m + 2,)."""
+    """Indices of the coalitions of the design in these, then of the full and the empty one,
+    (m + 2,)."""
 
 
 class _PairPlan(NamedTuple):
@@ -140,16 +141,16 @@ def play(
     intra: bool,
     show_progress: bool,
 ) -> Game:
-    """Encode coalitions of both inputs of each pair, and read the terms of their joint game.
+    """Encode coalitions of both inputs of each pair, and estimate the terms of their joint game.
 
     Args:
         pairs: The players of each pair.
         rule (Callable): See :data:`Rule`.
-        index (str): What the rule makes of the game.
-        n_samples (tuple): At most this many coalitions of a, and of b; None for the default.
-        batch_size (int): At most this many masked inputs are encoded at once.
+        index (str): Name of the interactions that the rule gives.
+        n_samples (tuple): Maximum numbers of coalitions of a and of b; None for the default.
+        batch_size (int): Maximum number of masked inputs that are encoded at once.
         seed (int): Seed of the coalitions of every pair.
-        intra (bool): Whether to read the interactions within each input too.
+        intra (bool): Whether to compute the interactions within each input too.
         show_progress (bool): Show a progress bar.
 
     Raises:
@@ -186,7 +187,7 @@ def _plan_pair(
     seed: int,
     known: dict[Any, _Plan],
 ) -> _PairPlan:
-    """Draw the coalitions of a pair. Pairs with as many players share them, through ``known``."""
+    """Draw the coalitions of a pair. Pairs with equal numbers of players share them (``known``)."""
     counts = [len(players.indices) for players in pair]
     exact = [2**n <= (limit or _BUDGET) for n, limit in zip(counts, n_samples, strict=True)]
     nodes, weights = rule(sum(counts), all(exact))
@@ -209,9 +210,9 @@ def _plan(
         members = all_coalitions(n_players)
     else:
         members = draw_coalitions(n_players, nodes, n_samples, generator)
-    whole = torch.ones(1, n_players, dtype=torch.bool)
-    # Small coalitions recur at small probabilities. The first column keeps rows from being empty.
-    every = F.pad(torch.cat([members, whole, ~whole]), (1, 0), value=True)
+    full = torch.ones(1, n_players, dtype=torch.bool)
+    # Coalitions may repeat. Without players, rows would be empty but for the first column.
+    every = F.pad(torch.cat([members, full, ~full]), (1, 0), value=True)
     distinct, places = torch.unique(every, dim=0, return_inverse=True)
     return _Plan(design(members, nodes, is_exact=is_exact), distinct[:, 1:], places)
 
@@ -234,7 +235,7 @@ def _play_pair(
         within_b = _within(b, plan.b.design, of_b, of_a, plan.weights)
     joint = products(of_a, of_b, plan.weights)
     values, errors = (
-        # The mean leads the effects of each side, so effects of one side border the interactions.
+        # The first row and column, of the means, contain the effects of single players.
         (
             _placed(matrix[1:, 0], a),
             _placed(matrix[0, 1:], b),

@@ -1,4 +1,4 @@
-"""The score of a pair with parts of its inputs taken away, for metrics that ask a model for it."""
+"""The score of a pair with some tokens of its inputs masked, for metrics."""
 
 from __future__ import annotations
 
@@ -9,48 +9,53 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_interactions.attr._utils.path import Groups, Normalization, Path
-from captum_interactions.attr._utils.players import Masking, Players, open_players
-from captum_interactions.attr.second_order.base import (
+from captum_interactions.attr._utils.arguments import (
     Baselines,
-    check_explainer,
+    Groups,
+    Inputs,
+    Normalization,
+    check_count,
+    check_normalization,
+    check_wrapper,
     first_layers,
     resolve_layers,
 )
+from captum_interactions.attr._utils.path import Path
+from captum_interactions.attr._utils.players import Masking, Players, players_of_pairs
 from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.modes import explaining
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedScore:
-    """Scores of B pairs with parts missing: a :data:`~captum_interactions.metrics.Score`.
+    """Scores of B pairs with tokens masked: a :data:`~captum_interactions.metrics.Score`.
 
-    The masked inputs of each side are encoded by themselves, equal ones once, and scores are
-    products of what comes out.
+    The masked inputs of each side are encoded separately, equal ones once, and scores are products
+    of their embeddings.
     """
 
     wrapper: DualEncoderWrapper
     paths: tuple[Path, Path]
     sides: tuple[tuple[Players, ...], tuple[Players, ...]]
-    """The parts of each pair's input, for either side."""
+    """The players of each pair's input, for either side."""
     perturbations_per_eval: int
-    """At most this many masked inputs are encoded at once."""
+    """Maximum number of masked inputs that are encoded at once."""
 
     @property
     def players_a(self) -> Tensor:
-        """Which parts of a change anything if they are missing, bool of shape (B, Ta)."""
+        """Which tokens or groups of a can change the score, bool of shape (B, Ta)."""
         return self._players(0)
 
     @property
     def players_b(self) -> Tensor:
-        """Which parts of b change anything if they are missing, bool of shape (B, Tb)."""
+        """Which tokens or groups of b can change the score, bool of shape (B, Tb)."""
         return self._players(1)
 
     def __call__(self, present_a: Tensor | None, present_b: Tensor | None) -> Tensor:
-        """Scores of aligned choices of what is there.
+        """Scores of aligned choices of present tokens.
 
         Args:
-            present_a (Tensor or None): True for parts of a that are there, bool of shape
+            present_a (Tensor or None): True for present tokens or groups of a, bool of shape
                 (B, M, Ta); None for all of a.
             present_b (Tensor or None): The same of b, (B, M, Tb).
 
@@ -82,7 +87,7 @@ class MaskedScore:
         return self.embed(0, present_a) @ self.embed(1, present_b).transpose(1, 2)
 
     def embed(self, side: int, present: Tensor | None) -> Tensor:
-        """Embeddings, scaled as the score wants them, of one side's masked inputs.
+        """Scaled embeddings of one side's masked inputs.
 
         Args:
             side (int): 0 for a, 1 for b.
@@ -94,7 +99,7 @@ class MaskedScore:
         path = self.paths[side]
         if present is None:
             return path.embedding.unsqueeze(1)
-        expected = (len(path.end), path.n_outputs)
+        expected = (len(path.features), path.n_outputs)
         if present.dim() != 3 or present.shape[::2] != expected or present.dtype != torch.bool:
             raise ValueError(
                 f"present_{path.name} must be bool of shape ({expected[0]}, M, {expected[1]}), but "
@@ -110,8 +115,8 @@ class MaskedScore:
 
     def _players(self, side: int) -> Tensor:
         path = self.paths[side]
-        shape = (len(path.end), path.n_outputs)
-        result = torch.zeros(shape, dtype=torch.bool, device=path.end.device)
+        shape = (len(path.features), path.n_outputs)
+        result = torch.zeros(shape, dtype=torch.bool, device=path.features.device)
         for row, players in zip(result, self.sides[side], strict=True):
             row[players.indices] = True
         return result
@@ -119,7 +124,7 @@ class MaskedScore:
 
 def masked_score(
     wrapper: DualEncoderWrapper,
-    inputs: tuple[Tensor, Tensor],
+    inputs: Inputs,
     baselines: Baselines = None,
     additional_forward_args: Any = None,
     *,
@@ -130,32 +135,32 @@ def masked_score(
     normalization: Normalization = "cosine",
     perturbations_per_eval: int = 64,
 ) -> MaskedScore:
-    """What scores of B pairs become when tokens of either input are missing.
+    """The scores of B pairs with tokens of either input masked.
 
-    Tokens are taken away as in :class:`~captum_interactions.attr.BanzhafInteractions`, whatever
-    method the map under test comes from.
+    Tokens are masked as in :class:`~captum_interactions.attr.BanzhafInteractions`, whichever method
+    the map under test comes from.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.
         inputs (tuple[Tensor, Tensor]): Input a and input b as the towers take them, B rows each.
-        baselines (None, scalar, Tensor or tuple, optional): What absent tokens look like, see
-            there. Default: None
-        additional_forward_args (optional): What the towers take beside their inputs: those of a,
-            then those of b, B rows each. Default: None
-        layers (tuple, optional): Where absent tokens are replaced. Default: None, the embeddings
-            (0), where no block has mixed the tokens yet, or the input of a tower whose blocks are
-            closed
-        groups_a, groups_b (optional): Parts that are groups of tokens, see there. Default: None,
+        baselines (None, scalar, Tensor or tuple, optional): What absent tokens are replaced
+            by, see there. Default: None
+        additional_forward_args (optional): Further arguments of the towers: those of a, then those
+            of b, B rows each. Default: None
+        layers (tuple, optional): The layer of each tower whose tokens are replaced. Default: None,
+            the embeddings (0), before the blocks mix the tokens, or the input of a tower without
+            blocks
+        groups_a, groups_b (optional): Players that are groups of tokens, see there. Default: None,
             every token by itself
         masking (str or tuple, optional): ``"reference"`` or ``"attention"``, see there; a tuple
             gives one for each input. Default: ``"reference"``
         normalization (str, optional): The score, see there. Default: ``"cosine"``
-        perturbations_per_eval (int, optional): At most this many masked inputs are encoded at
+        perturbations_per_eval (int, optional): Maximum number of masked inputs that are encoded at
             once. Default: 64
 
     Returns:
-        MaskedScore: to be called with what is present. Padding and tokens that look like their
-        reference are no players: nothing changes if they are missing.
+        MaskedScore: to be called with the present tokens. Padding and tokens that equal their
+        baseline are no players: masking them changes nothing.
 
     Raises:
         TypeError: If inputs are not a pair of tensors, or are on another device.
@@ -173,22 +178,13 @@ def masked_score(
         >>> bool(score(None, without_first_player[:, None]) < score(None, None))
         True
     """
-    check_explainer("masked_score", wrapper, normalization)
+    check_wrapper("masked_score", wrapper)
+    check_normalization(normalization)
     layers = resolve_layers(wrapper, first_layers(wrapper) if layers is None else layers)
-    if not isinstance(perturbations_per_eval, int) or perturbations_per_eval < 1:
-        raise ValueError(
-            f"perturbations_per_eval must be an int of at least 1, but got {perturbations_per_eval}"
-        )
+    check_count("perturbations_per_eval", perturbations_per_eval)
     with explaining(wrapper), torch.no_grad():
-        paths, sides = open_players(
-            wrapper,
-            layers,
-            inputs,
-            baselines,
-            additional_forward_args,
-            groups_a,
-            groups_b,
-            masking=masking,
-            normalization=normalization,
-        )
+        paths, sides = players_of_pairs(
+            wrapper, layers, inputs, baselines, additional_forward_args, groups_a, groups_b,
+            masking=masking, normalization=normalization,
+        )  # fmt: skip
     return MaskedScore(wrapper, paths, sides, perturbations_per_eval)

@@ -1,4 +1,4 @@
-"""Embeddings of inputs with some of their tokens or groups taken away."""
+"""Embeddings of inputs with some of their tokens or groups replaced by baselines."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_interactions.attr._utils.arguments import check_batch_size
 from captum_interactions.attr._utils.path import Path
 from captum_interactions.encoders.towers.base import take_rows
 from captum_interactions.encoders.wrapper import widen
 
 
-def players(path: Path) -> Tensor:
+def removable(path: Path) -> Tensor:
     """Which tokens or groups can reach the embedding, bool of shape (B, G).
 
     Raises:
-        ValueError: If groups share tokens, so that taking one away takes a part of another.
+        ValueError: If groups share tokens, so that removing one removes a part of another.
     """
     mask = path.token_mask > 0
     if path.groups is None:
@@ -23,8 +24,8 @@ def players(path: Path) -> Tensor:
     weights = path.groups
     if weights.min() < 0 or weights.sum(1).max() > 1 + 1e-4:
         raise ValueError(
-            f"groups_{path.name} are taken away one by one, so they must not share tokens, and "
-            "weights must be from 0 to 1; these do not keep to that"
+            f"groups_{path.name} are removed one by one, so they must not share tokens, and their "
+            "weights must be from 0 to 1"
         )
     return (weights * mask.unsqueeze(1)).sum(-1) > 0
 
@@ -35,16 +36,16 @@ def masked_embeddings(
     internal_batch_size: int | None = None,
     show_progress: bool = False,
 ) -> Tensor:
-    """Embeddings with tokens or groups at their reference where ``present`` is 0.
+    """Embeddings with tokens or groups at their baseline where ``present`` is 0.
 
-    Features go to those of the reference at the path's layer. What belongs to no token, or to no
-    group, stays as it is. With several references, embeddings are averaged over them.
+    Features are replaced by those of the baseline at the path's layer; features of no token or
+    group stay. With several baselines, embeddings are averaged over them.
 
     Args:
-        path (Path): B inputs of one tower, with their references.
+        path (Path): B inputs of one tower, with their baselines.
         present (Tensor): 1 for what stays, shape (M, B, G).
-        internal_batch_size (int, optional): At most this many rows go through the tower at once.
-            Default: all ``M * B`` of them
+        internal_batch_size (int, optional): Maximum number of rows that go through the tower at
+            once. Default: all ``M * B`` of them
         show_progress (bool): Show a progress bar of these calls. Default: False
 
     Returns:
@@ -53,28 +54,27 @@ def masked_embeddings(
     Raises:
         ValueError: If ``internal_batch_size`` is less than 1.
     """
+    check_batch_size(internal_batch_size)
     n_masks, n_examples = present.shape[:2]
     n_rows = n_masks * n_examples
-    size = n_rows if internal_batch_size is None else internal_batch_size
-    if size < 1:
-        raise ValueError(f"internal_batch_size must be at least 1, but got {internal_batch_size}")
+    size = internal_batch_size or n_rows
     absent = (1 - present).to(path.token_mask)
     if path.groups is not None:
         absent = (absent.unsqueeze(-2) @ path.groups).squeeze(-2)
     absent = absent.flatten(0, 1)
-    end = widen(path.end)
-    differences = [end - widen(start) for start in path.starts]
+    features = widen(path.features)
+    differences = [features - widen(baseline) for baseline in path.baselines]
     chunks = []
     with torch.no_grad():
         starts = range(0, n_rows, size)
         for first in tqdm(starts, f"Encoder {path.name}", disable=not show_progress):
-            rows = torch.arange(first, min(first + size, n_rows), device=end.device)
+            rows = torch.arange(first, min(first + size, n_rows), device=features.device)
             examples = rows % n_examples
             context = take_rows(path.context, examples)
-            weights = path.tower.spread(path.layer, absent[rows], path.end.shape)
-            total = torch.zeros((), device=end.device)
+            weights = path.tower.spread(path.layer, absent[rows], path.features.shape)
+            total = torch.zeros((), device=features.device)
             for difference in differences:
-                features = (end[examples] - weights * difference[examples]).to(path.end.dtype)
-                total = total + path.function(features, *context)
+                masked = features[examples] - weights * difference[examples]
+                total = total + path.function(masked.to(path.features.dtype), *context)
             chunks.append(total / len(differences))
     return torch.cat(chunks).reshape(n_masks, n_examples, -1)

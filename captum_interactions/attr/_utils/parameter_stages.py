@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.attr.second_order.base import check_pair
+from captum_interactions.attr._utils.arguments import check_pair
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.model.modes import explaining
 
@@ -19,19 +19,20 @@ def parameter_stages(
     inputs: tuple[Tensor, Tensor],
     additional_forward_args: Any = None,
 ) -> list[tuple[str, list[Tensor]]]:
-    """Parameters of both towers, last block first, for a cascade of randomisation.
+    """Parameters of both towers, last block first, for cascading randomisation.
 
-    What the embedding depends on from a block on is read off autograd's graph, so it holds for
-    every tower. The first stage is the last block of both towers with all that follows it, the last
-    stage what comes before the first blocks. A tower with fewer blocks waits for the other one
-    there; one whose blocks are closed has that stage alone. Parameters that nothing depends on are
-    in no stage, and those that several stages share are in the first of them.
+    The parameters that the embedding depends on from a block on come from autograd's graph, so this
+    works for every tower. The first stage is the last block of both towers with everything after
+    it, the last stage everything before the first blocks. If one tower has fewer blocks, it has no
+    parameters in the stages between; a tower without blocks is in the last stage only. Parameters
+    that the embedding does not depend on are in no stage, and shared parameters are in the first of
+    their stages.
 
     Args:
         wrapper (DualEncoderWrapper): The dual encoder.
         inputs (tuple[Tensor, Tensor]): Any input a and input b as the towers take them.
-        additional_forward_args (optional): What the towers take beside their inputs: those of a,
-            then those of b. Default: None
+        additional_forward_args (optional): Further arguments of the towers: those of a, then those
+            of b. Default: None
 
     Returns:
         list: a name such as ``"a: block 2, b: block 3"`` and the parameters, for each stage.
@@ -107,7 +108,7 @@ def _used(tower: Tower, embedding: Tensor) -> list[Tensor]:
 
 @contextmanager
 def _unfrozen(model: nn.Module) -> Iterator[None]:
-    """Let autograd see frozen parameters too, for as long as this lasts."""
+    """Let autograd track frozen parameters too, within this context."""
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
     try:
         for parameter in frozen:

@@ -1,17 +1,20 @@
-"""The quadrature of both sides: a number of nodes that is given, or found from a tolerance."""
+"""Quadrature along paths: a given number of nodes, or one chosen for a tolerance."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from captum_interactions.attr._utils.arguments import each_option
 from captum_interactions.attr._utils.path import Path
+from captum_interactions.attr._utils.products import Products, jacobian_products
 from captum_interactions.callers import warn_caller
-from captum_interactions.functional import Quadrature, quadrature
+from captum_interactions.functional import quadrature
 from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_steps
 
 _LOGGER = logging.getLogger(__name__)
@@ -21,7 +24,7 @@ Steps = int | tuple[int, int] | Literal["auto"]
 
 
 def check_steps(n_steps: Steps, method: str, tolerance: float) -> None:
-    """See that there are such rules, before anything expensive is done.
+    """Check that there are such rules, before anything expensive is done.
 
     Raises:
         ValueError: If the method is unknown, or the number of nodes or the tolerance is too small.
@@ -35,48 +38,43 @@ def check_steps(n_steps: Steps, method: str, tolerance: float) -> None:
         return
     if isinstance(n_steps, str):
         raise ValueError(f"n_steps must be 'auto' or a number of nodes, but got {n_steps!r}")
-    for number in _each(n_steps):
+    for number in each_option("n_steps", n_steps):
         quadrature(method, number)
 
 
-def steps_of(
+@contextmanager
+def products_along(
     paths: Sequence[Path],
     n_steps: Steps,
     method: str,
     tolerance: float,
     internal_batch_size: int | None,
-) -> tuple[tuple[Quadrature, Quadrature], tuple[int, int]]:
-    """The rules of both sides, and their numbers of nodes.
+    show_progress: bool,
+) -> Iterator[Products]:
+    """Jacobian products along paths, by rules with a given or chosen number of nodes.
 
     Args:
         paths: The paths of one side or of both.
-        n_steps, method, tolerance, internal_batch_size: See
-            ``SecondOrderIntegratedGradients.attribute``. A path alone gets the smaller share of
-            the tolerance too, so that its factors serve in any pair.
+        n_steps, method, tolerance, internal_batch_size, show_progress: See
+            ``SecondOrderIntegratedGradients.attribute``. A single path gets half of the tolerance
+            too, so that its factors can be used in any pair.
     """
     if n_steps == "auto":
         chosen = {path.name: _chosen(path, tolerance / 2, internal_batch_size) for path in paths}
         some = next(iter(chosen.values()))
         numbers = (chosen.get("a", some), chosen.get("b", some))
     else:
-        numbers = _each(n_steps)
+        numbers = each_option("n_steps", n_steps)
     rule_a, rule_b = (quadrature(method, number, dtype=torch.float64) for number in numbers)
-    return (rule_a, rule_b), numbers
-
-
-def _each(n_steps: int | tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(n_steps, tuple):
-        return n_steps, n_steps
-    if len(n_steps) != 2:
-        raise ValueError(f"n_steps must be one number or one for each input, but got {n_steps!r}")
-    return n_steps
+    with jacobian_products((rule_a, rule_b), internal_batch_size, show_progress) as products:
+        yield products
 
 
 def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> int:
     def values(nodes: Tensor) -> Tensor:
         return path.values(nodes, internal_batch_size)
 
-    chosen = choose_steps(values, tolerance, MAX_STEPS, path.end.dtype)
+    chosen = choose_steps(values, tolerance, MAX_STEPS, path.features.dtype)
     _LOGGER.info("side %s: %d nodes for an error of %.1e", path.name, chosen.n_steps, chosen.error)
     if not chosen.is_enough:
         warn_caller(

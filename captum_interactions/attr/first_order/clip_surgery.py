@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_interactions.attr.first_order.attention_base import (
-    AttentionAttribution,
-    check_sees_all,
-    pooled_position,
-    token_embeddings,
-)
-from captum_interactions.attr.first_order.base import Attributions, Side
-from captum_interactions.attr.second_order.base import Baselines
+from captum_interactions.attr._utils.arguments import Baselines, Inputs
+from captum_interactions.attr._utils.attention_run import AttentionRun
+from captum_interactions.attr._utils.products import along_vector
+from captum_interactions.attr.first_order.attention_base import AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import (
-    Recording,
-    UndefinedError,
-    softmax_weights,
-    states_with_attention,
-)
+from captum_interactions.encoders.model.attention import softmax_weights
 from captum_interactions.encoders.wrapper import unit
 
 
 class CLIPSurgery(AttentionAttribution):
-    r"""Token embeddings from value-to-value attention, less what all texts share.
+    r"""Token embeddings from value-to-value attention, minus what all texts share.
 
     *Architecture surgery*: beside the model's own states :math:`h^l`, the last blocks feed a second
     path by attention of values to values, without MLPs,
@@ -38,8 +28,8 @@ class CLIPSurgery(AttentionAttribution):
     with values and scale :math:`\tau` of the model's own block. Its final states, pooled one by one
     and projected, are unit embeddings :math:`z_j`.
 
-    *Feature surgery*: what a token has in common with any text is taken off. With one redundant
-    text, the reference :math:`\varnothing`, whose embedding is subtracted from t,
+    *Feature surgery*: subtract what a token has in common with any text. With one redundant text,
+    the baseline :math:`\varnothing`, whose embedding is subtracted from t,
 
     .. math::
         M_j = \langle z_j, t - t_\varnothing\rangle ,
@@ -52,33 +42,26 @@ class CLIPSurgery(AttentionAttribution):
         F_n = \frac{w_n}{\bar w} \, z_j \odot t_n , \qquad
         M_j = \sum_d \Big(F_0 - \frac 1 N \sum_n F_n\Big)_d .
 
-    Special tokens are zero. Not defined for causal towers, and only for blocks that normalise
-    before their parts: elsewhere a second path without MLP has no meaning.
+    Special tokens are zero. Not defined for causal towers, nor for blocks that normalise after
+    their parts, where a second path without MLPs has no meaning.
 
     Source: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image
-    Pre-training" (arXiv 2304.05653). The authors subtract the embedding of an empty string from a
-    single text; here it is the wrapper's reference (special tokens with padding between), or any
-    baseline. They average each text over 85 prompts and take 59 class names as the redundant set:
-    pass such embeddings as ``redundant``.
-    They stretch each map to [0, 1]; here it keeps its zero, below which most tokens may lie.
+    Pre-training" (arXiv 2304.05653). From a single text the authors subtract the embedding of an
+    empty string; here it is the wrapper's baseline (special tokens with padding between), or any
+    other. They average each text over 85 prompts and use 59 class names as the redundant set: pass
+    such embeddings as ``redundant``. They scale each map to [0, 1]; this implementation does not,
+    and most tokens may be negative.
 
     Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        n_blocks (int or pair of int, optional): How many of the last blocks feed the second path,
-            in each tower. Default: 6, as the authors do
-
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a number of blocks is not positive.
+        n_blocks (int or pair of int, optional): Number of last blocks that feed the second path, in
+            each tower. Default: 6, as in the publication
 
     Examples::
 
         >>> from captum_interactions import load_demo
         >>> wrapper, scenes = load_demo()
         >>> batch = wrapper.prepare(scenes[0].image, scenes[0].caption)
-        >>> a, b = CLIPSurgery(wrapper).attribute(
-        ...     batch.inputs, additional_forward_args=batch.additional_forward_args
-        ... )
+        >>> a, b = CLIPSurgery(wrapper).attribute(batch.inputs, None, batch.additional_forward_args)
         >>> a.shape, b is None
         (torch.Size([1, 145]), True)
     """
@@ -87,46 +70,25 @@ class CLIPSurgery(AttentionAttribution):
         "a class token in a tower that is not causal and normalises before each part of a block, "
         f"and {AttentionAttribution.needs}"
     )
-    cost = "3 forward passes of each input and 1 of its reference"
+    cost = "3 forward passes of each input and 1 of its baseline"
+    uses_baselines = True
 
-    _with_references = True
-
-    def __init__(
-        self, wrapper: DualEncoderWrapper, n_blocks: int | tuple[int, int] | None = 6
-    ) -> None:
+    def __init__(self, wrapper: DualEncoderWrapper, n_blocks: Blocks = 6) -> None:
         super().__init__(wrapper, n_blocks)
 
-    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        target: None = None,
-        additional_forward_args: Any = None,
-        *,
-        baselines: Baselines = None,
-        redundant: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> Attributions:
+        self, inputs: Inputs, target: None = None, additional_forward_args: Any = None, *,
+        baselines: Baselines = None, redundant: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:
-            inputs (tuple[Tensor, Tensor]): Aligned pairs as the towers take them, B rows each.
-            target: Must be None; a similarity has a single output. Default: None
-            additional_forward_args (optional): What the towers take beside their inputs: those of
-                a, then those of b, B rows each. Default: None
             baselines (optional): The redundant inputs a and b: for each None (the wrapper's
-                reference), a number, or a tensor of the input's shape. That of b serves the map
+                baseline), a number, or a tensor of the input's shape. That of b is used for the map
                 of a, and the other way round. Default: None
-            redundant (tuple, optional): Embeddings (N, K) of redundant inputs a and b, which take
-                the place of the baseline. Those of b (``wrapper.encode_b`` of other texts) serve
-                the map of a. Default: none
-
-        Returns:
-            tuple[Tensor | None, Tensor | None]: see :meth:`AttentionAttribution.attribute`.
-
-        Raises:
-            TypeError: If inputs are not a pair of tensors, or are on another device.
-            ValueError: If inputs are not what the towers take, or the method is defined for neither
-                side.
+            redundant (tuple, optional): Embeddings (N, K) of redundant inputs a and b, instead of
+                the baselines. Those of b (``wrapper.encode_b`` of other texts) are used for the map
+                of a. Default: none
         """
         if not isinstance(redundant, tuple) or len(redundant) != 2:
             raise ValueError("redundant must be a pair of embeddings (N, K) or None, for a and b")
@@ -139,35 +101,17 @@ class CLIPSurgery(AttentionAttribution):
         sets = {"a": redundant[0], "b": redundant[1]}
         return self._attribute(inputs, target, additional_forward_args, baselines, redundant=sets)
 
-    def _map(
-        self, side: Side, other: Side, recording: Recording, shown: Tensor, **options: Any
-    ) -> Tensor:
-        pooled_position(recording)
-        check_sees_all(recording)
-        path = recording.blocks[0].states.detach()
-        with torch.no_grad():
-            for index, block in enumerate(recording.blocks, recording.first):
-                if block.residual is None:
-                    raise UndefinedError(
-                        "its blocks do not normalise before their parts, so there is no residual "
-                        "stream for a second path"
-                    )
-                states = block.states.detach()
-                summed = states_with_attention(
-                    side.tower, index, states, *side.context, residual=block.residual,
-                    weigh=_of_values,
-                )  # fmt: skip
-                path = path + summed - states
-            tokens = token_embeddings(side, path)
-            redundant = options["redundant"][other.name]
-            if redundant is None:
-                difference = other.embedding - _reference(other)
-                return (tokens @ difference.unsqueeze(-1)).squeeze(-1)
-            return feature_surgery(tokens, other.embedding, unit(redundant), side.embedding)
+    def _attention_map(self, run: AttentionRun, **options: Any) -> Tensor:
+        run.check_pooled()
+        tokens, other = run.token_embeddings(run.second_path(_values_to_values)), run.other
+        redundant = options["redundant"][other.name]
+        if redundant is None:
+            return along_vector(tokens, other.embedding - other.baseline_embedding)
+        return feature_surgery(tokens, other.embedding, unit(redundant), run.side.embedding)
 
 
 def feature_surgery(tokens: Tensor, target: Tensor, redundant: Tensor, own: Tensor) -> Tensor:
-    """What tokens share with a target and not with redundant others.
+    """What tokens share with a target, minus what they share with redundant others.
 
     Args:
         tokens (Tensor): Unit embeddings of tokens, shape (B, T, K).
@@ -183,17 +127,9 @@ def feature_surgery(tokens: Tensor, target: Tensor, redundant: Tensor, own: Tens
     weights = (2 * every @ own.unsqueeze(-1)).squeeze(-1).softmax(-1)
     weights = weights / weights.mean(-1, keepdim=True)
     weighted = every * weights.unsqueeze(-1)
-    return (tokens @ (weighted[:, 0] - weighted.mean(1)).unsqueeze(-1)).squeeze(-1)
+    return along_vector(tokens, weighted[:, 0] - weighted.mean(1))
 
 
-def _reference(side: Side) -> Tensor:
-    """Unit embeddings of a side's references, averaged, (B, K)."""
-    embeddings = [
-        unit(side.tower.embed(side.layer, start.expand_as(side.features), *side.context))
-        for start in side.starts
-    ]
-    return torch.stack(embeddings).mean(0)
-
-
-def _of_values(_: Tensor, __: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _values_to_values(*args: Any) -> Tensor:
+    *_, value, mask = args
     return softmax_weights(value, value, value, mask)

@@ -5,31 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from captum.attr import GradientAttribution, InputXGradient
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_interactions.attr.first_order.base import FirstOrderAttribution, Side
-from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.attr._utils.arguments import first_layers
+from captum_interactions.attr._utils.layer_inputs import LayerInputs
+from captum_interactions.attr._utils.scale_invariance import check_scale_dependence
+from captum_interactions.attr.first_order.base import FirstOrderAttribution
 
 
-class FirstOrderInputXGradient(FirstOrderAttribution, GradientAttribution):
-    r"""Features times the score's gradient, summed over each token.
+class FirstOrderInputXGradient(FirstOrderAttribution[Tensor], GradientAttribution):
+    r"""Features times the gradient of the score, summed over each token.
 
-    Captum's :class:`~captum.attr.InputXGradient`, applied to what follows a layer:
+    Captum's :class:`~captum.attr.InputXGradient`, from a layer on:
     :math:`M_i = \langle x_i, \partial s / \partial x_i\rangle`.
+
+    At layers where each token is normalised before it is used, as at the last block of a pre-norm
+    transformer that pools one token, all values but that token's are zero: ``attribute`` refuses
+    them. The default layers are the first ones.
 
     Source: Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box: Learning Important
     Features Through Propagating Activation Differences" (arXiv 1605.01713).
-
-    Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        layers (tuple, optional): ``(layer_a, layer_b)``, see
-            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
-            ``wrapper.default_layers``
-
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a layer does not exist.
 
     Examples::
 
@@ -42,39 +37,14 @@ class FirstOrderInputXGradient(FirstOrderAttribution, GradientAttribution):
     """
 
     cost = "2 forward passes and a backward pass of each input"
+    _default_layers = staticmethod(first_layers)
 
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        target: None = None,
-        additional_forward_args: Any = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Attributions of the tokens of both inputs.
+    def _check(self, side: LayerInputs) -> None:
+        check_scale_dependence("InputXGradient", side)
 
-        Args:
-            inputs (tuple[Tensor, Tensor]): Aligned pairs as the towers take them, B rows each.
-            target: Must be None; a similarity has a single output. Default: None
-            additional_forward_args (optional): What the towers take beside their inputs: those of
-                a, then those of b, B rows each. Default: None
-
-        Returns:
-            tuple[Tensor, Tensor]: shapes (B, Ta) and (B, Tb), all tokens; padding is exactly zero.
-            In float32 or wider.
-
-        Raises:
-            TypeError: If inputs are not a pair of tensors, or are on another device.
-            ValueError: If inputs are not what the towers take.
-        """
-
-        def multiply(side: Side, other: Side) -> Tensor:
-            return side.fold(
-                InputXGradient(side.score).attribute(
-                    side.wide.requires_grad_(),
-                    additional_forward_args=(other.embedding, *side.context),
-                )
-            )
-
-        with explaining(self.wrapper):
-            side_a, side_b = self._open(inputs, target, additional_forward_args)
-            return multiply(side_a, side_b), multiply(side_b, side_a)
+    def _map(self, side: LayerInputs, other: LayerInputs, **_: Any) -> Tensor:
+        attribution = InputXGradient(side.score).attribute(
+            side.wide_features.requires_grad_(),
+            additional_forward_args=(other.embedding, *side.context),
+        )
+        return side.fold(attribution)

@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 from captum.attr import GradientAttribution, IntegratedGradients
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_interactions.attr.first_order.base import FirstOrderAttribution, Side
-from captum_interactions.attr.second_order.base import Baselines
-from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.attr._utils.arguments import Baselines, Inputs, check_batch_size
+from captum_interactions.attr._utils.layer_inputs import LayerInputs
+from captum_interactions.attr.first_order.base import FirstOrderAttribution
 
 
-class FirstOrderIntegratedGradients(FirstOrderAttribution, GradientAttribution):
+class FirstOrderIntegratedGradients(FirstOrderAttribution[Tensor], GradientAttribution):
     r"""Integrated Gradients of the score, for each input with the other held fixed.
 
-    Captum's :class:`~captum.attr.IntegratedGradients`, applied to what follows a layer:
+    Captum's :class:`~captum.attr.IntegratedGradients`, from a layer on, with baseline :math:`r_a`:
 
     .. math::
         M_i = (a - r_a)_i \int_0^1 \frac{\partial s}{\partial a_i}
@@ -26,19 +25,9 @@ class FirstOrderIntegratedGradients(FirstOrderAttribution, GradientAttribution):
 
     summed over the features of each token, and likewise for b. Captum's
     :class:`~captum.attr.LayerIntegratedGradients` gives the same where each layer is a module that
-    runs once; here an encoder may serve both sides.
+    runs once; here one encoder may serve both sides.
 
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", ICML 2017.
-
-    Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        layers (tuple, optional): ``(layer_a, layer_b)``, see
-            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
-            ``wrapper.default_layers``
-
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a layer does not exist.
 
     Examples::
 
@@ -50,63 +39,36 @@ class FirstOrderIntegratedGradients(FirstOrderAttribution, GradientAttribution):
         (torch.Size([2, 4]), torch.Size([2, 5]))
     """
 
-    cost = "a forward pass of each input and its reference; per node, a pass and a backward pass"
+    cost = "a forward pass of each input and its baseline; per node, a pass and a backward pass"
+    uses_baselines = True
 
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_steps: int = 20,
-        method: str = "gausslegendre",
+    def attribute(  # type: ignore[override]  # Captum's order: baselines come second
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_steps: int = 20, method: str = "gausslegendre",
         internal_batch_size: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Attributions of the tokens of both inputs.
 
         Args:
-            inputs (tuple[Tensor, Tensor]): Aligned pairs as the towers take them, B rows each.
-            baselines (optional): The references of a and b, as in
-                :meth:`~captum_interactions.SecondOrderIntegratedGradients.attribute`. Default: None
-            target: Must be None; a similarity has a single output. Default: None
-            additional_forward_args (optional): What the towers take beside their inputs: those of
-                a, then those of b, B rows each. Default: None
             n_steps (int, optional): Number of quadrature nodes. Default: 20
             method (str, optional): Quadrature rule of Captum. Default: ``gausslegendre``
             internal_batch_size (int, optional): About this many rows (pairs times nodes) at once,
                 but at least one node of all pairs. Default: None, all
-
-        Returns:
-            tuple[Tensor, Tensor]: shapes (B, Ta) and (B, Tb), all tokens; padding is exactly zero.
-            In float32 or wider.
-
-        Raises:
-            TypeError: If inputs are not a pair of tensors, or are on another device.
-            ValueError: If inputs, baselines or options are not as described.
         """
-        if internal_batch_size is not None and internal_batch_size < 1:
-            raise ValueError(
-                f"internal_batch_size must be a positive number, but got {internal_batch_size}"
-            )
+        check_batch_size(internal_batch_size)
+        options = {"n_steps": n_steps, "method": method, "internal_batch_size": internal_batch_size}
+        return self._attribute(inputs, target, additional_forward_args, baselines, **options)
 
-        def integrate(side: Side, other: Side) -> Tensor:
-            rows = len(side.features)
-            parts = [
-                IntegratedGradients(side.score).attribute(
-                    side.wide,
-                    baselines=start.expand_as(side.features).to(side.wide.dtype),
-                    additional_forward_args=(other.embedding, *side.context),
-                    n_steps=n_steps,
-                    method=method,
-                    internal_batch_size=internal_batch_size and max(rows, internal_batch_size),
-                )
-                for start in side.starts
-            ]
-            return side.fold(torch.stack(parts).mean(0))
-
-        with explaining(self.wrapper):
-            side_a, side_b = self._open(
-                inputs, target, additional_forward_args, baselines, references=True
+    def _map(self, side: LayerInputs, other: LayerInputs, **options: Any) -> Tensor:
+        features, size = side.wide_features, options.pop("internal_batch_size")
+        parts = [
+            IntegratedGradients(side.score).attribute(
+                features,
+                baselines=baseline.expand_as(features).to(features.dtype),
+                additional_forward_args=(other.embedding, *side.context),
+                internal_batch_size=size and max(len(features), size),
+                **options,
             )
-            return integrate(side_a, side_b), integrate(side_b, side_a)
+            for baseline in side.baselines
+        ]
+        return side.fold(torch.stack(parts).mean(0))

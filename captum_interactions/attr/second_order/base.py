@@ -1,111 +1,208 @@
-"""What all attributions of pairs share: a wrapper, two layers, and checked inputs."""
+"""The base classes of second-order attributions: interactions of the tokens of two inputs."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeVar
+from abc import abstractmethod
+from typing import Any
 
 import torch
-from captum.attr import Attribution
 from torch import Tensor
 
-from captum_interactions.attr._utils.inputs import open_path
-from captum_interactions.attr._utils.path import Baseline, Groups, Normalization, Path
+from captum_interactions.attr._utils.arguments import (
+    Baselines,
+    Groups,
+    Inputs,
+    Normalization,
+    check_batch_size,
+    check_normalization,
+    check_target,
+    check_wrapper,
+)
+from captum_interactions.attr._utils.base import DualEncoderAttribution
+from captum_interactions.attr._utils.inputs import paths_of_pairs, propagate_pairs
+from captum_interactions.attr._utils.layer_inputs import LayerInputs
+from captum_interactions.attr._utils.path import Path
 from captum_interactions.encoders import DualEncoderWrapper, Layer
+from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
 
-Baselines = Baseline | tuple[Baseline, Baseline]
-Side = Literal["a", "b"]
-_T = TypeVar("_T")
 
+class SecondOrderAttribution(DualEncoderAttribution):
+    """Base class of interactions of every token of a with every token of b.
 
-class PairAttribution(Attribution):
-    """Base class of second-order attributions of a dual encoder.
+    A method implements :meth:`_interactions`, and :meth:`_parts` if it defines a constant and main
+    effects. A method with further arguments also writes its ``attribute`` and ``decompose``, which
+    pass them to :meth:`_attribute` and :meth:`_decompose`; one that does not follow this template
+    writes all of both.
 
     Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        layers (tuple, optional): ``(layer_a, layer_b)``, see
-            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
-            ``wrapper.default_layers``
-        normalization (str): The score that is explained, see there. Default: ``"cosine"``
-
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a layer does not exist or the normalization is unknown.
+        normalization (str, optional): The score to explain. ``"cosine"``: embeddings have unit
+            length, also those of baselines, of masked inputs and everywhere on a path, which is the
+            score of the wrapper. ``"frozen"``: the dot product over the norms of the actual pair,
+            taken as constants. ``"none"``: the dot product. Default: ``"cosine"``
     """
 
-    order: ClassVar[Literal[1, 2]] = 2
-    """1 if attributions are of tokens, 2 if of pairs of tokens."""
-    needs: ClassVar[str] = "two encoders"
-    """What a wrapper must have."""
-    cost: ClassVar[str]
-    """What a pair costs, in encoder passes."""
+    order = 2
 
     def __init__(
         self,
         wrapper: DualEncoderWrapper,
         layers: tuple[Layer, Layer] | None = None,
+        *,
         normalization: Normalization = "cosine",
     ) -> None:
-        check_explainer(type(self).__name__, wrapper, normalization)
-        Attribution.__init__(self, wrapper)
-        self.wrapper = wrapper
-        self.layers = resolve_layers(wrapper, wrapper.default_layers if layers is None else layers)
+        check_wrapper(type(self).__name__, wrapper)
+        check_normalization(normalization)
+        super().__init__(wrapper, layers)
         self.normalization: Normalization = normalization
         self._multiply_by_inputs = True
 
-    def _open(
+    def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        inputs: Inputs,
+        baselines: Baselines = None,
+        target: None = None,
+        additional_forward_args: Any = None,
+    ) -> Tensor:
+        """Interaction maps of B aligned pairs.
+
+        Args:
+            inputs (tuple[Tensor, Tensor]): Input a and input b as the towers take them, B rows each
+                (for CLIP: pixel values and token ids).
+            baselines (None, scalar, Tensor or tuple, optional): The baselines. A tuple gives one
+                for each input; each is
+
+                - None: the wrapper's own baseline,
+                - an int or float: a constant; for token ids, this id wherever no special token is,
+                - a tensor of the input's shape, or with one row for all pairs,
+                - a list of these: the attributions are averaged over them (expected attributions).
+
+                A bare scalar serves both inputs; a bare tensor or list serves input a only.
+                Default: None
+            target: Must be None; a similarity has a single output. Default: None
+            additional_forward_args (optional): Further arguments of the towers: those of a, then
+                those of b (for CLIP: the attention mask), B rows each. Default: None
+            groups_a, groups_b (optional): Explain groups of tokens (words, phrases, boxes, objects)
+                instead of tokens: a list of lists of token indices, or weights of shape (G, T) or
+                (B, G, T). Default: None, every token by itself
+            internal_batch_size (int, optional): Maximum number of rows that go through a tower at
+                once; None for all
+            show_progress (bool, optional): Show a progress bar. Default: False
+
+        Returns:
+            Tensor: shape (B, Ta, Tb) over all tokens, or (B, Ga, Gb) with groups; padding is
+            exactly zero. In float32 or wider.
+
+        Raises:
+            TypeError: If inputs are not a pair of tensors, or are on another device.
+            ValueError: If shapes, values or options are not as described.
+        """
+        return self._attribute(inputs, baselines, target, additional_forward_args)
+
+    def decompose(
+        self,
+        inputs: Inputs,
         baselines: Baselines = None,
         additional_forward_args: Any = None,
+    ) -> Decomposition:
+        """Constant, main effects of both sides, and interactions.
+
+        Returns:
+            Decomposition: all parts, the score, and their difference as ``convergence_delta``.
+        """
+        return self._decompose(inputs, baselines, additional_forward_args)
+
+    def _attribute(
+        self,
+        inputs: Inputs,
+        baselines: Baselines,
+        target: None,
+        additional_forward_args: Any,
+        groups_a: Groups | None = None,
+        groups_b: Groups | None = None,
+        **options: Any,
+    ) -> Tensor:
+        check_target(target)
+        with explaining(self.wrapper):
+            args = (inputs, baselines, additional_forward_args, groups_a, groups_b)
+            return self._interactions(self._propagate(*args), **options).detach()
+
+    def _decompose(
+        self,
+        inputs: Inputs,
+        baselines: Baselines,
+        additional_forward_args: Any,
+        **options: Any,
+    ) -> Decomposition:
+        with explaining(self.wrapper):
+            paths = self._propagate(inputs, baselines, additional_forward_args)
+            return Decomposition(*(part.detach() for part in self._parts(paths, **options)))
+
+    def _propagate(
+        self,
+        inputs: Inputs,
+        baselines: Baselines,
+        additional_forward_args: Any,
         groups_a: Groups | None = None,
         groups_b: Groups | None = None,
     ) -> tuple[Path, Path]:
-        """Check a batch of pairs and carry both sides to their layers; no gradient is taken."""
-        return open_pair(
-            self.wrapper,
-            self.layers,
-            inputs,
-            baselines,
-            additional_forward_args,
-            groups_a,
-            groups_b,
-            normalization=self.normalization,
+        """Check both inputs and baselines, and propagate them to their layers."""
+        return paths_of_pairs(
+            self.wrapper, self.layers, inputs, baselines, additional_forward_args, groups_a,
+            groups_b, normalization=self.normalization,
             multiply_by_inputs=self._multiply_by_inputs,
+        )  # fmt: skip
+
+    @abstractmethod
+    def _interactions(self, sides: tuple[Any, Any], **options: Any) -> Tensor:
+        """Interactions of both sides, (B, Ga, Gb).
+
+        Args:
+            sides: What :meth:`_propagate` gave.
+            options: Further arguments of :meth:`attribute`.
+        """
+
+    def _parts(self, sides: tuple[Any, Any], **options: Any) -> Decomposition:
+        """All parts of the score. By default those that a method does not define are zero."""
+        interactions = self._interactions(sides, **options)
+        score = pair_score(sides)
+        return Decomposition(
+            constant=torch.zeros_like(score),
+            main_effects_a=interactions.new_zeros(interactions.shape[:2]),
+            main_effects_b=interactions.new_zeros(interactions.shape[::2]),
+            interactions=interactions,
+            score=score,
         )
 
-    def _open_side(
-        self, side: Side, inputs: Tensor, baseline: Baseline, extras: tuple[Any, ...], groups: Any
-    ) -> Path:
-        is_a = side == "a"
-        return open_path(
-            side,
-            self.wrapper.tower_a if is_a else self.wrapper.tower_b,
-            self.layers[0] if is_a else self.layers[1],
-            inputs,
-            baseline,
-            extras,
-            groups,
-            normalization=self.normalization,
-            multiply_by_inputs=self._multiply_by_inputs,
-        )
 
+class BaselineFreeAttribution(SecondOrderAttribution):
+    """Base class of interactions that compare with no baseline, which define nothing else."""
 
-def check_explainer(name: str, wrapper: Any, normalization: str) -> None:
-    """Check what the constructor of an attribution was given.
+    def attribute(  # type: ignore[override]  # there is no baseline to choose
+        self, inputs: Inputs, baselines: None = None, target: None = None,
+        additional_forward_args: Any = None, *, internal_batch_size: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Interaction maps of B aligned pairs.
 
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If the normalization is unknown.
-    """
-    if not isinstance(wrapper, DualEncoderWrapper):
-        raise TypeError(
-            f"{name} needs both encoders, so it takes a DualEncoderWrapper (see wrap), but got "
-            f"{type(wrapper).__name__}"
-        )
-    if normalization not in ("cosine", "frozen", "none"):
-        raise ValueError(
-            f"normalization must be 'cosine', 'frozen' or 'none', but got {normalization!r}"
+        Args:
+            baselines: Must be None; the method has no baselines. Default: None
+            internal_batch_size (int, optional): Maximum number of rows that are evaluated at once.
+                Default: None, all
+        """
+        check_batch_size(internal_batch_size)
+        return self._attribute(
+            inputs, baselines, target, additional_forward_args,
+            internal_batch_size=internal_batch_size,
+        )  # fmt: skip
+
+    def decompose(  # type: ignore[override]
+        self, inputs: Inputs, baselines: None = None, additional_forward_args: Any = None, *,
+        internal_batch_size: int | None = None,
+    ) -> Decomposition:  # fmt: skip
+        """The interactions and the score. The constant and the main effects are zero."""
+        check_batch_size(internal_batch_size)
+        return self._decompose(
+            inputs, baselines, additional_forward_args, internal_batch_size=internal_batch_size
         )
     if normalization not in wrapper.normalizations:
         raise ValueError(
@@ -113,119 +210,19 @@ def check_explainer(name: str, wrapper: Any, normalization: str) -> None:
             f"{type(wrapper).__name__}, whose normalization is {wrapper.normalizations[0]!r}"
         )
 
-
-def resolve_layers(wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer]) -> tuple[Layer, Layer]:
-    """Check the layers of both towers, and count them from the front.
-
-    Raises:
-        ValueError: If these are not two layers that the towers have.
-    """
-    if not isinstance(layers, tuple) or len(layers) != 2:
-        raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
-    return wrapper.tower_a.resolve_layer(layers[0]), wrapper.tower_b.resolve_layer(layers[1])
-
-
-def first_layers(wrapper: DualEncoderWrapper) -> tuple[Layer, Layer]:
-    """The embeddings of each tower, or the input of a tower whose blocks are closed."""
-    is_open_a, is_open_b = wrapper.tower_a.n_blocks, wrapper.tower_b.n_blocks
-    return 0 if is_open_a else "input", 0 if is_open_b else "input"
+    def _propagate(  # type: ignore[override]
+        self, inputs: Inputs, baselines: None, additional_forward_args: Any, *_: Any
+    ) -> tuple[LayerInputs, LayerInputs]:
+        if baselines is not None:
+            raise ValueError(
+                f"{type(self).__name__} compares with no baseline, so baselines must be None"
+            )
+        return propagate_pairs(
+            self.wrapper, self.layers, inputs, None, additional_forward_args,
+            with_baselines=False, normalization=self.normalization,
+        )  # fmt: skip
 
 
-def each_option(name: str, option: _T | tuple[_T, _T]) -> tuple[_T, _T]:
-    """An option of both inputs, or one of each."""
-    if not isinstance(option, tuple):
-        return option, option
-    if len(option) != 2:
-        raise ValueError(f"{name} must be one for both inputs or a pair, but got {option!r}")
-    return option
-
-
-def check_target(target: Any) -> None:
-    """Raise a ValueError if there is a target."""
-    if target is not None:
-        raise ValueError(
-            f"target must be None, because a similarity has a single output, but got {target!r}"
-        )
-
-
-def check_pair(inputs: tuple[Tensor, Tensor]) -> None:
-    """See that inputs are two tensors with as many rows.
-
-    Raises:
-        TypeError: If they are not a tuple of two tensors.
-        ValueError: If their numbers of rows differ.
-    """
-    if not isinstance(inputs, tuple) or len(inputs) != 2:
-        came = f"{len(inputs)} of them" if isinstance(inputs, tuple) else type(inputs).__name__
-        raise TypeError(f"inputs must be a tuple of two tensors (a, b), but got {came}")
-    for name, tensor in zip("ab", inputs, strict=True):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"input {name} must be a tensor, but got {type(tensor).__name__}")
-    if inputs[0].shape[:1] != inputs[1].shape[:1]:
-        raise ValueError(
-            "aligned pairs need as many rows in a as in b, but got shapes "
-            f"{tuple(inputs[0].shape)} and {tuple(inputs[1].shape)}"
-        )
-
-
-def open_pair(
-    wrapper: DualEncoderWrapper,
-    layers: tuple[Layer, Layer],
-    inputs: tuple[Tensor, Tensor],
-    baselines: Baselines,
-    additional_forward_args: Any,
-    groups_a: Groups | None = None,
-    groups_b: Groups | None = None,
-    *,
-    normalization: Normalization,
-    multiply_by_inputs: bool = True,
-) -> tuple[Path, Path]:
-    """The paths of both inputs of B aligned pairs, see :func:`open_path`.
-
-    Raises:
-        TypeError: If inputs are not a pair of tensors, or are on another device.
-        ValueError: If shapes or values do not fit the towers, or each other.
-    """
-    check_pair(inputs)
-    options: Any = {"normalization": normalization, "multiply_by_inputs": multiply_by_inputs}
-    baseline_a, baseline_b = each_baseline(baselines)
-    extras_a, extras_b = wrapper.split_additional(additional_forward_args)
-    path_a = open_path(
-        "a", wrapper.tower_a, layers[0], inputs[0], baseline_a, extras_a, groups_a, **options
-    )
-    path_b = open_path(
-        "b", wrapper.tower_b, layers[1], inputs[1], baseline_b, extras_b, groups_b, **options
-    )
-    if path_a.embedding.shape != path_b.embedding.shape:
-        raise ValueError(
-            "both towers must embed into the same space, but gave embeddings of shape "
-            f"{tuple(path_a.embedding.shape)} and {tuple(path_b.embedding.shape)}"
-        )
-    return path_a, path_b
-
-
-def each_baseline(baselines: Baselines) -> tuple[Baseline, Baseline]:
-    """One baseline for each input: a bare scalar serves both, anything else input a alone."""
-    if not isinstance(baselines, tuple):
-        return baselines, baselines if isinstance(baselines, (int, float)) else None
-    if len(baselines) != 2:
-        raise ValueError(
-            f"baselines must be one for each of the two inputs, but got {len(baselines)}"
-        )
-    return baselines
-
-
-def interactions_alone(interactions: Tensor, score: Tensor) -> Decomposition:
-    """The decomposition of a method that defines no constant and no main effects: these are zero.
-
-    Args:
-        interactions (Tensor): shape (B, Ta, Tb).
-        score (Tensor): shape (B,).
-    """
-    return Decomposition(
-        constant=torch.zeros_like(score),
-        main_effects_a=interactions.new_zeros(interactions.shape[:2]),
-        main_effects_b=interactions.new_zeros(interactions.shape[::2]),
-        interactions=interactions,
-        score=score,
-    )
+def pair_score(sides: tuple[LayerInputs, LayerInputs]) -> Tensor:
+    """The scores (B,) of B pairs."""
+    return (sides[0].embedding * sides[1].embedding).sum(-1)

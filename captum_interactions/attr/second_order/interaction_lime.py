@@ -1,4 +1,4 @@
-"""A bilinear surrogate of the score, fitted to inputs with tokens taken away."""
+"""A bilinear surrogate of the score, fitted to inputs with some tokens removed."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from typing import Any, cast
 
 import torch
 from captum.attr import PerturbationAttribution
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_interactions.attr._utils.masking import masked_embeddings, players
-from captum_interactions.attr._utils.path import Groups, Normalization, Path
-from captum_interactions.attr.second_order.base import Baselines, PairAttribution, check_target
+from captum_interactions.attr._utils.arguments import Baselines, Groups, Inputs, Normalization
+from captum_interactions.attr._utils.masking import masked_embeddings, removable
+from captum_interactions.attr._utils.path import Path
+from captum_interactions.attr.second_order.base import SecondOrderAttribution
 from captum_interactions.encoders import DualEncoderWrapper, Layer
-from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition, contract, decompose
 
 
-class InteractionLIME(PairAttribution, PerturbationAttribution):
-    r"""Interactions are the coefficients of a bilinear model of the score near the input.
+class InteractionLIME(SecondOrderAttribution, PerturbationAttribution):
+    r"""Coefficients of a bilinear model of the score near the input.
 
-    Tokens of both inputs are taken away at random: ``z`` holds 1 for those that stay, and others
-    are put at their reference. The map is W in the weighted least-squares fit
+    Tokens of both inputs are removed at random: ``z`` is 1 for tokens that stay, and others are
+    replaced by their baseline. The map is W in the weighted least-squares fit
 
     .. math::
         \min_{c, u, v, W} \sum_{p, q} \pi(z_a^p) \, \pi(z_b^q) \,
@@ -31,31 +30,23 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
 
     over the grid of ``m_a`` masks of a and ``m_b`` masks of b, where T is the number of tokens and
     ``|z|`` the number of those that stay: the exponential kernel of the cosine distance, with
-    LIME's width σ = 0.25. Masks are fair coin flips, and the first one keeps everything; when there
-    are no more masks than asked for, each is taken once.
+    LIME's width σ = 0.25. Masks are fair coin flips, and the first one keeps all tokens; if there
+    are no more masks than asked for, each is used once.
 
-    On a grid the design is a Kronecker product, and the score of a dual encoder one of embeddings.
-    So the fit is the product of two vector-valued LIMEs, of the embeddings of a and of b: it takes
-    ``m_a + m_b`` encoder passes and two small regressions in place of ``m_a m_b`` scores and one
-    regression on ``(1 + Ta)(1 + Tb)`` terms. The result is the same.
+    On a grid the design is a Kronecker product, and the score of a dual encoder is a product of
+    embeddings. The fit is therefore the product of two vector-valued LIMEs, of the embeddings of a
+    and of b: it takes ``m_a + m_b`` encoder passes and two small regressions instead of ``m_a m_b``
+    scores and one regression on ``(1 + Ta)(1 + Tb)`` terms, with the same result.
 
     Source: Joukovsky, Sammani and Deligiannis, "Model-agnostic visual explanations via approximate
     bilinear models", ICIP 2023, pp. 1770-1774. Kernel and number of samples are not known from
     there; Ribeiro et al., "Why should I trust you?", KDD 2016, for those of LIME.
 
     Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        layers (tuple, optional): Where features are put at their reference, see
-            :class:`~captum_interactions.SecondOrderIntegratedGradients`. ``("input", 0)`` removes
-            pixels and word embeddings. Default: None, ``wrapper.default_layers``
-        normalization (str, optional): The score that is explained, see there. Default:
-            ``"cosine"``
+        layers (tuple, optional): ``(layer_a, layer_b)``, the layer of each tower whose features are
+            replaced. ``("input", 0)`` removes pixels and word embeddings. Default: None,
+            ``wrapper.default_layers``
         kernel_width (float, optional): σ. Default: 0.25
-
-    Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a layer does not exist, the normalization is unknown or the width not
-            positive.
 
     Examples::
 
@@ -75,96 +66,62 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
         normalization: Normalization = "cosine",
         kernel_width: float = 0.25,
     ) -> None:
-        PairAttribution.__init__(self, wrapper, layers, normalization)
+        super().__init__(wrapper, layers, normalization=normalization)
         if not kernel_width > 0:
             raise ValueError(f"kernel_width must be positive, but got {kernel_width!r}")
         self.kernel_width = kernel_width
 
-    @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        baselines: Baselines = None,
-        target: None = None,
-        additional_forward_args: Any = None,
-        n_samples: int = 1000,
-        *,
-        groups_a: Groups | None = None,
-        groups_b: Groups | None = None,
-        seed: int = 0,
-        internal_batch_size: int | None = 64,
-        show_progress: bool = False,
-    ) -> Tensor:
+        self, inputs: Inputs, baselines: Baselines = None, target: None = None,
+        additional_forward_args: Any = None, n_samples: int = 1000, *,
+        groups_a: Groups | None = None, groups_b: Groups | None = None, seed: int = 0,
+        internal_batch_size: int | None = 64, show_progress: bool = False,
+    ) -> Tensor:  # fmt: skip
         """Coefficients of every pair of tokens.
 
         Args:
-            inputs (tuple[Tensor, Tensor]): Input a and input b, B rows each.
-            baselines (None, scalar, Tensor or tuple, optional): The references, as in
-                :meth:`SecondOrderIntegratedGradients.attribute
-                <captum_interactions.SecondOrderIntegratedGradients.attribute>`. Default: None
-            target: Must be None. Default: None
-            additional_forward_args (optional): What the towers take beside their inputs. Default:
-                None
             n_samples (int, optional): Number of masks of each input, more than it has tokens.
                 Default: 1000
-            groups_a, groups_b (optional): Take groups of tokens away: a list of lists of token
-                indices, or weights from 0 to 1 of shape (G, T) or (B, G, T). They must not share
-                tokens; tokens in no group always stay. Default: None, every token
-            seed (int, optional): Of the masks. They depend on it and on the number of tokens
-                alone. Default: 0
-            internal_batch_size (int, optional): At most this many rows go through a tower at once;
-                None for all. Default: 64
-            show_progress (bool, optional): Show progress bars. Default: False
-
-        Returns:
-            Tensor: shape (B, Ta, Tb), or (B, Ga, Gb) with groups. Padding is exactly zero.
-
-        Raises:
-            TypeError: If inputs are not a pair of tensors, or are on another device.
-            ValueError: If shapes, values or options are not as described, there are too few
-                samples, or groups share tokens.
+            groups_a, groups_b (optional): Remove groups of tokens instead of tokens: a list of
+                lists of token indices, or weights from 0 to 1 of shape (G, T) or (B, G, T). They
+                must not share tokens; tokens in no group always stay. Default: None, every token
+                by itself
+            seed (int, optional): Seed of the masks, which otherwise depend on the number of tokens
+                only. Default: 0
+            internal_batch_size (int, optional): Maximum number of rows that go through a tower at
+                once; None for all. Default: 64
         """
-        check_target(target)
-        with explaining(self.wrapper):
-            paths = self._open(inputs, baselines, additional_forward_args, groups_a, groups_b)
-            (_, phi), (_, psi) = self._fit(
-                paths, n_samples, seed, internal_batch_size, show_progress
-            )
-            return contract(phi, psi)
+        return self._attribute(
+            inputs, baselines, target, additional_forward_args, groups_a, groups_b,
+            n_samples=n_samples, seed=seed, internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )  # fmt: skip
 
     def decompose(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        baselines: Baselines = None,
-        additional_forward_args: Any = None,
-        n_samples: int = 1000,
-        *,
-        seed: int = 0,
-        internal_batch_size: int | None = 64,
+        self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
+        n_samples: int = 1000, *, seed: int = 0, internal_batch_size: int | None = 64,
         show_progress: bool = False,
-    ) -> Decomposition:
-        """The whole surrogate: c, u, v and W. What it misses of the score is the delta.
+    ) -> Decomposition:  # fmt: skip
+        """The whole surrogate: c, u, v and W. Its error for the whole pair is the delta."""
+        return self._decompose(
+            inputs, baselines, additional_forward_args, n_samples=n_samples, seed=seed,
+            internal_batch_size=internal_batch_size, show_progress=show_progress,
+        )  # fmt: skip
 
-        The arguments are those of :meth:`attribute`.
-        """
-        with explaining(self.wrapper):
-            path_a, path_b = paths = self._open(inputs, baselines, additional_forward_args)
-            (first_a, phi), (first_b, psi) = self._fit(
-                paths, n_samples, seed, internal_batch_size, show_progress
-            )
-            return decompose(phi, psi, path_a.embedding, path_b.embedding, first_a, first_b)
+    def _interactions(self, sides: tuple[Path, Path], **options: Any) -> Tensor:
+        (_, phi), (_, psi) = self._fit(sides, **options)
+        return contract(phi, psi)
+
+    def _parts(self, sides: tuple[Path, Path], **options: Any) -> Decomposition:
+        (first_a, phi), (first_b, psi) = self._fit(sides, **options)
+        return decompose(phi, psi, sides[0].embedding, sides[1].embedding, first_a, first_b)
 
     def _fit(
-        self,
-        paths: tuple[Path, Path],
-        n_samples: int,
-        seed: int,
-        internal_batch_size: int | None,
-        show_progress: bool,
+        self, paths: tuple[Path, Path], n_samples: int, seed: int, **options: Any
     ) -> list[tuple[Tensor, Tensor]]:
         """Constant (B, K) and coefficients (B, G, K) of the embeddings of both sides."""
-        mine = [players(path) for path in paths]
-        for path, own in zip(paths, mine, strict=True):
+        tokens = [removable(path) for path in paths]
+        for path, own in zip(paths, tokens, strict=True):
             most = int(own.sum(1).max())
             if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples <= most:
                 raise ValueError(
@@ -172,38 +129,29 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
                     f"{path.name}, but got {n_samples!r}"
                 )
         return [
-            self._fit_side(path, own, n_samples, seed + index, internal_batch_size, show_progress)
-            for index, (path, own) in enumerate(zip(paths, mine, strict=True))
+            self._fit_side(path, own, n_samples, seed + index, **options)
+            for index, (path, own) in enumerate(zip(paths, tokens, strict=True))
         ]
 
     def _fit_side(
-        self,
-        path: Path,
-        mine: Tensor,
-        n_samples: int,
-        seed: int,
-        internal_batch_size: int | None,
-        show_progress: bool,
+        self, path: Path, own: Tensor, n_samples: int, seed: int, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        designs = [draw_masks(int(own.sum()), n_samples, seed) for own in mine]
-        n_masks = max(len(design) for design in designs)
-        present = torch.ones(n_masks, *mine.shape)
-        for index, (design, own) in enumerate(zip(designs, mine.cpu(), strict=True)):
-            present[: len(design), index, own] = design
-        embeddings = masked_embeddings(
-            path, present.to(mine.device), internal_batch_size, show_progress
-        )
+        designs = [draw_masks(int(row.sum()), n_samples, seed) for row in own]
+        present = torch.ones(max(len(design) for design in designs), *own.shape)
+        for index, (design, row) in enumerate(zip(designs, own.cpu(), strict=True)):
+            present[: len(design), index, row] = design
+        embeddings = masked_embeddings(path, present.to(own.device), **options)
         first = embeddings.new_zeros(embeddings.shape[1:])
-        coefficients = embeddings.new_zeros((len(mine), path.n_outputs, embeddings.shape[2]))
-        for index, (design, own) in enumerate(zip(designs, mine, strict=True)):
+        coefficients = embeddings.new_zeros((len(own), path.n_outputs, embeddings.shape[2]))
+        for index, (design, row) in enumerate(zip(designs, own, strict=True)):
             inverse = self._pseudo_inverse(design).to(embeddings)
             solution = inverse @ embeddings[: len(design), index]
             first[index] = solution[0]
-            coefficients[index, own] = solution[1:]
+            coefficients[index, row] = solution[1:]
         return first, coefficients
 
     def _pseudo_inverse(self, masks: Tensor) -> Tensor:
-        """From values at masks (M, T) to the constant and coefficients of their weighted fit."""
+        """The matrix from values at masks (M, T) to constant and coefficients of the fit."""
         masks = masks.double()
         share = masks.mean(1) if masks.shape[1] else masks.new_ones(len(masks))
         roots = (-((1 - share.sqrt()) ** 2) / (4 * self.kernel_width**2)).exp().unsqueeze(1)
@@ -212,12 +160,12 @@ class InteractionLIME(PairAttribution, PerturbationAttribution):
 
 
 def draw_masks(n_tokens: int, n_samples: int, seed: int) -> Tensor:
-    """Masks (M, T) of zeros and ones: everything first, then coin flips, or all there are.
+    """Masks (M, T) of zeros and ones: all tokens first, then coin flips; or every mask once.
 
     Args:
         n_tokens (int): T.
-        n_samples (int): M, unless there are fewer masks.
-        seed (int): Of the coin flips.
+        n_samples (int): M, unless there are fewer masks in all.
+        seed (int): Seed of the coin flips.
     """
     if 2**n_tokens <= n_samples:
         numbers = torch.arange(2**n_tokens).unsqueeze(1)

@@ -2,72 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
-from captum_interactions.attr.second_order.token_similarity import TokenEmbeddings, TokenSimilarity
-from captum_interactions.encoders.wrapper import unit
-from captum_interactions.functional import contract
+from captum_interactions.attr._utils.layer_inputs import LayerInputs
+from captum_interactions.attr.second_order.token_similarity import TokenSimilarity
+from captum_interactions.encoders.wrapper import unit, widen
 
 
 class TokenDecomposition(TokenSimilarity):
     r"""Parts of a score that is itself a sum over pairs of tokens.
 
-    If an encoder averages the last hidden states of its tokens, with nothing behind that is not
-    affine or a scaling to unit length, its embedding is (up to its length) the mean of the
-    embeddings of single tokens, and the score is a double sum:
+    If an encoder averages the last hidden states of its tokens, and what follows is affine or a
+    scaling to unit length, its embedding is (up to its length) the mean of the embeddings of single
+    tokens, and the score is a double sum:
 
     .. math::
         g(a) = \frac{1}{T_a} \sum_i e_i , \quad h(b) = \frac{1}{T_b} \sum_j f_j , \qquad
         A_{ij} = \frac{\langle e_i, f_j \rangle}{T_a T_b \, |g(a)| \, |h(b)|} , \qquad
         \sum_{ij} A_{ij} = s(a, b) .
 
-    It needs no reference and is exact. It is also shallow: a last hidden state has seen all of its
-    input, so token i stands for a place in it, not for what was there. That the embedding is such a
-    mean is checked on the inputs; where it is not (one token is pooled, an attention pools, a
-    perceptron follows), the method is refused, and
-    :class:`~captum_interactions.attr.TokenSimilarity` still shows what tokens resemble.
+    It needs no baseline and is exact, but shallow: the last hidden state of token i depends on the
+    whole input, so it stands for a position and not for what was there. The method checks on its
+    inputs that the embedding is such a mean, and raises an error if it is not (one token is pooled,
+    an attention pools, a perceptron follows);
+    :class:`~captum_interactions.attr.TokenSimilarity` still works there.
 
     Source: Möller, Nikolaev and Padó, "An attribution method for Siamese encoders", EMNLP 2023
-    (arXiv 2310.05703), where it is a point of comparison.
+    (arXiv 2310.05703), where it serves for comparison.
 
     Args:
-        wrapper (DualEncoderWrapper): The dual encoder.
-        normalization (str, optional): The score that is explained. ``"cosine"`` and ``"frozen"``
-            are the same here, since the norms are those of the pair; ``"none"`` is the dot product,
-            for models that do not scale to unit length themselves. Default: ``"cosine"``
+        normalization (str, optional): The score to explain. ``"cosine"`` and ``"frozen"`` are the
+            same here, since the norms are those of the pair; ``"none"`` is the dot product, for
+            models that do not scale to unit length themselves. Default: ``"cosine"``
 
     Raises:
-        TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If a tower has no blocks, or the normalization is unknown; on ``attribute``, if
+        ValueError: If a tower has no blocks, or an option is not as described; on ``attribute``, if
             an embedding is not the mean over its tokens.
     """
 
     needs = "two encoders whose embedding is the mean over their tokens"
 
-    def _embed(
-        self, inputs: tuple[Tensor, Tensor], *args: Any
-    ) -> tuple[TokenEmbeddings, TokenEmbeddings]:
-        a, b = super()._embed(inputs, *args)
-        for name, side in (("a", a), ("b", b)):
-            self._check_mean(name, side)
-        return a, b
+    def _tokens(self, side: LayerInputs, **options: Any) -> Tensor:
+        tokens = widen(side.tower.embed_tokens(side.inputs, *side.extras, **options))
+        parts = tokens * (side.token_mask / side.token_mask.sum(1, keepdim=True)).unsqueeze(-1)
+        whole = widen(side.raw_embedding)
+        if self.normalization != "none":
+            parts = parts / parts.sum(1, keepdim=True).norm(dim=-1, keepdim=True)
+            whole = unit(whole)
+        self._check_mean(side.name, parts.sum(1), whole)
+        return parts
 
-    def _map(self, a: TokenEmbeddings, b: TokenEmbeddings) -> Tensor:
-        parts_a, parts_b = (self._parts(side) for side in (a, b))
-        return contract(parts_a, parts_b)
-
-    def _parts(self, side: TokenEmbeddings) -> Tensor:
-        """What each token adds to the embedding that the score uses, (B, T, K)."""
-        parts = side.tokens * (side.mask / side.mask.sum(1, keepdim=True)).unsqueeze(-1)
-        if self.normalization == "none":
-            return parts
-        return cast(Tensor, parts / parts.sum(1, keepdim=True).norm(dim=-1, keepdim=True))
-
-    def _check_mean(self, name: str, side: TokenEmbeddings) -> None:
-        mean, whole = self._parts(side).sum(1), side.whole
-        whole = whole if self.normalization == "none" else unit(whole)
+    def _check_mean(self, name: str, mean: Tensor, whole: Tensor) -> None:
         gap = float(((mean - whole).norm(dim=-1) / whole.norm(dim=-1)).max())
         half = any(parameter.element_size() < 4 for parameter in self.wrapper.parameters())
         if not gap <= (0.05 if half else 1e-4):

@@ -13,13 +13,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from captum_interactions.encoders.towers.base import Tower
+from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
@@ -64,23 +66,22 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
             Default: None
 
     Raises:
-        TypeError: If the processor serves neither side.
+        TypeError: If the processor serves neither side, or the model is of a kind that no tower is
+            right for.
     """
     own_a, own_b = _each(processor)
     if hasattr(model, "get_audio_features"):
         extractor = part_of(own_a, "feature_extractor", "nb_max_samples")
         tokenizer = part_of(own_b, "tokenizer", "convert_ids_to_tokens")
         _refuse_useless(processor, extractor, tokenizer)
-        first: Tower = _audio_tower(model, extractor)
-        return first, _text_tower(model, tokenizer, _text_features, "text_model")
-    config: Any = model.config
-    if config.model_type == "aimv2" and config._attn_implementation != "eager":
-        raise TypeError(
-            "Aimv2Model gives a text another embedding when it is padded: its text encoder sees "
-            "later tokens unless padding is there, but not with plain attention: "
-            "model.set_attn_implementation('eager')"
-        )
-    return image_text(model, processor, _image_features, _text_features)
+        texts = _text_tower(model, tokenizer, _text_features, "text_model")
+        towers: tuple[BlockTower, BlockTower] = _audio_tower(model, extractor), texts
+    else:
+        towers = image_text(model, processor, _image_features, _text_features)
+    if not is_tested(model):
+        for tower in towers:
+            try_out(tower)
+    return towers
 
 
 def image_text(
@@ -89,7 +90,7 @@ def image_text(
     images: Callable[..., Tensor],
     texts: Callable[..., Tensor],
     parts: tuple[str, str] = ("vision_model", "text_model"),
-) -> tuple[Tower, Tower]:
+) -> tuple[ImageTower, TextTower]:
     """The towers of a model with a part for images and one for texts.
 
     Args:
@@ -253,11 +254,13 @@ def _text_tower(
 ) -> TextTower:
     part = getattr(model, part_name)
     family = part.config.model_type
-    end_of_text = getattr(part, "eos_token_id", None)
+    end_of_text: Any = getattr(part, "eos_token_id", None)
     if family in _ALWAYS_LARGEST or (end_of_text == 2 and family in LARGEST_ID_POOLING):
         end_of_text = "largest"
     elif family in FIXED_LENGTH:
         end_of_text = "last"
+    elif end_of_text is None:
+        end_of_text = "first"
     return TextTower(
         model,
         run,
@@ -265,7 +268,7 @@ def _text_tower(
         find_embeddings(model, part_name),
         config=part.config,
         tokenizer=tokenizer,
-        context_length=context_length(part, tokenizer),
+        context_length=context_length(part),
         end_of_text=end_of_text,
         fixed_length=family in FIXED_LENGTH,
     )
@@ -282,22 +285,15 @@ def _blip_text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     return cast(Tensor, model.text_proj(states[:, 0]))
 
 
-def context_length(part: nn.Module, tokenizer: Any = None) -> int | None:
+def context_length(part: nn.Module) -> int | None:
     """The longest text that an encoder takes, special tokens included; None if it does not say."""
-    limits: list[int | None] = []
     for name, module in part.named_modules():
         last = name.rpartition(".")[2]
         if last.startswith("position_embedding") and isinstance(module, nn.Embedding):
             # RoBERTa and its kin count positions from behind their padding id.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - first)
-            break
-    else:
-        limits.append(getattr(part.config, "max_position_embeddings", None))
-    limits.append(getattr(tokenizer, "model_max_length", None))
-    # A tokenizer without a limit says so by an enormous number.
-    known = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
-    return min(known, default=None)
+            return module.num_embeddings - first
+    return shortest(getattr(part.config, "max_position_embeddings", None))
 
 
 # Sounds

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_interactions.axes import TextAxis
 from captum_interactions.encoders.families.open_clip_tokenizers import reader
 from captum_interactions.encoders.families.timm import is_timm, timm_tower
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.towers.base import Tower, TowerInputs
 from captum_interactions.encoders.towers.image_tower import ImageTower
@@ -133,7 +134,7 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
     within = f"{name}.transformer".lstrip(".")
     if hasattr(text, "pooler") and hasattr(text, "config"):
         blocks = find_blocks(model, within)
-        return _TextsOfTransformers(
+        tower = _TextsOfTransformers(
             model,
             _masked_text,
             blocks[:1] if text.config.model_type in _ONE_LAYER else blocks,
@@ -142,6 +143,9 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
             tokenizer=reader(tokenizer, None),
             context_length=getattr(tokenizer, "context_length", None),
         )
+        if not is_tested(text.transformer):
+            try_out(tower)
+        return tower
     embedding = getattr(text, "token_embedding", None)
     if not isinstance(embedding, nn.Embedding):
         raise TypeError(
@@ -184,20 +188,20 @@ class _Vocabulary:
 class _TextsOfTransformers(TextTower):
     """Texts that the model masks by itself, wherever it finds the id of padding."""
 
-    def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        seen: Tensor = self._ids(inputs) != self.config.pad_token_id
+    def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        seen: Tensor = ids != self.config.pad_token_id
         return seen if attention_mask is None else seen & attention_mask.bool()
 
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
     ) -> Tensor:
-        ids = inputs.where(self.token_mask(inputs, attention_mask), self.config.pad_token_id)
+        ids = inputs.where(self._attended(inputs, attention_mask), self.config.pad_token_id)
         return super().set_constant(ids, value, attention_mask)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         # All of them end a text by a special token, and a reference of padding alone is no text.
         places = torch.arange(ids.shape[1], device=ids.device)
-        last = (self.token_mask(ids) * places).argmax(-1, keepdim=True)
+        last = (self._attended(ids) * places).argmax(-1, keepdim=True)
         return super()._is_special(ids).scatter(1, last, True)
 
 

@@ -43,7 +43,8 @@ class CleaningTokenizer:
         self._strips_separator = getattr(tokenizer, "strip_sep_token", False)
         self.is_fast = self._tokenizer.is_fast
         self.model_max_length = tokenizer.context_length
-        for name in ("bos", "eos", "cls", "sep", "pad"):
+        self.all_special_ids = getattr(self._tokenizer, "all_special_ids", ())
+        for name in ("bos", "eos", "cls", "sep", "pad", "unk", "mask"):
             setattr(self, f"{name}_token_id", getattr(self._tokenizer, f"{name}_token_id", None))
 
     def __call__(self, texts: list[str], **options: Any) -> Any:

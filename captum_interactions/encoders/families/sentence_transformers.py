@@ -11,12 +11,8 @@ from torch import Tensor, nn
 
 from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.families.dual_models import context_length, is_dual_model
-from captum_interactions.encoders.families.single_models import (
-    is_single_model,
-    is_tried,
-    text_blocks,
-    try_out,
-)
+from captum_interactions.encoders.families.single_models import is_single_model, text_blocks
+from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.families.word_weights import (
     is_splade,
     is_static,
@@ -24,7 +20,7 @@ from captum_interactions.encoders.families.word_weights import (
     static_tower,
 )
 from captum_interactions.encoders.model.pooling import Pool
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 
 _OTHER_SCORES = {
     "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "
@@ -48,8 +44,16 @@ _OTHER_MODULES = {
 _OTHER_MODULES["Router"] = _OTHER_MODULES["Asym"]
 """Modules that are no part of one chain."""
 
-_TRIED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
-"""Modules that are known to be right. Chains with others are tried when wrapped."""
+_TESTED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
+"""Modules that are tested. Chains with others are tried out when they are wrapped."""
+
+
+class _Sentences(TextTower):
+    """Texts of a model that has a limit of its own, which may be more than its transformer has."""
+
+    @property
+    def context_length(self) -> int | None:
+        return shortest(super().context_length, cast(Any, self.model).max_seq_length)
 
 
 def is_sentence_model(model: Any) -> bool:
@@ -89,13 +93,13 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     run = _sentence
     if prompt and any(not getattr(module, "include_prompt", True) for module in model):
         run = partial(_sentence, prompt_length=_prompt_length(model.tokenizer, prompt))
-    tower = TextTower(
+    tower = _Sentences(
         model,
         run,
         blocks,
         config=model[0].auto_model.config,
         tokenizer=model.tokenizer,
-        context_length=_context_length(model),
+        context_length=context_length(model[0].auto_model),
         prompt=prompt,
         answer=answer,
     )
@@ -104,7 +108,7 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     tower.unit_modules = tuple(
         name for name, part in model.named_children() if type(part).__name__ == "Normalize"
     )
-    if not is_tried(model[0].auto_model) or {type(part).__name__ for part in model} - _TRIED:
+    if not is_tested(model[0].auto_model) or {type(part).__name__ for part in model} - _TESTED:
         try_out(tower)
     return tower
 
@@ -183,13 +187,6 @@ def why_no_texts(model: Any) -> str | None:
             "Without the template: wrap(model[0].auto_model, model.tokenizer, pooling='last')"
         )
     return None
-
-
-def _context_length(model: Any) -> int | None:
-    """The longest text that a model takes. The length of its setting may be more than it has."""
-    limits = context_length(model[0].auto_model, model.tokenizer), model.max_seq_length
-    # A tokenizer without a limit says so by an enormous number.
-    return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _prompt_length(tokenizer: Any, prompt: str) -> int:

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.axes import ImageAxis
 from captum_interactions.encoders.families.dual_models import (
     FIXED_LENGTH,
     LARGEST_ID_POOLING,
@@ -21,11 +20,10 @@ from captum_interactions.encoders.families.dual_models import (
     part_of,
     resizing,
 )
+from captum_interactions.encoders.families.trial import closed_if_wrong, is_tested, try_out
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
-from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.model.pooling import OUTPUT_STATES, POOLINGS, Pooling, pooled
 from captum_interactions.encoders.towers.base import Tower
-from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
 from captum_interactions.encoders.towers.text_tower import TextTower
@@ -43,16 +41,6 @@ _TUPLES = ("deberta", "deberta-v2", "data2vec-vision")
 
 _SHARED_BIAS = ("t5", "mt5")
 """Models whose first block computes a bias of positions for all blocks."""
-
-_TRIED = (
-    *("albert", "bert", "clip_text_model", "deberta", "deberta-v2", "distilbert", "dpr", "electra"),
-    *("llama", "mistral", "modernbert", "mpnet", "mt5", "qwen2", "qwen3", "roberta"),
-    *("siglip_text_model", "t5", "xlm-roberta"),
-    *("beit", "clip_vision_model", "convnext", "data2vec-vision", "deit", "dinov2"),
-    *("dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "resnet", "siglip_vision_model"),
-    *("siglip2_vision_model", "vit"),
-)
-"""Kinds of models that are known to be right when they are cut. Others are tried when wrapped."""
 
 
 def is_single_model(model: Any) -> bool:
@@ -140,19 +128,21 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
         end_of_text = "largest"
     elif kind in FIXED_LENGTH and pooling in (None, "pooler"):
         end_of_text = "last"
+    elif pooling == "pooler" and end_of_text is None:
+        end_of_text = "first"
     tower = TextTower(
         model,
         partial(_texts, pooling=pooling),
         blocks,
         config=model.config,
         tokenizer=tokenizer,
-        context_length=context_length(part, tokenizer),
+        context_length=context_length(part),
         end_of_text=end_of_text,
         fixed_length=kind in FIXED_LENGTH,
         answer=answer,
     )
     tower.pool = OUTPUT_STATES if pooling == "mean" else None
-    if kind not in _TRIED:
+    if not is_tested(model):
         try_out(tower)
     return tower
 
@@ -219,7 +209,7 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
         options["special"] = ("[class]", "[distillation]")
     tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
     tower.pool = pool
-    return tower if kind in _TRIED else closed_if_wrong(tower)
+    return tower if is_tested(model) else closed_if_wrong(tower)
 
 
 def _images(model: nn.Module, pixels: Tensor, *, pooling: Pooling | None) -> Tensor:
@@ -247,81 +237,3 @@ def _bare(model: Any) -> Any:
     """A part of a model without what torch.compile or PEFT have put around it."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-# Kinds that have never been tried
-
-
-def is_tried(model: Any) -> bool:
-    """Whether models of this kind are known to be right when they are cut, and nothing is added."""
-    return model.config.model_type in _TRIED and not hasattr(model, "get_base_model")
-
-
-def try_out(tower: BlockTower) -> None:
-    """Run a tower on a sample.
-
-    Raises:
-        TypeError: If its model cannot be cut at its blocks, or gives something random.
-        ValueError: If the model has no such pooling.
-    """
-    problem = _problem(tower)
-    if problem is not None:
-        raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
-
-
-def closed_if_wrong(tower: ImageTower) -> ImageTower:
-    """The tower if it is right when tried on a sample, else one that is explained at its input.
-
-    Raises:
-        TypeError: If the model gives something random.
-    """
-    if _problem(tower) is None:
-        return tower
-    tower = tower.closed()
-    try_out(tower)
-    return tower
-
-
-def _problem(tower: BlockTower) -> str | None:
-    """What is wrong with a tower; None if nothing is."""
-    try:
-        sample = tower.sample()
-        whole, extras, axes = tower.prepare(sample)
-        # One row: as a batch, it cannot be taken for outputs of several parts.
-        inputs, axis = whole[-1:], axes[-1]
-        rows = [extra if extra is None else extra[-1:] for extra in extras]
-        with explaining(tower), torch.no_grad():
-            embedding = tower.encode(inputs, *rows)
-            if not _same(tower.encode(inputs, *rows), embedding):
-                return "an input has another embedding each time"
-            blocks = range(tower.n_blocks)
-            for layer in {*blocks[:1], *blocks[len(blocks) // 2 :][:1], *blocks[-1:]}:
-                states, context = tower.prefix(layer, inputs, *rows)
-                if not _are_tokens(tower.axis_at(layer, axis, states.shape[1]), axis):
-                    return f"what enters its block {layer} are not the hidden states of its tokens"
-                if not _same(tower.tail(layer, states, *context), embedding):
-                    return f"its block {layer} and those after it depend on more than hidden states"
-        if isinstance(sample, list) and isinstance(tower, TextTower):
-            short = tower.prepare(sample[:1])
-            with explaining(tower), torch.no_grad():
-                alone = tower.encode(short.inputs, *short.extras)
-                if not _same(tower.encode(whole, *extras)[:1], alone):
-                    return "padding changes the embedding of a text"
-    except Exception as error:  # whatever the model raises is what is wrong
-        if "pooling=" in str(error):
-            raise
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _same(actual: Tensor, expected: Tensor) -> bool:
-    """Whether embeddings agree, as well as their type allows."""
-    tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
-    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
-
-
-def _are_tokens(at_layer: Any, axis: Any) -> bool:
-    """Whether an axis at a layer is of the same kind, with few special tokens."""
-    return type(at_layer) is type(axis) and (
-        not isinstance(axis, ImageAxis) or sum(at_layer.special) < 9
-    )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.families.single_models import closed_if_wrong
+from captum_interactions.encoders.families.trial import closed_if_wrong
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.image_tower import ImageTower
 

@@ -6,9 +6,37 @@ from collections.abc import Sequence
 from typing import Any
 from unicodedata import normalize
 
+import regex
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.callers import warn_caller
+
+# Braille has an empty cell, and annotations have marks of their own.
+_VISIBLE = regex.compile(r"[^\s\p{Z}\p{Cc}\p{DI}\u2800\ufff9-\ufffb]", regex.V1)
+_SURROGATE = regex.compile(r"\p{Cs}")
+
+
+def special_ids(source: Any) -> list[int]:
+    """The ids of tokens that stand for no part of a text: its ends, padding, languages, controls.
+
+    A token for unknown words stands for a part, unless it ends texts too.
+
+    Args:
+        source: A tokenizer, or a config with the same names.
+    """
+    ends = _named(source, "bos", "eos", "cls", "sep")
+    added = getattr(source, "added_tokens_decoder", {}).items()
+    marked = {*getattr(source, "all_special_ids", ()), *(i for i, token in added if token.special)}
+    return sorted(ends | marked - _named(source, "unk"))
+
+
+def _named(source: Any, *names: str) -> set[int]:
+    ids: set[int] = set()
+    for name in names:
+        found = getattr(source, f"{name}_token_id", None)
+        ids.update(found if isinstance(found, (list, tuple)) else (found,))
+    return ids - {None}
 
 
 def tokenize(
@@ -36,20 +64,15 @@ def tokenize(
             none
 
     Returns:
-        tuple: token ids (B, T), attention mask (B, T), and one axis a text.
+        tuple: token ids (B, T), attention mask (B, T), and one axis a text. Tokens of
+        :func:`special_ids` are special there, also where they are typed in a text.
 
     Raises:
         TypeError: If a text is not a string.
-        ValueError: If a text is empty, or too long and ``truncation`` is False.
+        ValueError: If a text holds nothing that can be seen or that has tokens, or a lone
+            surrogate, or is too long and ``truncation`` is False.
     """
-    texts = [raw] if isinstance(raw, str) else raw
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"a text is a string or a list of strings, but got {raw!r}")
-    if not texts:
-        raise ValueError("expected at least one text, but got an empty list")
-    for index, text in enumerate(texts):
-        if not text.strip():
-            raise ValueError(f"text {index} is empty: {text!r}")
+    texts = _checked(raw)
     knows_offsets = bool(tokenizer.is_fast)
     cut = truncation and context_length is not None
     options = {"max_length": context_length} if cut or padding == "max_length" else {}
@@ -71,21 +94,27 @@ def tokenize(
                 f"text {index} has {length} tokens with its special tokens, but the model's "
                 f"context holds {context_length}; shorten it or pass truncation=True: {text!r}"
             )
+    known_special = set(special_ids(tokenizer))
     axes = []
     for index, text in enumerate(texts):
         padded = [not attended for attended in mask[index].tolist()]
-        marked = encoding["special_tokens_mask"][index].tolist()
-        # A tokenizer marks padding as special too; here the two are told apart.
-        special = [bool(mark) and not pad for mark, pad in zip(marked, padded, strict=True)]
+        special = [
+            token in known_special and not pad
+            for token, pad in zip(ids[index].tolist(), padded, strict=True)
+        ]
+        # What the tokenizer has put around the text has no characters in it.
+        put = encoding["special_tokens_mask"][index].tolist()
         pieces = tokenizer.convert_ids_to_tokens(ids[index].tolist())
-        own = [token for token, pad in enumerate(padded) if not (pad or special[token])]
+        own = [token for token, pad in enumerate(padded) if not (pad or put[token])]
+        if not own:
+            raise ValueError(f"text {index} has no tokens beside special ones: {text!a}")
         if knows_offsets:
             offsets = [encoding["offset_mapping"][index][token].tolist() for token in own]
         else:
             offsets = _spell(prompt + text, [pieces[token] for token in own])
         spans: list[tuple[int, int] | None] = [None] * len(padded)
         for token, (start, stop) in zip(own, offsets, strict=False):
-            special[token] = 0 < len(prompt) >= stop
+            special[token] |= 0 < len(prompt) >= stop
             spans[token] = _trimmed(text, start - len(prompt), stop - len(prompt))
         labels = [
             text[slice(*span)] if span else piece for span, piece in zip(spans, pieces, strict=True)
@@ -93,6 +122,44 @@ def tokenize(
         known = text if knows_offsets or offsets else ""
         axes.append(TextAxis(tuple(labels), tuple(special), tuple(padded), known, tuple(spans)))
     return ids, mask, axes
+
+
+def _checked(raw: Any) -> Sequence[str]:
+    """One text or several as a sequence of texts that a tokenizer takes."""
+    texts = [raw] if isinstance(raw, str) else raw
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"a text is a string or a list of strings, but got {raw!r}")
+    if not texts:
+        raise ValueError("expected at least one text, but got an empty list")
+    for index, text in enumerate(texts):
+        if not _VISIBLE.search(text):
+            what = "holds no visible character" if text.strip() else "is empty"
+            raise ValueError(f"text {index} {what}: {text!a}")
+        broken = _SURROGATE.search(text)
+        if broken is not None:
+            raise ValueError(
+                f"text {index} holds half of a surrogate pair at character {broken.start()}, which "
+                f"is no character (was it decoded with errors='surrogateescape'?): {text!a}"
+            )
+    return texts
+
+
+def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
+    """Warn of words that cannot reach the embedding, as those behind an end of text that is typed.
+
+    Args:
+        axes (sequence): One axis a text.
+        reached (Tensor, optional): True for tokens that can reach the embedding, shape (B, T).
+            None if all of them can.
+    """
+    for axis, row in zip(axes, [] if reached is None else reached.tolist(), strict=False):
+        words = [word.text for word in axis.words if not any(row[token] for token in word.tokens)]
+        if words:
+            named = ", ".join(map(repr, words[:8])) + (", ..." if len(words) > 8 else "")
+            warn_caller(
+                f"the text {axis.text!r} holds an end of text, where the model pools: {named} "
+                "behind it cannot reach the embedding, so their attributions are zero"
+            )
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:

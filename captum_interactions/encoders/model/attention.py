@@ -62,6 +62,9 @@ class BlockRecord:
     output: Tensor
     """What left it, shape (B, T, D)."""
     attention: Attention
+    norm: nn.Module | None
+    """The normalisation that takes ``states`` and whose output attention takes, if the block
+    normalises before its parts; None if it does so after them."""
     residual: nn.Module | None
     """The normalisation that takes ``states`` plus what attention adds to them, if the block
     normalises before its parts; None if it does so after them."""
@@ -206,7 +209,7 @@ class _Recorder:
     block: nn.Module
     weigh: Weigh
     calls: list[Attention] = field(default_factory=list)
-    norms_before: list[Tensor] = field(default_factory=list)
+    norms_before: list[tuple[nn.Module, Tensor]] = field(default_factory=list)
     norm_after: nn.Module | None = None
     output: Any = None
 
@@ -239,14 +242,17 @@ class _Recorder:
             raise UndefinedError(f"{name} does not attend from each of its tokens to each of them")
         states = states[:, :rows]
         # The numbers are compared, because the model may have made a view or a copy of them.
-        is_first = any(
-            norm.shape == states.shape and torch.equal(norm, states) for norm in self.norms_before
+        first = (
+            norm
+            for norm, taken in self.norms_before
+            if taken.shape == states.shape and torch.equal(taken, states)
         )
-        return BlockRecord(states, output, attention, self.norm_after if is_first else None)
+        norm = next(first, None)
+        return BlockRecord(states, output, attention, norm, self.norm_after if norm else None)
 
     def _normalising(self, module: nn.Module, args: Any) -> None:
         if not self.calls:
-            self.norms_before.append(args[0].detach())
+            self.norms_before.append((module, args[0].detach()))
         elif self.norm_after is None:
             self.norm_after = module
 

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.encoders.inputs.texts import tokenize
+from captum_interactions.encoders.inputs.texts import special_ids, tokenize, warn_of_unreached
 from captum_interactions.encoders.towers.base import TowerInputs, unpacked
 from captum_interactions.encoders.towers.block_tower import BlockTower, Run
-
-_SPECIAL = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
 
 
 class TextTower(BlockTower):
@@ -22,8 +20,9 @@ class TextTower(BlockTower):
 
     The reference keeps the special tokens where they are and has padding tokens between, so it is
     as long as the text and pooled at the same place. If padding is the token at which the model
-    pools, it has the id 0 between, with which CLIP was trained. If neither tokenizer nor config
-    know special ids, the first and the last token that are attended to count as special.
+    pools, it has the id 0 between, with which CLIP was trained. Special are the tokens of
+    :func:`~.inputs.texts.special_ids`, in references as on axes. If there is no tokenizer and the
+    config knows none, the first and the last token that are attended to count as special.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See
@@ -32,11 +31,12 @@ class TextTower(BlockTower):
             part of a text.
         config: Where the vocabulary and the special ids are found, if no tokenizer knows better.
         tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
-        context_length (int, optional): The longest text that the model takes, in tokens. Default:
-            None, any
-        end_of_text (int or str, optional): For causal models that pool one token: the id at whose
-            first occurrence they pool, or ``"largest"`` for the largest id; or ``"last"`` for
-            models of any kind that pool the last token. Default: None, they pool otherwise
+        context_length (int, optional): The longest text that the model takes, in tokens, unless
+            the tokenizer's own limit is lower. Default: None, any
+        end_of_text (int or str, optional): Where models pool that pool one token, whatever the mask
+            says of it: the id at whose first occurrence causal models pool, or ``"largest"`` for
+            the largest id; ``"first"`` for the first token of any model, ``"last"`` for the last
+            one. Default: None, they pool otherwise
         fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
             ``end_of_text`` hides it, padding is a part of such a text. Default: False
         prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
@@ -44,6 +44,8 @@ class TextTower(BlockTower):
     """
 
     extra_names: tuple[str, ...] = ("attention_mask",)
+    keeps_padding = False
+    """Whether padding behind a text is run on too, as it changes what the model does before it."""
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class TextTower(BlockTower):
         config: Any,
         tokenizer: Any = None,
         context_length: int | None = None,
-        end_of_text: int | Literal["largest", "last"] | None = None,
+        end_of_text: int | Literal["first", "largest", "last"] | None = None,
         fixed_length: bool = False,
         prompt: str = "",
         answer: Callable[[Tensor], Any] | None = None,
@@ -64,13 +66,18 @@ class TextTower(BlockTower):
         super().__init__(model, run, blocks, skipped, answer, tokens_first)
         self.config = config
         self.tokenizer = tokenizer
-        self.context_length = context_length
+        self._context_length = context_length
         self.end_of_text = end_of_text
         self.fixed_length = fixed_length
         self.prompt = prompt
         self._takes_mask = not fixed_length and _n_positional(run) > 2
         if not self._takes_mask:
             self.extra_names = ()
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest text in tokens, by what the tokenizer's limit is now; None for any."""
+        return shortest(self._context_length, getattr(self.tokenizer, "model_max_length", None))
 
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         extras = (attention_mask,) if self._takes_mask else ()
@@ -92,6 +99,12 @@ class TextTower(BlockTower):
                 f"the attention mask must have the shape of the token ids {tuple(ids.shape)}, but "
                 f"got {tuple(attention_mask.shape)}"
             )
+        if attention_mask is not None and not (attention_mask == attention_mask.bool()).all():
+            low, high = (float(bound) for bound in attention_mask.aminmax())
+            raise ValueError(
+                "the attention mask must hold 1 for tokens and 0 for padding, but its values lie "
+                f"from {low:g} to {high:g}"
+            )
         if isinstance(self.end_of_text, int):
             missing = (~(ids == self.end_of_text).any(-1)).nonzero()
             if len(missing):
@@ -99,6 +112,13 @@ class TextTower(BlockTower):
                     f"row {int(missing[0])} of the token ids has no end-of-text token (id "
                     f"{self.end_of_text}), where the model pools"
                 )
+        seen = self._attended(ids, attention_mask)
+        if seen is not None and not seen.any(-1).all():
+            place = "" if self.end_of_text in (None, "first") else " up to where the model pools"
+            raise ValueError(
+                f"row {int(seen.any(-1).int().argmin())} of the attention mask hides all tokens"
+                f"{place}: 1 stands for a token, 0 for padding"
+            )
 
     def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
@@ -153,8 +173,10 @@ class TextTower(BlockTower):
             padding="max_length" if self.fixed_length else True,
             prompt=self.prompt,
         )
-        own = (mask.to(device),) if self._takes_mask else ()
-        return TowerInputs(ids.to(device), own, tuple(axes_))
+        own = (mask,) if self._takes_mask else ()
+        warn_of_unreached(axes_, self.token_mask(ids, *own))
+        extras = [extra.to(device) for extra in own]
+        return TowerInputs(ids.to(device), tuple(extras), tuple(axes_))
 
     def sample(self) -> Any:
         if self.tokenizer is not None:
@@ -176,17 +198,18 @@ class TextTower(BlockTower):
         return ids, (torch.arange(width) < lengths[:, None]).long()
 
     def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
-        position = self._pool_position(self._ids(inputs))
-        if position is None:
-            return None if attention_mask is None else attention_mask.bool()
-        reached = torch.arange(inputs.shape[1], device=inputs.device) <= position[:, None]
-        return reached if attention_mask is None else reached & attention_mask.bool()
+        ids = self._ids(inputs)
+        seen, position = self._attended(ids, attention_mask), self._pool_position(ids)
+        if seen is None or position is None:
+            return seen
+        # The pooled token passes its own block by, even if no token may attend to it.
+        return seen.scatter(1, position[:, None], True)
 
     def context(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Any, ...]:
         ids = self._ids(inputs)
         reached = self.token_mask(ids, attention_mask)
         length = ids.shape[1]
-        if reached is not None and not self.fixed_length:
+        if reached is not None and not (self.fixed_length or self.keeps_padding):
             length = int(reached.any(0).nonzero().max()) + 1
         return ids, attention_mask, length
 
@@ -197,7 +220,7 @@ class TextTower(BlockTower):
         ids = ids[:, :length]
         mask = None if attention_mask is None else attention_mask[:, :length]
         position = self._pool_position(ids)
-        pooled = None if position is None else (position, self.token_mask(ids, mask))
+        pooled = None if position is None else (position, self._attended(ids, mask))
         return states[:, :length], ids, (mask,) if self._takes_mask else (), pooled
 
     def single(self, count: int, ids: Tensor, *_: Any) -> tuple[Tensor, Sequence[Any]]:
@@ -233,25 +256,41 @@ class TextTower(BlockTower):
     def _pool_position(self, ids: Tensor) -> Tensor | None:
         if self.end_of_text is None:
             return None
+        if self.end_of_text == "first":
+            return ids.new_zeros(len(ids))
         if self.end_of_text == "largest":
             return ids.argmax(-1)
         if self.end_of_text == "last":
             return ids.new_full((len(ids),), ids.shape[1] - 1)
         return (ids == self.end_of_text).int().argmax(-1)
 
+    def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
+        """Which tokens others may attend to on the way to the embedding; None for all."""
+        seen = None if attention_mask is None else attention_mask.bool()
+        position = self._pool_position(ids)
+        if position is None or self.end_of_text == "first":
+            return seen
+        before = torch.arange(ids.shape[1], device=ids.device) <= position[:, None]
+        return before if seen is None else before & seen
+
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
-        known = {name: getattr(source, name, None) for name in _SPECIAL}
-        special = torch.isin(ids, ids.new_tensor([i for i in known.values() if i is not None]))
-        if all(i is None for name, i in known.items() if name != "pad_token_id"):
+        known, pad = special_ids(source), getattr(source, "pad_token_id", None)
+        special = torch.isin(ids, ids.new_tensor(known))
+        if pad is not None:
+            seen = self._attended(ids, attention_mask)
+            special |= (ids == pad) if seen is None else (ids == pad) & ~seen
+        if self.tokenizer is None and not known:
             places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
             present = places if attention_mask is None else places * attention_mask
             present = present.expand_as(ids)
             first = present.where(present > 0, ids.shape[1] + 1).argmin(-1, keepdim=True)
             special = special.scatter(1, first, True)
             special = special.scatter(1, present.argmax(-1, keepdim=True), True)
-        position = None if self.end_of_text == "last" else self._pool_position(ids)
-        return special if position is None else special.scatter(1, position[:, None], True)
+        position = self._pool_position(ids)
+        if position is None or self.end_of_text in ("first", "last"):
+            return special
+        return special.scatter(1, position[:, None], True)
 
     def _prompt_length(self) -> int:
         """Number of tokens before a raw text."""
@@ -284,6 +323,12 @@ class TextTower(BlockTower):
             )
             for index, row in enumerate(ids)
         )
+
+
+def shortest(*limits: int | None) -> int | None:
+    """The lowest of some limits of length; None if there is none."""
+    # A tokenizer without a limit says so by an enormous number.
+    return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _n_positional(run: Run) -> int:

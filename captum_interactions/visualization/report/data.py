@@ -60,6 +60,8 @@ def map_data(imap: Map, name: str, pictures: Pictures) -> Json:
         "tokens": [len(keep_a), len(keep_b)],
         "a": axis_data(imap.axis_a, names[0], keep_a, pictures),
         "b": axis_data(imap.axis_b, names[1], keep_b, pictures),
+        "rounding": imap.rounding,
+        "scale": imap.scale or 1.0,
     }
     if isinstance(imap, InteractionMap):
         return data | {"order": 2, "values": _base64(imap.interactions[keep_a][:, keep_b])}
@@ -143,7 +145,10 @@ def start_data(axis: TokenAxis, selection: Any) -> list[float] | None:
     if isinstance(axis, ImageAxis) and isinstance(selection, tuple):
         return [float(value) for value in selection]
     if isinstance(axis, TextAxis) and isinstance(selection, (str, tuple)):
-        chosen = [i for i, unit in enumerate(axis.units) if weights[list(unit.tokens)].all()]
+        # Words are chosen as wholes, also where a phrase is a part of one.
+        chosen = [i for i, unit in enumerate(axis.units) if weights[list(unit.tokens)].any()]
+        if not chosen:
+            raise ValueError(f"{selection!r} selects no word of {axis.text!r}")
         return [chosen[0], chosen[-1]]
     raise TypeError(
         "a page opens with a phrase or a character span of a text, or with a box of an image, but "

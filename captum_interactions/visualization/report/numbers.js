@@ -76,6 +76,12 @@ function outside(axis, values) {
 
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
+// The end of the scale: values that are no larger than rounding errors get no colour.
+function limitOf(map, values) {
+  const most = largest(values);
+  return most > map.rounding ? most : map.scale;
+}
+
 function signed(value, digits = 3) {
   if (value === 0) return "0";
   const size = Math.abs(value);

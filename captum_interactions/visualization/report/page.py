@@ -28,6 +28,7 @@ from captum_interactions.visualization.report.pictures import (
     Pictures,
 )
 from captum_interactions.visualization.report.static import card
+from captum_interactions.writing import write_atomically
 
 _TITLE = "What matched, what clashed"
 
@@ -122,7 +123,7 @@ def save_report(
     a: Any = None,
     b: Any = None,
 ) -> None:
-    """Write the page of :func:`report_html` to a file.
+    """Write the page of :func:`report_html` to a file; one that is there stays if this fails.
 
     Args:
         path: Where to write, usually with the ending ``.html``.
@@ -130,9 +131,10 @@ def save_report(
 
     Raises:
         TypeError, ValueError: As :func:`report_html`.
+        OSError: If the file cannot be written.
     """
     page = report_html(maps, title=title, labels=labels, a=a, b=b)
-    Path(path).write_text(page, encoding="utf-8")
+    write_atomically(Path(path), page.encode())
 
 
 def notebook_html(imap: Map) -> str:

@@ -147,7 +147,8 @@ function makeWords(side, axis) {
   return {
     element,
     show(values) {
-      const units = values && byUnit(axis, values), limit = (values && largest(units)) || 1;
+      const units = values && byUnit(axis, values);
+      const limit = values ? limitOf(current(), units) : 1;
       words.forEach((word, i) => {
         colourWord(word, values ? units[i] : 0, limit);
         word.lastChild.textContent = values ? brief(units[i], limit) : "";
@@ -267,7 +268,8 @@ function makeGrid(side, axis) {
   return {
     element,
     show(values) {
-      const units = values && byUnit(axis, values), limit = (values && largest(units)) || 1;
+      const units = values && byUnit(axis, values);
+      const limit = values ? limitOf(current(), units) : 1;
       paint(canvas, axis, values ? units : axis.cells.map(() => 0), limit);
       paintScale(bar);
       find(".low", scale).textContent = values ? signed(-limit, 2) : "";

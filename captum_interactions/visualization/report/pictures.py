@@ -52,9 +52,13 @@ class Pictures:
         )
 
 
-def heat_picture(heat: NDArray[np.float32]) -> str:
-    """A grid of values (rows, columns) as the data address of a picture, one pixel a cell."""
-    limit = float(np.abs(heat).max(initial=0.0)) or 1.0
+def heat_picture(heat: NDArray[np.float32], limit: float) -> str:
+    """A grid of values (rows, columns) as the data address of a picture, one pixel a cell.
+
+    Args:
+        heat (ndarray): The values, from ``-limit`` to ``limit``.
+        limit (float): Where the scale ends.
+    """
     pixels = np.empty((*heat.shape, 4), np.uint8)
     pixels[..., :3] = np.where(heat[..., None] >= 0, MATCH, CLASH)
     pixels[..., 3] = np.rint(255 * OPACITY * (np.abs(heat) / limit) ** GAMMA)

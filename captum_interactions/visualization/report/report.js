@@ -100,7 +100,7 @@ function render() {
 function miniature(map, side, selection, limit) {
   const axis = map[side], values = marginal(map, side, selection);
   if (!values) return make("p", "sum-line", `no map of the ${axis.name}`);
-  const units = byUnit(axis, values), most = limit || largest(units) || 1;
+  const units = byUnit(axis, values), most = limit || limitOf(map, units);
   if (axis.kind === "grid") {
     const stage = makeStage(axis);
     paint(find(".heat", stage), axis, units, most);
@@ -146,7 +146,7 @@ function renderPins() {
     const map = decoded(data.pairs[pin.pair].maps[pin.map]);
     const side = pin.chosen.a && !pin.chosen.b && map.b.kind === "words" ? "b" : gridSide(map);
     const values = marginal(map, side, pin.chosen[OTHER[side]]);
-    return { pin, map, side, limit: values ? largest(byUnit(map[side], values)) : 0 };
+    return { pin, map, side, limit: values ? limitOf(map, byUnit(map[side], values)) : 0 };
   });
   find(".pins ul").replaceChildren(...shown.map(({ pin, map, side }, index) => {
     const item = make("li"), acts = make("p", "acts");

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report.data import (
     Map,
     grid_data,
@@ -40,7 +41,7 @@ def card(maps: Mapping[str, Map], label: str, pictures: Pictures, *, is_open: bo
     first = next(iter(maps.values()))
     names = side_names(first.axis_a, first.axis_b)
     sides = [
-        _side(axis, values, name, pictures)
+        _side(first, axis, values, name, pictures)
         for axis, values, name in zip(
             (first.axis_a, first.axis_b), _marginals(first), names, strict=True
         )
@@ -67,13 +68,12 @@ def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
     return imap.marginal_a(), imap.marginal_b()
 
 
-def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
+def _side(imap: Map, axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
-        return _stage(axis, values, name, pictures)
-    weights = [
-        0.0 if values is None else float(values[list(unit.tokens)].sum()) for unit in axis.units
-    ]
-    limit = max(map(abs, weights), default=0.0) or 1.0
+        return _stage(imap, axis, values, name, pictures)
+    zeros = np.zeros(len(axis), np.float32)
+    weights = axis.sum_units(zeros if values is None else values.numpy()).tolist()
+    limit = limit_of(weights, source=imap)
     pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
         sign = "match" if weight > 0 else "clash" if weight < 0 else ""
@@ -87,7 +87,7 @@ def _side(axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures)
 
 
 def _stage(
-    axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
+    imap: Map, axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
 ) -> str:
     place = grid_data(axis)
     (width, height), (x0, y0, x1, y1) = place["size"], place["extent"]
@@ -101,7 +101,8 @@ def _stage(
             f"left:{100 * x0 / width:.3f}%;top:{100 * y0 / height:.3f}%;"
             f"width:{100 * (x1 - x0) / width:.3f}%;height:{100 * (y1 - y0) / height:.3f}%"
         )
-        heat = f'<img class="heat" alt="" src="{heat_picture(grid)}" style="{position}">'
+        source = heat_picture(grid, limit_of(grid, source=imap))
+        heat = f'<img class="heat" alt="" src="{source}" style="{position}">'
     about = f"The {name}, {rows} × {columns} parts: red where it matched, blue where it clashed"
     shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
     return (
@@ -121,25 +122,23 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
         (f"{a} alone", float(imap.main_effects_a.sum()), ""),
         (f"{b} alone", float(imap.main_effects_b.sum()), ""),
         ("interactions", interactions, "match" if interactions >= 0 else "clash"),
-        ("missed by the parts", -imap.convergence_delta, ""),
     ]
     ends = np.cumsum([0.0, *(value for _, value, _ in terms)])
-    low, high = min(0.0, *ends), max(0.0, *ends)
+    delta = (imap.score, imap.score + imap.convergence_delta)
+    low, high = min(0.0, *ends, *delta), max(0.0, *ends, *delta)
     rows = [
         _row(title, value, (start, end), (low, high), colour)
         for (title, value, colour), start, end in zip(terms, ends, ends[1:], strict=False)
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), (low, high), "", "sum"))
-    note = (
-        f'<p class="note">Convergence delta {signed(imap.convergence_delta, 2)}: what the parts '
-        f"have more than the score.</p>"
-    )
+    rows.append(_row("convergence delta", imap.convergence_delta, delta, (low, high), ""))
+    note = '<p class="note">Convergence delta: the sum of the parts minus the score.</p>'
     if abs(imap.convergence_delta) > 0.1 * max(abs(imap.score), abs(interactions)):
         note += (
-            '<p class="note warning">The parts miss the score by more than a tenth: too few '
-            "steps, or a method whose parts need not add up.</p>"
+            '<p class="note warning">The delta is more than a tenth of the score: too few steps, '
+            "or a method whose parts need not add up to the score.</p>"
         )
-    return _facts(f"The score and its parts, {name}", rows, note)
+    return _facts(f"The score and its parts, {name}", rows, note + _rounding(imap, names))
 
 
 def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -> str:
@@ -156,7 +155,20 @@ def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), reach, "", "sum"))
     note = "A first-order method: one value a part, whatever is selected in the other input."
-    return _facts(f"The score, {name}", rows, f'<p class="note">{note}</p>')
+    notes = f'<p class="note">{note}</p>{_rounding(imap, names)}'
+    return _facts(f"The score, {name}", rows, notes)
+
+
+def _rounding(imap: Map, names: tuple[str, str]) -> str:
+    """A warning where there is nothing to be read from the values of a map."""
+    if not imap.at_rounding:
+        return ""
+    said = {"input a": f"values of the {names[0]}", "input b": f"values of the {names[1]}"}
+    which = " and ".join(said.get(name, name) for name in imap.at_rounding)
+    return (
+        f'<p class="note warning">The {which} are no larger than rounding errors (up to '
+        f"{imap.rounding:.0e}), so they have no colour.</p>"
+    )
 
 
 def _facts(title: str, rows: list[str], note: str) -> str:
@@ -192,7 +204,7 @@ def _pairs(imap: Map, names: tuple[str, str]) -> str:
     flat = by_unit.flatten()
     order = flat.abs().argsort(descending=True)[:N_PAIRS].tolist()
     units = imap.axis_a.units, imap.axis_b.units
-    limit = float(flat.abs().max()) if order else 1.0
+    limit = limit_of(flat, source=imap)
     rows = []
     for index in order:
         i, j = divmod(index, len(units[1]))
@@ -212,9 +224,10 @@ def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
         (names[1], imap.axis_b, imap.attributions_b),
     ):
         if values is not None:
-            strongest += [(float(values[list(u.tokens)].sum()), side, u.label) for u in axis.units]
+            sums = axis.sum_units(values.numpy()).tolist()
+            strongest += [(v, side, u.label) for v, u in zip(sums, axis.units, strict=True)]
     strongest.sort(key=lambda item: -abs(item[0]))
-    limit = abs(strongest[0][0]) if strongest else 1.0
+    limit = limit_of([value for value, _, _ in strongest], source=imap)
     rows = [
         f"<tr><td><bdi>{escape(label)}</bdi> ({side})</td>{_bar(value, limit)}</tr>"
         for value, side, label in strongest[:N_PAIRS]

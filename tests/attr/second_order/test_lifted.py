@@ -330,7 +330,7 @@ def test_bad_options(of_callables):
         )
     with pytest.raises(TypeError, match="must give an Attribution"):
         LiftedAttribution(of_callables, explainer=lambda f: f).attribute(VECTORS)
-    with pytest.raises(ValueError, match="a sliding window knows no groups_a"):
+    with pytest.raises(ValueError, match="a sliding window has no groups_a"):
         LiftedAttribution(of_callables, explainer=Occlusion).attribute(VECTORS, groups_a=[[0]])
     with pytest.raises(ValueError, match="of whole tokens, and share none"):
         LiftedAttribution(of_callables, explainer=FeatureAblation).attribute(

@@ -73,7 +73,7 @@ def test_rounding_is_not_taken_for_a_missing_derivative(dtype, monkeypatch):
     wrapper = wrap(model(dtype))
     for layers in ((0, 0), (2, 2)):
         soig = SecondOrderIntegratedGradients(wrapper, layers)
-        monkeypatch.setattr("captum_interactions.attr._utils.path.integrated_vjp", unexpected)
+        monkeypatch.setattr("captum_interactions.attr._utils.products.integrated_vjp", unexpected)
         soig.factors_a(PIXELS.to(dtype), n_steps=4)
         soig.factors_b(IDS, n_steps=4, internal_batch_size=1)
 

@@ -12,8 +12,8 @@ from transformers.activations import ACT2FN
 
 from benchmarks import steps
 from captum_interactions import SecondOrderIntegratedGradients, explain, wrap
-from captum_interactions.attr._utils.inputs import open_path
-from captum_interactions.attr._utils.path import taking_products
+from captum_interactions.attr._utils.inputs import path_of
+from captum_interactions.attr._utils.products import jacobian_products
 from captum_interactions.encoders.model.activations import tabulated_activations
 from captum_interactions.encoders.model.per_head import per_head
 from captum_interactions.encoders.towers.block_tower import BlockTower
@@ -119,8 +119,8 @@ def test_products_at_once_of_a_function_that_warns():
 def test_tokens_that_do_not_differ_have_no_factor(clip):
     """The first token of a causal text is that of its reference."""
     soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
-    path = soig._open((PIXELS, IDS), None, MASK)[1]
-    assert 0 not in path.moving
+    path = soig._propagate((PIXELS, IDS), None, MASK)[1]
+    assert 0 not in path.active
     assert not soig.factors_b(IDS, None, MASK, 3).values[:, 0].any()
 
 
@@ -201,7 +201,7 @@ def test_little_memory_means_small_pieces(clip, layers, monkeypatch):
             return own(tower, *args)
 
         monkeypatch.setattr(BlockTower, name, spy)
-    monkeypatch.setattr("captum_interactions.attr._utils.path.memory_budget", lambda _: 0)
+    monkeypatch.setattr("captum_interactions.attr._utils.products.memory_budget", lambda _: 0)
     assert relative_error(soig.attribute((PIXELS, IDS), **options), expected) < 1e-5
     assert max(seen) == 1
 
@@ -308,34 +308,27 @@ def test_quick_gelu_without_gradients_is_the_same_to_the_bit(dtype):
 
 
 def test_a_few_rows_ask_for_memory_unless_they_are_little_work(clip, monkeypatch):
-    monkeypatch.setattr("captum_interactions.attr._utils.path.memory_budget", lambda _: 0)
+    monkeypatch.setattr("captum_interactions.attr._utils.products.memory_budget", lambda _: 0)
     for layer, expected in ((0, 1), (2, None)):
-        path = open_path(
-            "a", wrap(clip).tower_a, layer, PIXELS, None, (), None,
-            normalization="none", multiply_by_inputs=True,
-        )  # fmt: skip
-        with taking_products(quadrature(n_steps=2), None, False) as products:
-            assert path.rows_at_once(products) == expected
+        path = path_of("a", wrap(clip).tower_a, layer, PIXELS, None, (), normalization="none")
+        with jacobian_products(quadrature(n_steps=2), None, False) as products:
+            assert products.rows_at_once(path) == expected
 
 
 def test_batched_products_ask_for_memory(clip, monkeypatch):
-    path = open_path(
-        "b", wrap(clip).tower_b, 2, IDS, None, (MASK,), None,
-        normalization="none", multiply_by_inputs=True,
-    )  # fmt: skip
-    way = path._way(path.starts[0])
-    assert way.is_small
+    path = path_of("b", wrap(clip).tower_b, 2, IDS, None, (MASK,), normalization="none")
+    integrand = path.integrand()
+    assert integrand.is_cheap
     rule = quadrature(n_steps=5)
     for size, budget, expected in (
         (None, 2**30, True), (None, 0, False), (299, 2**30, False), (300, 0, True)
     ):  # fmt: skip
         monkeypatch.setattr(
-            "captum_interactions.attr._utils.path.memory_budget", lambda _, b=budget: b
+            "captum_interactions.attr._utils.products.memory_budget", lambda _, b=budget: b
         )
-        path._fitting.clear()
-        with taking_products(rule, size, False) as products:
-            assert path._takes_at_once(way, products, 30) is expected
-            assert path._takes_at_once(way, products, 2) is (size != 1)
+        with jacobian_products(rule, size, False) as products:
+            assert products.is_batched(path, integrand, 30) is expected
+            assert products.is_batched(path, integrand, 2) is (size != 1)
 
 
 def test_hooks_that_know_places_of_tokens(clip):

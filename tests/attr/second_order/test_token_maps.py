@@ -181,7 +181,7 @@ def test_bad_input(wrapper):
         TokenSimilarity(of_callables)
     with pytest.raises(ValueError, match="has no blocks"):
         of_callables.tower_a.embed_tokens(torch.rand(1, 4))
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(ValueError, match="no baseline"):
         TokenSimilarity(wrapper).attribute((PIXELS, IDS), 0.0)
     with pytest.raises(ValueError, match="internal_batch_size must be at least 1"):
         TokenSimilarity(wrapper).attribute((PIXELS, IDS), internal_batch_size=0)

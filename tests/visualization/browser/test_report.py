@@ -1,6 +1,7 @@
 """The interactive page as a reader uses it: what is shown are the numbers of the map."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -416,3 +417,21 @@ def test_without_scripts_everything_is_still_told(imap, show):
     assert page.locator(".card .parts").is_visible()
     assert page.locator(".card .strongest tr").count() == 12
     assert page.locator(".viewer").is_hidden()
+
+
+def test_rounding_errors_have_no_colour(show):
+    imap = picture_and_text("a red circle", grid=(2, 3))
+    noise = replace(
+        imap, interactions=imap.interactions * 1e-8, settings={"attribution": "x", "layers": [2, 2]}
+    )
+    page = show(noise.to_html())
+    pixels = page.evaluate(
+        "() => [...document.querySelector('.viewer canvas.heat').getContext('2d')"
+        ".getImageData(0, 0, 3, 2).data].filter((_, i) => i % 4 === 3)"
+    )
+    assert max(pixels) <= 1
+    shares = page.locator(".viewer .words .word").evaluate_all(
+        "words => words.map((word) => Number(word.style.getPropertyValue('--w')))"
+    )
+    assert max(shares) < 1e-5
+    assert "no larger than rounding errors" in page.locator(".viewer .slot.facts").inner_text()

@@ -1,0 +1,145 @@
+"""Trying out models of kinds that nobody has tested: are they right when their blocks are entered?
+
+A wrapped model is run from a block on, with hidden states of other inputs than the one it is called
+with. That is wrong, and nothing shows it, if later blocks depend on more than hidden states. So
+every model of a kind that the tests of this package do not cover is run on a sample when it is
+wrapped, which takes some eight forward passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_interactions.axes import ImageAxis, TokenAxis
+from captum_interactions.callers import warn_caller
+from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.encoders.towers.block_tower import BlockTower
+from captum_interactions.encoders.towers.image_tower import ImageTower
+from captum_interactions.encoders.towers.text_tower import TextTower
+
+SINGLE = (
+    *("albert", "bert", "clip_text_model", "deberta", "deberta-v2", "distilbert", "dpr", "electra"),
+    *("llama", "mistral", "modernbert", "mpnet", "mt5", "qwen2", "qwen3", "roberta"),
+    *("siglip_text_model", "t5", "xlm-roberta"),
+    *("beit", "clip_vision_model", "convnext", "data2vec-vision", "deit", "dinov2"),
+    *("dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "resnet", "siglip_vision_model"),
+    *("siglip2_vision_model", "vit"),
+)
+"""Kinds of single encoders that are tested."""
+
+DUAL = (
+    *("align", "altclip", "blip", "chinese_clip", "clap", "clip", "clipseg", "groupvit"),
+    *("flava", "metaclip_2", "owlv2", "owlvit", "siglip", "siglip2", "tipsv2"),
+)
+"""Kinds of dual encoders that are tested."""
+
+
+def is_tested(model: Any) -> bool:
+    """Whether a model is of a tested kind, as ``transformers`` has it, and nothing is added."""
+    config = model.config
+    kinds = {config.model_type}
+    if config.model_type == "vision-text-dual-encoder":
+        kinds = {config.vision_config.model_type, config.text_config.model_type}
+    is_plain = type(model).__module__.startswith("transformers.models.")
+    return is_plain and kinds <= {*SINGLE, *DUAL} and not hasattr(model, "get_base_model")
+
+
+def try_out(tower: BlockTower) -> None:
+    """Run a tower on a sample.
+
+    Raises:
+        TypeError: If its model cannot be entered at its blocks, or gives something random.
+        ValueError: If the model has no such pooling.
+
+    Warns:
+        UserWarning: If padding changes the embedding of a text. Then none is left out.
+    """
+    problem = what_is_wrong(tower)
+    if problem is not None:
+        raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
+    if isinstance(tower, TextTower) and _sees_padding(tower):
+        tower.keeps_padding = True
+        warn_caller(
+            f"padding changes what {type(tower.model).__name__} makes of a text: a text that is "
+            "padded in a batch has another embedding, and so another map, than by itself, although "
+            "the mask hides the padding"
+        )
+
+
+def closed_if_wrong(tower: ImageTower) -> ImageTower:
+    """The tower if it is right when tried on a sample, else one that is explained at its input.
+
+    Raises:
+        TypeError: If the model gives something random.
+    """
+    if what_is_wrong(tower) is None:
+        return tower
+    tower = tower.closed()
+    try_out(tower)
+    return tower
+
+
+def what_is_wrong(tower: BlockTower) -> str | None:
+    """Why a tower is wrong when it is entered at its blocks; None if it is not."""
+    try:
+        inputs, extras, axes = tower.prepare(tower.sample())
+        # One row: as a batch, it cannot be taken for outputs of several parts.
+        inputs, axis, extras = inputs[-1:], axes[-1], _rows(extras, slice(-1, None))
+        with explaining(tower), torch.no_grad():
+            if not _same(*(tower.encode(inputs, *extras) for _ in range(2))):
+                return "an input has another embedding each time"
+            other = tower.set_constant(inputs, _constant(inputs), *extras)
+            expected = tower.encode(other, *extras)
+            blocks = range(tower.n_blocks)
+            for layer in sorted({*blocks[:1], *blocks[len(blocks) // 2 :][:1], *blocks[-1:]}):
+                own, context = tower.prefix(layer, inputs, *extras)
+                if not _are_tokens(tower.axis_at(layer, axis, own.shape[1]), axis):
+                    return f"what enters its block {layer} are not the hidden states of its tokens"
+                states, _ = tower.prefix(layer, other, *extras)
+                if not _same(tower.tail(layer, states, *context), expected):
+                    return f"its block {layer} and those after it depend on more than hidden states"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the model raises is what is wrong
+        if "pooling=" in str(error):
+            raise
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _constant(inputs: Tensor) -> float:
+    """What another input is made of: a shade of grey, or a token of the text."""
+    return 0.5 if inputs.is_floating_point() else int(inputs[0, inputs.shape[1] // 2])
+
+
+def _sees_padding(tower: TextTower) -> bool:
+    """Whether a text has another embedding beside a longer one, where it is padded."""
+    if tower.fixed_length or not tower.extra_names:
+        return False
+    ids, (mask, *_), _ = tower.prepare(tower.sample())
+    if mask is None:
+        return False
+    own = mask[0].bool()
+    with explaining(tower), torch.no_grad():
+        alone = tower.encode(ids[:1, own], mask[:1, own])
+        return not _same(tower.encode(ids, mask)[:1], alone)
+
+
+def _rows(extras: tuple[Tensor | None, ...], rows: slice) -> tuple[Tensor | None, ...]:
+    return tuple(extra if extra is None else extra[rows] for extra in extras)
+
+
+def _same(actual: Tensor, expected: Tensor) -> bool:
+    """Whether embeddings agree, as well as their type allows."""
+    tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def _are_tokens(at_layer: TokenAxis, axis: TokenAxis) -> bool:
+    """Whether an axis at a layer is of the same kind, with few special tokens."""
+    return type(at_layer) is type(axis) and (
+        not isinstance(axis, ImageAxis) or sum(at_layer.special) < 9
+    )

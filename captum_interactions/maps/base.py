@@ -1,0 +1,228 @@
+"""What maps of either order share: two axes, sums over selections, and their views."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Side = Literal["a", "b"]
+
+ROUNDING = 2.0**-18
+"""Size of rounding errors, relative to a score: a value of a map is a sum of about a thousand
+products in float32, whose relative errors of 2**-23 add up to about 2**5 of one."""
+
+
+class AttributionMap(ABC):
+    """The explanation of the score of one pair, with the meaning of its tokens.
+
+    A *selection* of a text is a phrase that occurs once in it, a half-open character span, or token
+    indices (slice, range, set or list). A selection of an image is a box ``(x0, y0, x1, y1)`` in
+    its pixels, a mask of its (height, width), or token indices. None selects every token, special
+    ones included. Sums over selections are consistent: a map is additive.
+    """
+
+    score: float
+    """The score that is explained, as the model gives it."""
+    axis_a: TokenAxis
+    """What the tokens of a stand for."""
+    axis_b: TokenAxis
+    """What the tokens of b stand for."""
+    settings: dict[str, Any]
+    """How the map was computed: the method and its options."""
+
+    @abstractmethod
+    def marginal_a(self, b: Any = None) -> Tensor:
+        """One value a token of a for a selection of b, shape (Ta,)."""
+
+    @abstractmethod
+    def marginal_b(self, a: Any = None) -> Tensor:
+        """One value a token of b for a selection of a, shape (Tb,)."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method in words, ``"attribution"`` if it is not known."""
+        return str(self.settings.get("attribution", "attribution")).replace("_", " ")
+
+    @property
+    @abstractmethod
+    def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
+        """The values of words, patches and other parts, by what messages call them."""
+
+    @property
+    def scale(self) -> float:
+        """Size of the numbers that the values are parts of: 1 for cosines."""
+        is_cosine = "layers" in self.settings and self.settings.get("normalization") != "none"
+        return 1.0 if is_cosine else abs(self.score)
+
+    @property
+    def rounding(self) -> float:
+        """Values up to this size are no larger than rounding errors."""
+        return ROUNDING * self.scale
+
+    @property
+    def at_rounding(self) -> tuple[str, ...]:
+        """Which values are not zero, but all of them no larger than rounding errors; usually none.
+
+        ``"interactions"`` of words and patches, or for a first-order map the values of
+        ``"input a"`` or ``"input b"``. There is nothing to be read from them.
+        """
+        sizes = {name: np.abs(v).max(initial=0.0) for name, v in self._values_of_units.items()}
+        return tuple(name for name, size in sizes.items() if 0 < size <= self.rounding)
+
+    def marginal(self, side: Side, selection: Any = None) -> Tensor:
+        """:meth:`marginal_a` or :meth:`marginal_b`, for a selection of the other input."""
+        return self.marginal_a(selection) if side == "a" else self.marginal_b(selection)
+
+    def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
+        """One value a patch of the image or cell of the sound, for a selection of the other input.
+
+        Positive values increase the score together with the selection, negative ones decrease it.
+
+        Args:
+            selection (optional): A selection of the other input: of the text, or of b if both are
+                images. Default: None, all of it
+
+        Returns:
+            ndarray: shape (rows, columns). Special tokens of the image are left out. For a sound,
+            one value a cell of its spectrogram, shape (bands, columns).
+
+        Raises:
+            TypeError: If neither input is an image or a sound.
+            ValueError: If the method has no map of it.
+        """
+        side, axis = self._find((("a", self.axis_a), ("b", self.axis_b)), (ImageAxis, AudioAxis))
+        heat: NDArray[np.float32] = axis.to_grid(self.marginal(side, selection).numpy())
+        return heat
+
+    def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
+        """One value a word, for a selection of the other input.
+
+        Positive values increase the score together with the selection, negative ones decrease it.
+
+        Args:
+            selection (optional): A selection of the input that is not the text (of a, if both are
+                texts). Default: None, all of it
+
+        Returns:
+            list: (word, weight) in reading order.
+
+        Raises:
+            TypeError: If neither input is a text.
+            ValueError: If the method has no map of it.
+        """
+        side, axis = self._find((("b", self.axis_b), ("a", self.axis_a)), (TextAxis,))
+        weights = axis.sum_units(self.marginal(side, selection).numpy()).tolist()
+        return [(unit.label, weight) for unit, weight in zip(axis.units, weights, strict=True)]
+
+    def plot(
+        self, b: Any = None, a: Any = None, ax: Axes | None = None, **options: Any
+    ) -> tuple[Figure, Axes]:
+        """Draw an image with its heat map and the caption's words; any other pair as a matrix.
+
+        Other figures are functions of :mod:`captum_interactions.visualization`.
+
+        Args:
+            b (optional): A selection of the text, whose heat map is drawn. For a first-order map, a
+                phrase to frame.
+            a (optional): A selection of the image, whose words are coloured. For a first-order map,
+                a region to outline.
+            ax (Axes, optional): Where to draw. Default: a new figure
+            options: Options of :func:`~captum_interactions.visualization.plot_interactions`
+                (``style``, ``upsampling``), or of
+                :func:`~captum_interactions.visualization.plot_matrix` (``by``, ``limit``).
+
+        Returns:
+            tuple: figure and axes; nothing is shown.
+
+        Raises:
+            TypeError: If the pair is no image and its caption, and there is a selection or the map
+                is of first order.
+        """
+        drawn: tuple[Figure, Axes] = _views().draw(self, b=b, a=a, ax=ax, **options)
+        return drawn
+
+    def to_html(
+        self,
+        others: Sequence[AttributionMap] = (),
+        *,
+        title: str | None = None,
+        a: Any = None,
+        b: Any = None,
+    ) -> str:
+        """An interactive page as one self-contained HTML file that needs no network.
+
+        Select words to colour the image by their values; drag a box on the image to colour the
+        words. Pairs of other inputs are shown in the same way.
+
+        Args:
+            others (sequence): Maps of the same pair by other methods, to switch to and compare.
+            title (str, optional): Heading of the page.
+            a (optional): A selection of a to open with: a phrase or character span of a text, a box
+                of an image.
+            b (optional): The same for b.
+
+        Returns:
+            str: an HTML document; :meth:`save_html` writes it.
+
+        Raises:
+            TypeError: If ``others`` are no maps, or the page cannot select ``a`` or ``b``.
+            ValueError: If a map holds values that are not finite.
+        """
+        page: str = _views().report_html([[self, *others]], title=title, a=a, b=b)
+        return page
+
+    def save_html(
+        self,
+        path: str | Path,
+        others: Sequence[AttributionMap] = (),
+        *,
+        title: str | None = None,
+        a: Any = None,
+        b: Any = None,
+    ) -> None:
+        """Write the page of :meth:`to_html` to a file, by the same arguments."""
+        _views().save_report(path, [[self, *others]], title=title, a=a, b=b)
+
+    def _notes(self) -> list[str]:
+        """What a reader of the numbers must know, a line each."""
+        if not self.at_rounding:
+            return []
+        names = " and ".join(self.at_rounding)
+        return [f"  no larger than rounding errors: {names} (up to {self.rounding:.0e})"]
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, for notebooks."""
+        page: str = _views().notebook_html(self)
+        return page
+
+    def _find(
+        self, sides: Sequence[tuple[Side, TokenAxis]], kinds: tuple[type[TokenAxis], ...]
+    ) -> tuple[Side, Any]:
+        """The first side whose axis is of one of these kinds."""
+        for side, axis in sides:
+            if isinstance(axis, kinds):
+                return side, axis
+        what = "a text" if TextAxis in kinds else "an image or a sound"
+        raise TypeError(
+            f"neither input is {what}: the axes are {type(self.axis_a).__name__} and "
+            f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
+        )
+
+
+def _views() -> Any:
+    """Figures and pages. They depend on maps, so they are imported when a map is shown."""
+    from captum_interactions.visualization import views
+
+    return views
