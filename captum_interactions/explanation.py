@@ -178,7 +178,8 @@ def explain_batch(
         result = run(batch.inputs, additional_forward_args=batch.additional_forward_args, **to_call)
         settings = {"attribution": attribution, **used, **_nodes(explainer)}
         settings["layers"] = list(explainer.layers)
-        found = to_maps(wrapper, batch, explainer, result, settings)
+        each = [{**settings, **notes} for notes in wrapper.notes(batch)]
+        found = to_maps(wrapper, batch, explainer, result, each)
         maps.update(zip(indices, found, strict=True))
     for one in maps.values():
         if one.at_rounding:
@@ -281,9 +282,10 @@ def _interaction_maps(
     batch: Batch,
     explainer: Any,
     parts: Decomposition,
-    settings: dict[str, Any],
+    settings: list[dict[str, Any]],
 ) -> list[InteractionMap]:
-    if getattr(explainer, "normalization", "cosine") != "none":
+    own = wrapper.normalizations[0]
+    if getattr(explainer, "normalization", own) in (own, "frozen"):
         _check_scores(wrapper, batch, explainer.layers, parts.score)
     if explainer.has_convergence_delta():
         _check_deltas(parts)
@@ -299,7 +301,7 @@ def _interaction_maps(
             convergence_delta=float(parts.convergence_delta[row]),
             axis_a=wrapper.tower_a.axis_at(layer_a, axis_a, n_a),
             axis_b=wrapper.tower_b.axis_at(layer_b, axis_b, n_b),
-            settings={**settings, **wrapper.notes(batch, row)},
+            settings=settings[row],
         )
         for row, (axis_a, axis_b) in enumerate(zip(batch.axes_a, batch.axes_b, strict=True))
     ]
@@ -310,7 +312,7 @@ def _first_order_maps(
     batch: Batch,
     explainer: Any,
     sides: tuple[Tensor | None, Tensor | None],
-    settings: dict[str, Any],
+    settings: list[dict[str, Any]],
 ) -> list[FirstOrderMap]:
     scores = _scores(wrapper, batch)
     towers = (wrapper.tower_a, wrapper.tower_b)
@@ -324,7 +326,7 @@ def _first_order_maps(
             )
         )
         score = float(scores[row])
-        maps.append(FirstOrderMap(values[0], values[1], score, axis_a, axis_b, dict(settings)))
+        maps.append(FirstOrderMap(values[0], values[1], score, axis_a, axis_b, settings[row]))
     return maps
 
 
@@ -349,7 +351,7 @@ def _check_scores(
     half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
     scores = _scores(wrapper, batch)
     for score, made in zip(scores.tolist(), explained.tolist(), strict=True):
-        if not abs(score - made) <= (0.05 if half else 1e-3):
+        if not abs(score - made) <= (0.05 if half else 1e-3) * max(1.0, abs(score)):
             raise ValueError(
                 f"the wrapper gives the score {score:.4f}, but its towers, entered at their "
                 f"layers, make {made:.4f}: a tower's tail is not the rest of its model, or a hook "

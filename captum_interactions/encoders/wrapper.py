@@ -55,8 +55,8 @@ class DualEncoderWrapper(nn.Module):
     """
 
     normalizations: tuple[Literal["cosine", "frozen", "none"], ...] = ("cosine", "frozen", "none")
-    """Scores that attributions can explain, see their ``normalization``; the first is the
-    wrapper's own."""
+    """Values of ``normalization`` that attributions take; the first explains the wrapper's own
+    score."""
 
     def __init__(
         self,
@@ -162,9 +162,9 @@ class DualEncoderWrapper(nn.Module):
             inputs_b.axes,
         )
 
-    def notes(self, batch: Batch, row: int) -> dict[str, Any]:
-        """What the settings of the map of one pair say beside how it was computed."""
-        return {}
+    def notes(self, batch: Batch) -> list[dict[str, Any]]:
+        """What the settings of each pair's map state besides the method and its options."""
+        return [{} for _ in batch.axes_a]
 
     def split_additional(self, additional: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Divide ``additional_forward_args`` between the towers.

@@ -18,10 +18,13 @@ from captum_interactions.encoders.families.sentence_transformers import why_no_t
 from captum_interactions.encoders.families.single_models import text_blocks
 from captum_interactions.encoders.late_interaction import LateInteractionWrapper
 from captum_interactions.encoders.towers.base import TowerInputs
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 from captum_interactions.encoders.towers.token_tower import TokenTower
 
 Task = Literal["query", "document"]
+
+_OWN_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""Names of the prompts that the package takes for each task, in this order."""
 
 
 def is_multi_vector(model: Any) -> bool:
@@ -46,12 +49,10 @@ def multi_vector_wrapper(
     reason = why_no_texts(model) or _why_not(model)
     if reason is not None:
         raise TypeError(f"{type(model).__name__} cannot be explained: {reason}")
-    names = prompts or ("query", "document")
-    query, document = (
-        _token_tower(model, cast(Task, task), name)
-        for task, name in zip(("query", "document"), names, strict=True)
+    names = prompts or (None, None)
+    return LateInteractionWrapper(
+        _token_tower(model, "query", names[0]), _token_tower(model, "document", names[1])
     )
-    return LateInteractionWrapper(query, document)
 
 
 def _why_not(model: Any) -> str | None:
@@ -62,12 +63,22 @@ def _why_not(model: Any) -> str | None:
                 "wrap(type(model)(modules=[m for m in model if not hasattr(m, 'pool_one')], "
                 "prompts=model.prompts))"
             )
+    if model[0].query_expansion is not None and model.tokenizer.padding_side == "left":
+        return (
+            "it expands queries where its tokenizer puts padding, before them. Without expansion: "
+            "model[0].query_expansion = None"
+        )
     return None
 
 
 def _token_tower(model: Any, task: Task, prompt_name: str | None) -> TokenTower:
-    prompt = model.prompts.get(prompt_name) or ""
-    texts = _Texts(model, task, prompt)
+    if prompt_name is None:
+        own = (name for name in _OWN_PROMPTS[task] if name in model.prompts)
+        prompt_name = next(own, model.default_prompt_name)
+    elif prompt_name not in model.prompts:
+        known = ", ".join(model.prompts) or "none"
+        raise ValueError(f"the model has no prompt {prompt_name!r}; its prompts are {known}")
+    texts = _Texts(model, task, model.prompts.get(prompt_name) or "")
     is_mean = task == "query" and model.similarity_fn_name == "meanmaxsim"
     return TokenTower(texts, texts.counted, is_mean)
 
@@ -110,7 +121,7 @@ class _Texts(TextTower):
         ids, mask = F.pad(ids, (0, missing)), F.pad(mask, (0, missing))
         expansions = self._expansions(mask)
         axes = tuple(
-            _expanded(axis, places, self.expansion)
+            _expanded(cast(TextAxis, axis), places, self.expansion)
             for axis, places in zip(axes, expansions.tolist(), strict=True)
         )
         if self.expanded_length:
@@ -162,8 +173,7 @@ def _expanded(axis: TextAxis, places: list[bool], label: str) -> TextAxis:
         (*axis.padding, *(False,) * missing),
     )
     tokens = [
-        (label, True, False) if new else old
-        for new, *old in zip(places, *fields, strict=True)
+        (label, True, False) if new else old for new, *old in zip(places, *fields, strict=True)
     ]
     labels, special, padding = zip(*tokens, strict=True)
     return TextAxis(labels, special, padding, axis.text, (*axis.spans, *(None,) * missing))
@@ -179,9 +189,7 @@ def _context_length(transformer: Any, task: Task) -> int | None:
             own = expansion["length"]
         elif expansion is not None and own:
             own = max(own, expansion["length"])
-    limits = (context_length(transformer.auto_model), transformer.max_seq_length, own)
-    # A tokenizer without a limit says so by an enormous number.
-    return min((limit for limit in limits if limit and limit < 10**9), default=None)
+    return shortest(context_length(transformer.auto_model), transformer.max_seq_length, own)
 
 
 def _tokens(model: Any, ids: Tensor, mask: Tensor | None = None, *, task: Task) -> Tensor:

@@ -13,17 +13,17 @@ from captum_interactions.encoders.towers.base import Layer, Tower, TowerInputs
 
 
 class TokenTower(Tower):
-    """Embeddings of some tokens of an input, one after the other: (B, M · D) for M tokens.
+    """Embeddings of some tokens of an input as one vector: (B, M · D) for M tokens.
 
-    Which tokens these are is its last argument, ``rows`` (B, M): indices of tokens, and -1 for
-    none, whose place is filled with zeros. A late interaction gives the query's own tokens on one
-    side and their winners on the other, so that its score is a dot product.
+    Which tokens these are is its last argument, ``token_indices`` (B, M), where -1 stands for none
+    and gives zeros. A late interaction takes the query's own tokens on one side and their winners
+    on the other, so that its score is a dot product.
 
     Args:
         encoder (Tower): A tower with an embedding for each token: it returns (B, T, D) where other
             towers return (B, K). All else is as in other towers.
-        counts (Callable, optional): ``(inputs, *extras) -> (B, T)``: True for tokens that count in
-            the score. Default: tokens that can reach an embedding, which padding cannot
+        counts (Callable, optional): ``(inputs, *extras) -> (B, T)``, True for tokens that count in
+            the score. Default: all but padding
         mean (bool): Divide embeddings by the number of tokens, for a score that is a mean. Default:
             False
     """
@@ -37,18 +37,18 @@ class TokenTower(Tower):
         super().__init__()
         self.encoder = encoder
         self.n_blocks = encoder.n_blocks
-        self.extra_names = (*encoder.extra_names, "rows")
-        self._counts = counts
+        self.extra_names = (*encoder.extra_names, "token_indices")
+        self._counts = encoder.token_mask if counts is None else counts
         self.mean = mean
 
     @property
     def default_layer(self) -> Layer:
-        """The embeddings: later states are mixed, and maps of them near the raw similarities."""
+        """The embeddings (0): near its output, a map repeats the raw similarities."""
         return 0 if self.n_blocks else "input"
 
     def tokens(self, inputs: Tensor, *extras: Any) -> Tensor:
-        """Embeddings of all tokens, (B, T, D); ``extras`` are the encoder's own."""
-        tokens = self.encoder.encode(inputs, *extras)
+        """Embeddings of all tokens, (B, T, D); ``extras`` may be the encoder's alone."""
+        tokens = self.encoder.encode(inputs, *self._own(extras))
         if tokens.dim() != 3 or len(tokens) != len(inputs):
             raise ValueError(
                 f"a late interaction needs embeddings of tokens, ({len(inputs)}, T, D), but "
@@ -57,37 +57,39 @@ class TokenTower(Tower):
         return tokens
 
     def counted(self, n_tokens: int, inputs: Tensor, *extras: Any) -> Tensor:
-        """True for tokens that count in the score, (B, T); ``extras`` are the encoder's own.
+        """True for tokens that count in the score, (B, T); ``extras`` as in :meth:`tokens`.
 
         Raises:
             ValueError: If no token of an input counts.
         """
-        if self._counts is not None:
-            mask: Tensor | None = self._counts(inputs, *extras)
-        else:
-            mask = self.encoder.token_mask(inputs, *extras)
-        if mask is None:
-            mask = torch.ones((len(inputs), n_tokens), device=inputs.device)
-        for row, number in enumerate(mask.sum(1).tolist()):
-            if not number:
-                raise ValueError(f"no token of input {row} counts in the score")
-        return mask.bool()
+        found = self._counts(inputs, *self._own(extras))
+        mask = torch.ones((len(inputs), n_tokens), device=inputs.device) if found is None else found
+        mask = mask.bool()
+        if not mask.any(1).all():
+            row = int(mask.any(1).int().argmin())
+            raise ValueError(f"no token of input {row} counts in the score")
+        return mask
+
+    def take(self, tokens: Tensor, indices: Tensor) -> Tensor:
+        """Embeddings (B, M, D) of the tokens at ``indices`` (B, M); zeros where there is none."""
+        index = indices.clamp(min=0).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+        return tokens.gather(1, index).masked_fill((indices < 0).unsqueeze(-1), 0.0)
 
     def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
-        *own, rows = self.with_rows(inputs, extras)
-        return self._joined(self.tokens(inputs, *own), rows)
+        self._check_indices(inputs, extras)
+        return self._joined(self.tokens(inputs, *extras), extras[-1])
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
-        *own, _ = self.with_rows(inputs, extras)
-        self.encoder.check(inputs, *own)
+        self._check_indices(inputs, extras)
+        self.encoder.check(inputs, *self._own(extras))
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
-        """Ready inputs with the tokens that count as ``rows``; rows that are given are dropped."""
+        """Ready inputs, with the tokens that count as ``token_indices``, whatever was given."""
         if isinstance(raw, tuple) and len(raw) == 1 + len(self.extra_names):
             raw = raw[:-1]
         inputs, extras, axes = self.encoder.prepare(raw, truncation=truncation)
         mask = self.counted(len(axes[0]), inputs, *extras)
-        return TowerInputs(inputs, (*extras, rows_of(mask)), axes)
+        return TowerInputs(inputs, (*extras, indices_of(mask)), axes)
 
     def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
         return self.encoder.reference(inputs, *self._own(extras))
@@ -140,38 +142,28 @@ class TokenTower(Tower):
         """The encoder's arguments among those of this tower."""
         return tuple(extras[: len(self.encoder.extra_names)])
 
-    def with_rows(self, inputs: Tensor, extras: Sequence[Any]) -> tuple[Any, ...]:
-        """All extras of this tower, checked: the encoder's own, then ``rows``.
-
-        Raises:
-            ValueError: If some are missing, or ``rows`` are no indices (B, M).
-        """
-        rows = extras[-1] if len(extras) == len(self.extra_names) else None
-        if rows is None:
+    def _check_indices(self, inputs: Tensor, extras: Sequence[Any]) -> None:
+        """Raise a ValueError if ``token_indices`` are missing, or are no indices (B, M)."""
+        indices = extras[-1] if len(extras) == len(self.extra_names) else None
+        if indices is None:
             raise ValueError(
                 f"a late interaction needs {', '.join(self.extra_names)} beside its inputs, but "
                 f"got {len(extras)} of them: LateInteractionWrapper.prepare gives them all"
             )
-        if rows.dim() != 2 or len(rows) != len(inputs) or rows.is_floating_point():
+        if indices.dim() != 2 or len(indices) != len(inputs) or indices.is_floating_point():
             raise ValueError(
-                f"rows must be indices of tokens of shape ({len(inputs)}, M), but got {rows.dtype} "
-                f"of shape {tuple(rows.shape)}"
+                f"token_indices must be integers of shape ({len(inputs)}, M), but got "
+                f"{indices.dtype} of shape {tuple(indices.shape)}"
             )
-        return tuple(extras)
 
-    def take(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings of the tokens ``rows`` (B, M), shape (B, M, D); zeros where there is none."""
-        index = rows.clamp(min=0).unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-        return tokens.gather(1, index).masked_fill((rows < 0).unsqueeze(-1), 0.0)
-
-    def _joined(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        embedding = self.take(tokens, rows).flatten(1)
-        return embedding / (rows >= 0).sum(1, keepdim=True) if self.mean else embedding
+    def _joined(self, tokens: Tensor, indices: Tensor) -> Tensor:
+        embedding = self.take(tokens, indices).flatten(1)
+        return embedding / (indices >= 0).sum(1, keepdim=True) if self.mean else embedding
 
 
-def rows_of(mask: Tensor) -> Tensor:
-    """Indices of the tokens that a mask (B, T) holds, (B, M), in their order; -1 behind the last."""
+def indices_of(mask: Tensor) -> Tensor:
+    """Indices of the True entries of each row of a mask (B, T), ascending; -1 behind the last."""
     numbers = mask.sum(1, keepdim=True)
-    rows = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    rows = rows[:, : int(numbers.max())]
-    return rows.masked_fill(torch.arange(rows.shape[1], device=rows.device) >= numbers, -1)
+    indices = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    indices = indices[:, : int(numbers.max())]
+    return indices.masked_fill(torch.arange(indices.shape[1], device=mask.device) >= numbers, -1)
