@@ -108,14 +108,16 @@ class PageTower(ImageTower):
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
         ids, mask, _ = extras
-        return (ids != self.processor.image_token_id) & mask.bool()
+        special: Tensor = (ids != self.processor.image_token_id) & mask.bool()
+        return special
 
     # Patches of a token follow each other.
 
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
         if layer != "input":
             return Tower.fold(self, layer, attribution)
-        return attribution.sum(-1).unflatten(1, (-1, self.merged)).sum(-1)
+        cells: Tensor = attribution.sum(-1).unflatten(1, (-1, self.merged)).sum(-1)
+        return cells
 
     def spread(self, layer: Layer, weights: Tensor, shape: Sequence[int]) -> Tensor:
         if layer == "input":
