@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoProcessor,
     ColPaliConfig,
     ColPaliForRetrieval,
     ColPaliProcessor,
@@ -189,7 +190,7 @@ def test_a_map_of_words_and_places(kind, wrapper):
     assert imap.axis_b.grid == {"ColPali": (3, 3), "ColQwen2": (3, 2)}[kind]
     heat = imap.heatmap("red")
     assert heat.shape == imap.axis_b.grid
-    n_counted = {"ColPali": 24, "ColQwen2": 19}[kind]
+    n_counted = {"ColPali": 24, "ColQwen2": 20}[kind]
     assert len(imap.settings["matches"]) == n_counted
     # Prompts and suffixes are special, and equal in the baseline.
     special = torch.tensor(imap.axis_a.special)
@@ -242,5 +243,7 @@ def test_by_name(model_and_processor, tmp_path):
     for part in model_and_processor:
         part.save_pretrained(tmp_path)
     wrapper = from_pretrained(tmp_path)
-    expected = own_scores(*model_and_processor, QUERIES, PAGES)
+    # Its image processor may be of another kind, whose resized pixels differ a little.
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    expected = own_scores(model_and_processor[0], processor, QUERIES, PAGES)
     torch.testing.assert_close(scores_of(wrapper, QUERIES, PAGES), expected)

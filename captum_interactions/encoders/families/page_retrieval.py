@@ -52,7 +52,7 @@ def page_wrapper(model: Any, processor: Any) -> LateInteractionWrapper:
 
 
 class _Queries(TextTower):
-    """Queries between a prefix and a suffix, which stay in the baseline."""
+    """Queries between a prefix and a suffix, which stay in the baseline. They are never cut."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         config, tokenizer = model.config.vlm_config.text_config, processor.tokenizer

@@ -43,7 +43,7 @@ class TokenTower(Tower):
 
     @property
     def default_layer(self) -> Layer:
-        """The embeddings (0): near its output, a map repeats the raw similarities."""
+        """The embeddings (0): behind the blocks, a map would repeat the raw similarities."""
         return 0 if self.n_blocks else "input"
 
     def tokens(self, inputs: Tensor, *extras: Any) -> Tensor:
