@@ -33,6 +33,7 @@ from captum_interactions import (
 )
 from captum_interactions.axes import ImageAxis
 from captum_interactions.functional import quadrature
+from captum_interactions.visualization import plot_heatmap
 from tests import models, tokenizers
 from tests.expected import relative_error
 from tests.oracle import entering, replaced_input, token_map
@@ -190,6 +191,7 @@ def test_a_map_of_words_and_places(kind, wrapper):
     assert imap.axis_b.grid == {"ColPali": (3, 3), "ColQwen2": (3, 2)}[kind]
     heat = imap.heatmap("red")
     assert heat.shape == imap.axis_b.grid
+    plot_heatmap(imap, "red")
     n_counted = {"ColPali": 24, "ColQwen2": 20}[kind]
     assert len(imap.settings["matches"]) == n_counted
     # Prompts and suffixes are special, and equal in the baseline.
