@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
+from captum_interactions.axes import TextAxis
 from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
-from captum_interactions.encoders.model.hooks import structure
+from captum_interactions.encoders.model.hooks import as_written, structure
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
 from captum_interactions.maps.first_order_map import FirstOrderMap
@@ -105,6 +106,7 @@ def explain_batch(
     attribution: str = "second_order_integrated_gradients",
     *,
     truncation: bool = False,
+    spans: Sequence[Sequence[tuple[int, int]]] | None = None,
     **options: Any,
 ) -> list[InteractionMap | FirstOrderMap]:
     """Explain the scores of aligned pairs of raw inputs: ``a[0]`` with ``b[0]``, and so on.
@@ -120,6 +122,11 @@ def explain_batch(
         attribution (str): Name of the attribution method. Default:
             ``"second_order_integrated_gradients"``
         truncation (bool): Cut captions that are longer than the model's context. Default: False
+        spans (sequence, optional): The character ranges of each text b that maps are asked for.
+            A method whose ``decompose`` takes ``groups_b`` then explains tokens that no span tells
+            apart as one, see :meth:`TextAxis.merged`: that gives the same values of these ranges,
+            at the cost of so few tokens. Other methods take no notice. Default: None, every token
+            by itself
         options: Options of the method, the same for all pairs. Baselines that are tensors have one
             row, for all of them.
 
@@ -127,7 +134,8 @@ def explain_batch(
         list: one InteractionMap a pair, or one FirstOrderMap for a first-order method.
 
     Raises:
-        ValueError: If the numbers of inputs differ, and in the cases of :func:`explain`.
+        ValueError: If the numbers of inputs or of spans differ, and in the cases of
+            :func:`explain`.
         TypeError: If ``a`` or ``b`` is no sequence, and in the cases of :func:`explain`.
 
     Examples::
@@ -154,6 +162,11 @@ def explain_batch(
         raise ValueError(
             f"explain_batch takes aligned pairs, but got {len(a)} inputs a and {len(b)} inputs b"
         )
+    if spans is not None and len(spans) != len(b):
+        raise ValueError(
+            f"spans must be one sequence of ranges a pair, but there are {len(spans)} of them for "
+            f"{len(b)} pairs"
+        )
     method, to_constructor, to_call = _divided(attribution, options)
     takes = inspect.signature(method).parameters
     if "cosine" not in wrapper.normalizations and "normalization" in takes:
@@ -161,21 +174,33 @@ def explain_batch(
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
-    if "n_steps" in inspect.signature(run).parameters:
+    parameters = inspect.signature(run).parameters
+    if "n_steps" in parameters:
         to_call.setdefault("n_steps", wrapper.default_n_steps)
+    groups: list[Tensor | None] = [None] * len(pairs)
+    if spans is not None and "groups_b" in parameters:
+        merged = [_merged(pair, own) for pair, own in zip(pairs, spans, strict=True)]
+        pairs, groups = [pair for pair, _ in merged], [weights for _, weights in merged]
+    if to_call.get("n_steps") == "auto":
+        # Recorded, because the number of steps alone does not say that they were chosen.
+        to_call.setdefault("tolerance", parameters["tolerance"].default)
     given = {**to_constructor, **to_call}
     used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
 
     alike: dict[Any, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        alike[_shapes(pair)].append(index)
+        n_groups = None if (weights := groups[index]) is None else len(weights)
+        alike[(*_shapes(pair), n_groups)].append(index)
     maps: dict[int, InteractionMap | FirstOrderMap] = {}
     to_maps: Callable[..., list[Any]] = (
         _interaction_maps if method.order == 2 else _first_order_maps
     )
     for indices in alike.values():
         batch = _joined([pairs[index] for index in indices])
-        result = run(batch.inputs, additional_forward_args=batch.additional_forward_args, **to_call)
+        weights = [own for index in indices if (own := groups[index]) is not None]
+        more = {"groups_b": torch.stack(weights)} if weights else {}
+        extras = batch.additional_forward_args
+        result = run(batch.inputs, additional_forward_args=extras, **to_call, **more)
         settings = {"attribution": attribution, **used, **_nodes(explainer)}
         settings["layers"] = list(explainer.layers)
         each = [{**settings, **notes} for notes in wrapper.notes(batch)]
@@ -226,7 +251,7 @@ def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
     run = method.decompose if method.order == 2 else method.attribute
     to_constructor = set(inspect.signature(method).parameters) - {"wrapper"}
     to_call = set(inspect.signature(run).parameters)
-    to_call -= {"self", "inputs", "target", "additional_forward_args"}
+    to_call -= {"self", "inputs", "target", "additional_forward_args", "groups_a", "groups_b"}
     unknown = options.keys() - to_constructor - to_call
     if unknown:
         raise TypeError(
@@ -253,6 +278,15 @@ def _prepared(wrapper: DualEncoderWrapper, a: Any, b: Any, *, truncation: bool) 
     if len(batch.axes_a) != 1:
         raise ValueError(f"explain takes one pair, but got {len(batch.axes_a)}")
     return batch
+
+
+def _merged(pair: Batch, spans: Sequence[tuple[int, int]]) -> tuple[Batch, Tensor | None]:
+    """A pair whose text has the tokens that the spans need, and what these are made of."""
+    (axis,) = pair.axes_b
+    if not isinstance(axis, TextAxis):
+        return pair, None
+    weights, merged = axis.merged(spans)
+    return pair._replace(axes_b=(merged,)), torch.from_numpy(weights)
 
 
 def _shapes(pair: Batch) -> tuple[Any, ...]:
@@ -344,7 +378,8 @@ def _check_scores(
     That takes a run of the whole model, so it is done once for every shape of inputs, layers and
     set of hooks.
     """
-    run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
+    with as_written(wrapper):  # hooks of explanations in other threads do not count
+        run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
     checked = _CHECKED.setdefault(wrapper, set())
     if run in checked:
         return

@@ -14,6 +14,6 @@ def rows_of(study, wrapper, records, variants=None):
         for index, (record, values) in enumerate(
             zip(records, study.measure(wrapper, variant, records), strict=True)
         ):
-            row = Row(record.key, variant, index, "measured", values)
+            row = Row(record.key, variant, index, "measured", values, image=record.image_key)
             rows.append(Row(**json.loads(row.line())))
     return rows

@@ -103,3 +103,21 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected value."""
     assert actual.shape == expected.shape
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def rounding(n_terms: int, sizes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The most by which rounding changes sums of products, added in any order.
+
+    Args:
+        n_terms (int): Number of products in a sum.
+        sizes (Tensor): Sums of the absolute values of these products.
+        dtype (torch.dtype): In which factors and sums are rounded. Default: float32
+    """
+    # Both factors, the product and n - 1 sums are rounded, each by half the distance of numbers.
+    return (n_terms + 2) * torch.finfo(dtype).eps / 2 * sizes
+
+
+def rounding_of_products(a: Tensor, b: Tensor, error_a: Tensor, error_b: Tensor) -> Tensor:
+    """The most by which products (I, K) @ (K, J) change by errors of their factors and rounding."""
+    a, b = a.abs(), b.abs()
+    return error_a @ b + (a + error_a) @ error_b + rounding(a.shape[1], a @ b)

@@ -70,6 +70,7 @@ def check(records: Sequence[Record]) -> None:
     assert len(records) == len(list(records)) > 0
     assert len({record.key for record in records}) == len(records)
     again = pickle.loads(pickle.dumps(records))
+    images: dict[str, np.ndarray] = {}
     for i, record in enumerate(records):
         for phrase in record.phrases:
             assert record.caption[slice(*phrase.span)] == phrase.text
@@ -81,6 +82,9 @@ def check(records: Sequence[Record]) -> None:
         pixels = np.asarray(record.image)
         assert pixels.ndim == 3
         assert np.array_equal(pixels, np.asarray(again[i].image))
+        shown = images.setdefault(record.image_key, pixels)
+        assert record.image_key
+        assert np.array_equal(pixels, shown)
         sent = pickle.loads(pickle.dumps(record))
         assert np.array_equal(pixels, np.asarray(sent.image))
         if record.foil is not None:

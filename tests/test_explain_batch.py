@@ -18,7 +18,7 @@ FEW = {
     "second_order_integrated_gradients": {"n_steps": 2},
     "integrated_hessians": {"n_steps": 2},
     "integrated_gradients": {"n_steps": 2},
-    "lifted": {"n_steps": 2, "layers": (0, 0)},  # it is zero at the last block
+    "lifted": {"n_steps": 2},
     "rise": {"n_samples": 20},
     "interaction_lime": {"n_samples": 50},
     "banzhaf_interactions": {"n_samples": 64},

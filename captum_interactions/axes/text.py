@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
+import numpy as np
 import regex
 
 from captum_interactions.axes.token import TokenAxis, Unit, Weights
@@ -130,6 +133,41 @@ class TextAxis(TokenAxis):
             if not selection:
                 raise ValueError(f"no token covers {self.text[start:stop]!r} at ({start}, {stop})")
         return super().select(selection)
+
+    def merged(self, spans: Sequence[tuple[int, int]]) -> tuple[Weights, TextAxis]:
+        """Fewer tokens that still tell some spans apart: what a map of these spans alone needs.
+
+        Neighbouring tokens that the same spans cover become one token. All tokens that no span
+        covers, special tokens and padding too, become one more, which has no characters.
+
+        Args:
+            spans: Half-open ranges of characters; they may overlap.
+
+        Returns:
+            tuple: which tokens each new one is made of, zeros and ones of shape (G, T), and the
+            axis of the G new ones. Of every span, it selects what this axis does.
+        """
+        covered = [frozenset(self._tokens_of(span)) for span in spans]
+        covering = [tuple(t in tokens for tokens in covered) for t in range(len(self))]
+        runs = [list(run) for _, run in groupby(range(len(self)), covering.__getitem__)]
+        kept = [run for run in runs if any(covering[run[0]])]
+        ranges = [(self.spans[run[0]], self.spans[run[-1]]) for run in kept]
+        new_spans = [(first[0], last[1]) for first, last in ranges if first and last]
+        labels = [self.text[slice(*span)] for span in new_spans]
+        rest = [t for run in runs if not any(covering[run[0]]) for t in run]
+        groups = [*kept, *([rest] if rest else [])]
+        weights = np.zeros((len(groups), len(self)), np.float32)
+        for row, run in zip(weights, groups, strict=True):
+            row[run] = 1.0
+        others = (True,) * bool(rest)
+        axis = TextAxis(
+            labels=(*labels, *("[others]",) * len(others)),
+            special=(False,) * len(labels) + others,
+            padding=(False,) * len(groups),
+            text=self.text,
+            spans=(*new_spans, *(None,) * len(others)),
+        )
+        return weights, axis
 
     def _borders(self, pieces: regex.Pattern[str]) -> set[int]:
         """Where a phrase may start or stop; no character of several code points is cut."""

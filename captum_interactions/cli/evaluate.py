@@ -1,15 +1,24 @@
-"""The command line: ``captum-interactions evaluate``."""
+"""The command ``captum-interactions evaluate``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_interactions.cli.model import add_device, check_model, load_model, parse_method
+from captum_interactions.cli.output import print_json
+from captum_interactions.cli.parser import (
+    add_json,
+    did_you_mean,
+    must_be_one_of,
+    positive,
+    speaking_of,
+)
+from captum_interactions.cli.tables import summary_text
+
 if TYPE_CHECKING:
-    from captum_interactions.encoders import DualEncoderWrapper
     from captum_interactions.evaluation.study import Study
     from captum_interactions.evaluation.summary import Summary
 
@@ -44,14 +53,14 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD",
         help="what to compare, as NAME or NAME:OPTION=VALUE,... (default: the study's choice); "
-        "'all' are all that there are",
+        "'all': all methods",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], type=_option, metavar="NAME=VALUE", dest="settings",
         help="an option of the study, see --list",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", type=int, metavar="N",
+        "--limit", type=positive, metavar="N",
         help=f"only the first N records (default: all; of scenes, {SCENES})",
     )  # fmt: skip
     parser.add_argument(
@@ -59,9 +68,9 @@ def add_evaluate(commands: Any) -> None:
         help="folder of the results (default: evaluation/ROWS-DATASET)",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="records explained together (8)"
+        "--batch-size", type=positive, default=8, metavar="N", help="records explained together (8)"
     )
-    parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: a GPU)")
+    add_device(parser)
     parser.add_argument(
         "--on-error", choices=["raise", "skip"], default="raise",
         help="what to do about broken records of a dataset (default: stop)",
@@ -70,21 +79,69 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--summarise", action="store_true", help="only make tables and figures of what is there"
     )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the study that the options describe."""
-    from captum_interactions.datasets import load_dataset
+    if not options.list and not options.summarise:
+        check_model(options.model)
+
     from captum_interactions.evaluation import STUDIES, processes, run_study, summarise
 
     if options.list:
-        print(_listing())
+        _list_studies(options.json)
         return
     if options.study not in STUDIES:
-        raise ValueError(f"STUDY must be one of {', '.join(STUDIES)}, but got {options.study!r}")
-    if options.limit is not None and options.limit < 1:
-        raise ValueError(f"--limit must be at least 1, but got {options.limit}")
+        raise ValueError(f"STUDY {must_be_one_of(STUDIES, options.study)}")
     study = _study(STUDIES[options.study], options)
+    records, described = _records(study, options)
+    found: Summary | None
+    output = options.output or Path("evaluation") / f"{study.rows_name}-{options.dataset}"
+    if options.summarise:
+        found = summarise(study, output, records)
+    else:
+        here = processes(options.device)
+        try:
+            found = run_study(
+                study,
+                load_model(options.model, here.device),
+                records,
+                output,
+                dataset=described,
+                batch_size=options.batch_size,
+                retry_failed=options.retry_failed,
+                show_progress=True,
+                processes=here,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"rerun the command to resume from {output}") from None
+        if found is None:  # another process speaks for all
+            return
+    if options.json:
+        tables = {
+            name: {"columns": table.columns, "rows": table.rows, "caption": table.caption}
+            for name, table in found.tables.items()
+        }
+        print_json({"output": str(output), "notes": found.notes, "tables": tables})
+    else:
+        print(summary_text(study.title, found))
+        print(f"\nwritten to {output / study.name}, with figures: {', '.join(found.figures)}")
+    counts = found.tables["records"]
+    if not any(row[counts.columns.index("measured")] for row in counts.rows):
+        raise RuntimeError("no record was measured; why is in the table of problems")
+
+
+def _records(study: Study, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The records of the dataset, and how they are described in the results.
+
+    Raises:
+        ValueError: If there is no such dataset, or it cannot be opened in this way.
+    """
+    from captum_interactions.datasets import DATASETS, load_dataset
+
+    if options.dataset not in DATASETS:
+        raise ValueError(f"--dataset {must_be_one_of(sorted(DATASETS), options.dataset)}")
     given: dict[str, Any] = {**study.dataset_options.get(options.dataset, {})}
     if options.dataset == "scenes":
         given["seed"] = _held_out_seed()
@@ -97,38 +154,16 @@ def run(options: argparse.Namespace) -> None:
     }
     if options.dataset == "scenes":
         given.setdefault("n", options.limit or SCENES)
-    records: Any = load_dataset(
-        options.dataset, options.data, options.split, on_error=options.on_error, **given
-    )
-    records = _First(records, options.limit)
-    found: Summary | None
-    output = options.output or Path("evaluation") / f"{study.rows_name}-{options.dataset}"
-    if options.summarise:
-        found = summarise(study, output, records)
-    else:
-        here = processes(options.device)
-        try:
-            found = run_study(
-                study,
-                _placed(_model(options.model), here.device),
-                records,
-                output,
-                dataset=described,
-                batch_size=options.batch_size,
-                retry_failed=options.retry_failed,
-                show_progress=True,
-                processes=here,
-            )
-        except KeyboardInterrupt:
-            print(f"\nstopped; the same command goes on from {output}", file=sys.stderr)
-            raise SystemExit(130) from None
-        if found is None:  # another process speaks for all
-            return
-    print((output / study.name / "summary.md").read_text(encoding="utf-8"))
-    print(f"written to {output}")
-    counts = found.tables["records"]
-    if not any(row[counts.columns.index("measured")] for row in counts.rows):
-        raise RuntimeError("no record was measured; why is in the table of problems")
+    words = {
+        "with path": "with --data",
+        "no path": "no --data",
+        "unknown option": "unknown --dataset-option",
+    }
+    with speaking_of(f"--dataset {options.dataset}", words):
+        records: Any = load_dataset(
+            options.dataset, options.data, options.split, on_error=options.on_error, **given
+        )
+    return _First(records, options.limit), described
 
 
 class _First:
@@ -152,8 +187,7 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
     """The study with the options of the command line.
 
     Raises:
-        TypeError: If it has no such option.
-        ValueError: If an option has no such value.
+        ValueError: If it has no such option, or the option no such value.
     """
     from captum_interactions.attr import attributions
 
@@ -163,11 +197,16 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
         methods = options.methods
         if methods == ["all"]:
             methods = [info.name for info in attributions()]
+        for method in methods:
+            parse_method("--methods", method)
+        if "methods" not in known:
+            raise ValueError(f"--methods: the study {kind.name} compares no methods")
         settings["methods"] = tuple(methods)
     for name, value in settings.items():
         if name not in known:
-            raise TypeError(
-                f"{kind.name} has no option {name!r}; its options are {', '.join(known)}"
+            raise ValueError(
+                f"--set: {kind.name} has no option {name!r}, its options are {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
             )
         default = known[name].default
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -177,10 +216,10 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
         )
         if default is not None and not is_kind:
             raise ValueError(
-                f"{kind.name}: {name} must be of the kind of its default {default!r}, but got "
-                f"{value!r}"
+                f"--set {name}: must be of the kind of its default {default!r}, but got {value!r}"
             )
-    return kind(**settings)
+    with speaking_of("--set"):
+        return kind(**settings)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -199,35 +238,23 @@ def _held_out_seed() -> int:
     return REPORT_SEED
 
 
-def _model(name: str | None) -> Any:
-    from transformers.utils import logging
-
-    from captum_interactions.encoders import from_pretrained
-    from captum_interactions.zoo import DEMO
-
-    logging.disable_progress_bar()
-    return from_pretrained(str(DEMO) if name is None else name)
-
-
-def _placed(wrapper: DualEncoderWrapper, device: str) -> DualEncoderWrapper:
-    """The model on a device.
-
-    Raises:
-        ValueError: If there is no such device.
-    """
-    try:
-        return wrapper.to(device)
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"the model cannot be put on --device {device}: {error}") from error
-
-
-def _listing() -> str:
+def _list_studies(as_json: bool) -> None:
+    """Print the studies and their options."""
     from captum_interactions.evaluation import STUDIES
 
-    lines = []
+    settings = {
+        kind: {one.name: one.default for one in fields(kind) if one.name != "methods"}
+        for kind in STUDIES.values()
+    }
+    if as_json:
+        print_json(
+            {
+                name: {"question": kind.question, "options": settings[kind]}
+                for name, kind in STUDIES.items()
+            }
+        )
+        return
     for name, kind in STUDIES.items():
-        lines.append(f"{name}: {kind.question}")
-        lines += [
-            f"    --set {one.name}={one.default!r}" for one in fields(kind) if one.name != "methods"
-        ]
-    return "\n".join(lines)
+        print(f"{name}: {kind.question}")
+        for option, default in settings[kind].items():
+            print(f"    --set {option}={default!r}")

@@ -6,6 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from captum_interactions.cli.explain import is_image_file
+from captum_interactions.cli.model import check_model, load_model
+from captum_interactions.cli.output import print_json
+from captum_interactions.cli.parser import add_json, positive, speaking_of
+
 
 def add_index_commands(commands: Any) -> None:
     """Add ``index`` to the program's commands."""
@@ -34,12 +39,15 @@ def add_index_commands(commands: Any) -> None:
     build.add_argument(
         "--side", choices=("a", "b"), help="which encoder (default: a for images, b for texts)"
     )
-    build.add_argument("--steps", type=int, metavar="N", help="quadrature nodes")
+    build.add_argument("--steps", type=positive, metavar="N", help="quadrature steps")
     build.add_argument(
         "--storage", default="float16", choices=("float32", "float16", "bfloat16"),
         help="type that factors are stored in (float16)",
     )  # fmt: skip
-    build.add_argument("--batch-size", type=int, default=16, metavar="N", help="items at once (16)")
+    build.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="items at once (16)"
+    )
+    add_json(build)
     query = actions.add_parser(
         "query",
         help="the best items and regions for a text",
@@ -51,7 +59,10 @@ def add_index_commands(commands: Any) -> None:
     query.add_argument("--model", required=True, metavar="NAME_OR_DIR", help="the same model")
     query.add_argument("--text", required=True, metavar="TEXT", help="what to look for")
     query.add_argument("--phrase", metavar="TEXT", help="words of it (default: the whole text)")
-    query.add_argument("--top", type=int, default=10, metavar="K", help="how many to print (10)")
+    query.add_argument(
+        "--top", type=positive, default=10, metavar="K", help="how many to print (10)"
+    )
+    add_json(query)
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -59,46 +70,77 @@ def _build(options: argparse.Namespace) -> None:
     if options.texts is None:
         items = {str(path): path for path in _image_files(options.images)}
     else:
-        lines = enumerate(options.texts.read_text(encoding="utf-8").splitlines(), 1)
+        with speaking_of("--texts"):
+            lines = enumerate(options.texts.read_text(encoding="utf-8").splitlines(), 1)
         items = {f"line {number}": line for number, line in lines if line.strip()}
     if not items:
         raise ValueError("there is nothing to factorise: no image, and no line of text")
+    check_model(options.model)
 
     from captum_interactions.corpus import build_index
-    from captum_interactions.encoders import from_pretrained
 
-    index = build_index(
-        options.folder,
-        from_pretrained(options.model),
-        items,
-        side=options.side or ("b" if options.images is None else "a"),
-        n_steps=options.steps,
-        storage=options.storage,
-        batch_size=options.batch_size,
-        show_progress=True,
-    )
+    try:
+        index = build_index(
+            options.folder,
+            load_model(options.model),
+            items,
+            side=options.side or ("b" if options.images is None else "a"),
+            n_steps=options.steps,
+            storage=options.storage,
+            batch_size=options.batch_size,
+            show_progress=True,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("rerun the command to resume") from None
+    error = index.storage_error.relative
+    if options.json:
+        print_json({
+            "folder": str(options.folder), "items": len(index), "side": index.settings.side,
+            "storage": options.storage, "largest_relative_error": error,
+        })  # fmt: skip
+        return
     print(index)
-    print(f"largest error by storage: {index.storage_error.relative:.1e} of the largest factor")
+    print(f"largest error by storage: {error:.1e} of the largest factor")
 
 
 def _query(options: argparse.Namespace) -> None:
-    from captum_interactions.corpus import FactorIndex, Factoriser, top_regions
-    from captum_interactions.encoders import from_pretrained
+    if is_image_file(options.text):
+        raise ValueError(f"--text: {options.text!r} is an image file, but the query is text")
+    check_model(options.model)
 
-    if options.top < 1:
-        raise ValueError(f"--top must be at least 1, but got {options.top}")
+    from captum_interactions.corpus import FactorIndex, Factoriser, top_regions
+
     index = FactorIndex(options.folder)
     if not len(index):
         raise ValueError(f"the index at {str(options.folder)!r} holds no item yet")
-    factorise = Factoriser.matching(from_pretrained(options.model), index.settings)
-    query = factorise(options.text)
-    factors = query.factors(options.phrase)  # raises if the phrase is not in the text
+    factorise = Factoriser.matching(load_model(options.model), index.settings)
+    with speaking_of("--text"):
+        query = factorise(options.text)
+    with speaking_of("--phrase"):
+        factors = query.factors(options.phrase)
     found = (index.embeddings @ query.embedding).topk(min(options.top, len(index)))
+    scores = [
+        (score, index.keys[row])
+        for score, row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    ]
+    regions = top_regions(index, factors, options.top)[0]
+    if options.json:
+        print_json({
+            "scores": [
+                {"key": key, "source": index.source(key), "score": score} for score, key in scores
+            ],
+            "regions": [
+                {"key": one.key, "source": index.source(one.key), "attribution": one.attribution,
+                 "label": one.label, "place": one.place}
+                for one in regions
+            ],
+        })  # fmt: skip
+        return
     print(f"best scores for {options.text!r}:")
-    for score, row in zip(found.values.tolist(), found.indices.tolist(), strict=True):
-        print(f"  {score:+.4f} {_name(index, index.keys[row])}")
+    for score, key in scores:
+        print(f"  {score:+.4f} {_name(index, key)}")
     print(f"best regions for {options.phrase or options.text!r}:")
-    for region in top_regions(index, factors, options.top)[0]:
+    for region in regions:
         place = "" if region.place is None else f" at {tuple(round(x, 1) for x in region.place)}"
         print(f"  {region.attribution:+.4f} {_name(index, region.key)}: {region.label}{place}")
 
@@ -115,7 +157,7 @@ def _image_files(paths: list[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise FileNotFoundError(f"there is no image, and no folder, at {str(path)!r}")
+            raise FileNotFoundError(f"--images: there is no file and no folder at {str(path)!r}")
     return files
 
 

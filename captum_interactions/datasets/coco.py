@@ -139,12 +139,16 @@ class CocoRecords(RecordSequence[Caption]):
 
     def _record(self, entry: Caption) -> Record:
         image = entry.image
+        phrases = tuple(self._phrases(entry.text, image))
+        named = {box for phrase in phrases for box in phrase.boxes}
         return Record(
             key=str(entry.id),
             caption=entry.text,
-            phrases=tuple(self._phrases(entry.text, image)),
+            phrases=phrases,
             open_image=ImageFile(entry.images, image.name, image.size),
             source=f"{entry.file}: annotation {entry.id}",
+            image_key=image.name,
+            unnamed=tuple(b for own in image.boxes.values() for b in own if b not in named),
         )
 
     def _phrases(self, caption: str, image: CocoImage) -> Iterator[Phrase]:

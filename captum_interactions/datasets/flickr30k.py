@@ -109,6 +109,7 @@ class Flickr30kRecords(RecordSequence[Sentence]):
             phrases=entry.phrases,
             open_image=ImageFile(self._images, f"{entry.image}.jpg", entry.size),
             source=f"Sentences/{entry.image}.txt, line {entry.line}",
+            image_key=entry.image,
         )
 
 

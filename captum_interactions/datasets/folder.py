@@ -89,4 +89,5 @@ class FolderRecords(RecordSequence[Captioned]):
             phrases=(),
             open_image=ImageFile(self._files, entry.name, upright=True),
             source=f"{entry.text_file}, line {entry.line}",
+            image_key=entry.name,
         )

@@ -107,6 +107,7 @@ class ObjectGrids(RecordSequence[_Entry]):
             phrases=tuple(phrases),
             open_image=lambda: self._image(sources),
             source=" + ".join(record.source for record, _ in sources),
+            image_key="+".join(keys),
         )
 
     def _cell_box(self, index: int) -> Box:

@@ -114,6 +114,7 @@ class HNCRecords(RecordSequence[Statement]):
             open_image=ImageFile(self._images, f"{entry.image}.jpg"),
             source=f"{self._file}: image {entry.image}, caption {entry.id} ({entry.type})",
             foil=entry.foil,
+            image_key=entry.image,
         )
 
 

@@ -112,6 +112,7 @@ class JsonLinesRecords(RecordSequence[Line]):
             open_image=ImageFile(self._files, entry.image, upright=True),
             source=f"{self._name}, line {entry.number}",
             foil=entry.foil,
+            image_key=entry.image,
         )
 
 

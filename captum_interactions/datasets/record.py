@@ -62,6 +62,11 @@ class Record:
     """Where the record comes from, as in ``captions_val2017.json: annotation 38``."""
     foil: Foil | None = None
     """Set where the caption is false of the image."""
+    image_key: str = ""
+    """The same in all records of an image, whose values are not independent; empty if the image
+    is this record's alone."""
+    unnamed: tuple[Box, ...] = ()
+    """Boxes of annotated objects that no phrase names, as far as the dataset knows any."""
 
     @property
     def image(self) -> Image.Image:

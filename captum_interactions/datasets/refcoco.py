@@ -136,6 +136,7 @@ class RefCocoRecords(RecordSequence[Expression]):
             phrases=(phrase,),
             open_image=ImageFile(self._images, entry.image, entry.size),
             source=f"{self._file}: ref {entry.ref}, sentence {entry.id}",
+            image_key=entry.image,
         )
 
 

@@ -53,6 +53,8 @@ class SceneRecords(RecordSequence[tuple[int, bool]]):
             phrases=tuple(_phrase(thing) for thing in scene.named),
             open_image=scene.image.copy,
             source=f"Scenes(seed={scenes.seed}, domain={scenes.domain!r})[{index}]",
+            image_key=key,
+            unnamed=tuple(_box(thing) for thing in scene.objects if thing.span is None),
         )
         return (
             _foil(record, scene, np.random.default_rng([scenes.seed, index])) if is_foil else record
@@ -111,4 +113,6 @@ def _foil(record: Record, scene: Scene, rng: np.random.Generator) -> Record:
             replaced=(true, false),
             boxes=phrase.boxes,
         ),
+        image_key=record.image_key,
+        unnamed=(*record.unnamed, *phrase.boxes),
     )

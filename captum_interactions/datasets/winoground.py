@@ -102,4 +102,5 @@ class WinogroundRecords(RecordSequence[Pairing]):
             open_image=ImageFile(self._images, entry.name),
             source=f"{_FILE}, line {entry.line}",
             foil=foil,
+            image_key=entry.name,
         )

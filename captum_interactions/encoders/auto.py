@@ -39,6 +39,7 @@ from captum_interactions.encoders.model.pooling import Pooling
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.callable_tower import CallableTower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
+from captum_interactions.hub import needs_local_files
 
 _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower]]]] = [
     (is_dual_model, dual_towers),
@@ -206,11 +207,14 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         DualEncoderWrapper: the wrapped model, in eval mode.
 
     Raises:
-        OSError: If nothing is found under that name.
+        OSError: If nothing is found under that name, or the model is not in the cache of downloads
+            and the hub cannot be reached.
         TypeError: If what is found is not a dual encoder.
         ImportError: If a package is missing that the model needs.
     """
     options = {key: kwargs.pop(key) for key in ("pooling", "prompts") if key in kwargs}
+    if needs_local_files(name_or_path, **kwargs):
+        kwargs["local_files_only"] = True
     if _cached_file(name_or_path, "modules.json", kwargs) is not None:
         return wrap(_load_sentence_model(name_or_path, kwargs), **options)
 

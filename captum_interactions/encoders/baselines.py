@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ class KeptReferences:
     def __init__(self, tower: nn.Module) -> None:
         self._features: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         self._state = _state(tower)
+        self.users: list[None] = []
+        """One entry for each context, in any thread, that wants them."""
 
     def features(
         self, tower: Any, layer: Any, reference: Tensor, extras: tuple[Any, ...]
@@ -41,6 +45,19 @@ class KeptReferences:
         known.append((reference.clone(), features))
         del known[:-_AT_MOST]
         return features  # type: ignore[no-any-return]
+
+
+@contextmanager
+def keeping(tower: Any) -> Iterator[None]:
+    """While this holds in any thread, features of a tower's references are kept."""
+    shared = tower.kept_references = tower.kept_references or KeptReferences(tower)
+    shared.users.append(None)
+    try:
+        yield
+    finally:
+        shared.users.pop()
+        if not shared.users and tower.kept_references is shared:
+            tower.kept_references = None
 
 
 def _state(tower: nn.Module) -> tuple[Any, ...]:

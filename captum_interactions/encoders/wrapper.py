@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import KeptReferences
+from captum_interactions.encoders.baselines import keeping
 from captum_interactions.encoders.towers.base import Layer, Tower
 
 
@@ -114,15 +114,8 @@ class DualEncoderWrapper(nn.Module):
             >>> with wrapper.keeping_references():
             ...     maps = [explain(wrapper, scene.image, scene.caption) for scene in scenes]
         """
-        towers = (self.tower_a, self.tower_b)
-        before = [tower.kept_references for tower in towers]
-        try:
-            for tower in towers:
-                tower.kept_references = KeptReferences(tower)
+        with keeping(self.tower_a), keeping(self.tower_b):
             yield
-        finally:
-            for tower, kept in zip(towers, before, strict=True):
-                tower.kept_references = kept
 
     def encode_a(self, a: Tensor, *extras: Any) -> Tensor:
         """Embeddings of first inputs before normalisation, shape (B, K)."""

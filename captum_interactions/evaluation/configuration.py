@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from captum_interactions.evaluation.rows import json_text, plain
 from captum_interactions.evaluation.study import Study
 from captum_interactions.writing import write_atomically
 
-FORMAT = "captum_interactions.evaluation/1"
+FORMAT = "captum_interactions.evaluation/2"
 _COMPARED = ("format", "rows", "settings", "model", "dataset")
 _PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy")
 
@@ -123,8 +124,10 @@ def hash_of_record(record: Record) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers may depend on."""
-    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
-    used = {name: installed[name] for name in _PACKAGES if name in installed}
+    used = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            used[name] = metadata.version(name)
     return {"python": platform.python_version(), "machine": platform.machine(), **used}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,11 @@ def readable(imap: Map, record: Record) -> tuple[Phrase, ...]:
     return tuple(phrase for phrase in record.grounded if is_read(imap, phrase.span))
 
 
+def phrase_spans(records: Sequence[Record]) -> list[list[tuple[int, int]]]:
+    """The ranges of each caption that grounded phrases stand at, as ``explain`` takes them."""
+    return [[phrase.span for phrase in record.grounded] for record in records]
+
+
 def is_read(imap: Map, span: tuple[int, int]) -> bool:
     """Whether tokens cover some of a span of characters, and every word of it to its end."""
     axis = imap.axis_b
@@ -111,8 +116,8 @@ def pointing(
     Returns:
         list: one mapping a phrase: its text and label; ``pge`` and ``pga`` (None where undefined:
         no mass of that sign, or a region that the crop cut off); ``chance`` and ``best`` level of
-        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, and
-        ``n_alike``, how many boxes of the record bear its label.
+        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, ``n_alike``, how
+        many boxes of the record bear its label, and ``named``, how many objects the caption names.
     """
     axis = image_axis(imap)
     labels = Counter(
@@ -133,6 +138,7 @@ def pointing(
                 "area": area_share(phrase, axis.frame.original),
                 "n_boxes": len(phrase.boxes),
                 "n_alike": labels[phrase.label] if phrase.label is not None else len(phrase.boxes),
+                "named": len(record.grounded),
             }
         )
     return found

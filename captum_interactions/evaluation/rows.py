@@ -40,11 +40,18 @@ class Row:
     """Why there are no values, or what is wrong with them."""
     seconds: float | None = None
     """Time of the record's share of its batch: the only field that differs between two runs."""
+    image: str = ""
+    """The record's ``image_key``."""
 
     @property
     def identity(self) -> tuple[str, str]:
         """What no two rows have in common."""
         return self.variant, self.record
+
+    @property
+    def cluster(self) -> str:
+        """What rows have in common that are not independent: the image, or else the record."""
+        return self.image or self.record
 
     def of(self, records: Sequence[Record]) -> Record:
         """The record of the row.

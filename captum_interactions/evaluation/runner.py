@@ -223,7 +223,16 @@ def _together(
             values = study.measure(wrapper, variant, [record for _, record in batch])
     seconds = (time.perf_counter() - start) / len(batch)
     return [
-        Row(record.key, variant, index, "measured", found, said.get(record.key, ""), seconds)
+        Row(
+            record.key,
+            variant,
+            index,
+            "measured",
+            found,
+            said.get(record.key, ""),
+            seconds,
+            record.image_key,
+        )
         for (index, record), found in zip(batch, values, strict=True)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, numbers with three digits after the point."""
         lines = [_line(self.columns), "|" + "---|" * len(self.columns)]
-        return "\n".join(lines + [_line([_cell(cell) for cell in row]) for row in self.rows]) + "\n"
+        return "\n".join(lines + [_line(map(cell_text, row)) for row in self.rows]) + "\n"
 
     def csv(self) -> str:
         """The table as comma-separated values in full precision."""
@@ -95,13 +95,14 @@ def heading(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A cell of a table in one line, numbers with three digits after the point."""
     if value is None:
         return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("\n", " ")
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

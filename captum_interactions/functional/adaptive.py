@@ -1,14 +1,19 @@
-"""How many nodes a path integral needs, found from values of the function alone.
+"""Where a path integral needs its nodes, and how many, from values of the function alone.
 
 Integrated gradients along a path sum to the integral of ``F'(α)`` for ``F(α) = f(x(α))``, and
 should sum to ``F(1) − F(0)``. F is cheap: it takes forward passes without gradients. From its
-values at Chebyshev points follows its interpolating polynomial, and from that what the sum would be
-with any number of Gauss-Legendre nodes. So the number is known before the first product is taken.
+values at Chebyshev points of an interval follows its interpolating polynomial, and from that what
+the sum would be with any number of Gauss-Legendre nodes there. So the rule is known before the
+first product is taken.
+
+A path that turns sharply somewhere, as near a baseline whose embedding is almost zero, needs very
+many nodes if one rule serves all of it. Such a path is divided into panels: halves, and halves of
+those, until a few nodes do for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,31 +23,54 @@ from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_interactions.functional.quadrature import Quadrature, quadrature
+
 MAX_STEPS = 200
 """No more nodes than that are taken."""
 
+_WHOLE = (16, 32, 64)
+"""Numbers of intervals between Chebyshev points on a path that stays whole."""
+_PANEL = (8, 16)
+"""Likewise on a panel."""
+_NARROWEST = 2.0**-20
+"""No panel is narrower."""
+_SMALLEST_SHARE = 2.0**-8
+"""No panel is asked for less of the tolerance."""
 
-class ChosenSteps(NamedTuple):
-    """A number of Gauss-Legendre nodes, and what it is expected to bring."""
 
-    n_steps: int
+class ChosenRule(NamedTuple):
+    """A rule, and what it is expected to bring."""
+
+    rule: Quadrature
+    """Nodes in rising order and their weights, in float64: those of Gauss and Legendre on one panel
+    or on several."""
     error: float
     """Largest expected error of the examples, relative to the length of ``F(1) − F(0)``, beyond the
     rounding of the values."""
     is_enough: bool
     """Whether the error is below the tolerance that was asked for."""
 
+    @property
+    def n_steps(self) -> int:
+        """Number of nodes."""
+        return len(self.rule.nodes)
 
-def choose_steps(
+
+class _Panel(NamedTuple):
+    start: float
+    stop: float
+    n_steps: int
+    intervals: int
+    """Between the Chebyshev points by which its number of nodes was found."""
+
+
+def choose_rule(
     values: Callable[[Tensor], Tensor],
     tolerance: float,
     max_steps: int = MAX_STEPS,
     dtype: torch.dtype | None = None,
-) -> ChosenSteps:
-    """The smallest number of Gauss-Legendre nodes whose integral of ``F'`` is ``F(1) − F(0)``.
-
-    The points double until the polynomial through them has much higher a degree than the rule
-    integrates exactly; those that are there already are used again.
+) -> ChosenRule:
+    """The rule with fewest nodes, on one panel or on several, for ``∫ F'`` to be ``F(1) − F(0)``.
 
     Args:
         values (Callable): From points in [0, 1], float64 of shape (M,), to the values of F there
@@ -53,39 +81,39 @@ def choose_steps(
         dtype (torch.dtype, optional): The type in which values are computed. Default: their own
 
     Returns:
-        ChosenSteps: the number with its expected error.
+        ChosenRule: the rule with its expected error.
 
     Raises:
         ValueError: If ``tolerance`` is not positive.
 
     Examples::
 
-        >>> choose_steps(lambda x: x.exp().reshape(-1, 1, 1), tolerance=1e-6).n_steps
+        >>> choose_rule(lambda x: x.exp().reshape(-1, 1, 1), tolerance=1e-6).n_steps
         3
+        >>> choose_rule(lambda x: (999 * (x - 0.2)).tanh().reshape(-1, 1, 1), 1e-3).n_steps
+        23
     """
     check_tolerance(tolerance)
-    known: Tensor | None = None
-    error = np.inf
-    for intervals in (2**power for power in range(4, 20)):
-        points = _points(intervals)
-        if known is None:
-            known = values(torch.from_numpy(points))
-        else:
-            new = values(torch.from_numpy(points[1::2]))
-            both = known.new_empty((intervals + 1, *known.shape[1:]))
-            both[::2], both[1::2] = known, new
-            known = both
-        rounding = 8 * torch.finfo(dtype or known.dtype).eps
-        largest = min(3 * intervals // 8, max_steps)
-        errors = _errors(known.cpu().double(), largest + 1, rounding)
-        for n_steps in range(1, largest + 1):
-            # Two in a row: the error of one number may be small by chance.
-            error = max(errors[n_steps - 1], errors[n_steps])
-            if error <= tolerance:
-                return ChosenSteps(n_steps, float(error), True)
-        if largest == max_steps:
+    path = _Sampled(values, dtype)
+    tried = (path.panel(0.0, 1.0, intervals, tolerance, max_steps) for intervals in _WHOLE)
+    whole = next((panel for panel in tried if panel is not None), None)
+    if whole is not None and whole.intervals < _WHOLE[-1]:
+        return _chosen(path, [whole], tolerance, 1)
+    # Errors of panels point anywhere, so what they come to together is less than their sum.
+    share = 4.0
+    panels = _divided(path, share * tolerance)
+    while _n_steps(panels) > max_steps:
+        share *= 4
+        panels = _divided(path, share * tolerance)
+    while path.relative(path.error(panels)) > tolerance and share > _SMALLEST_SHARE:
+        share /= 2
+        finer = _divided(path, share * tolerance)
+        if _n_steps(finer) > max_steps:
             break
-    return ChosenSteps(max_steps, float(error), False)
+        panels = finer
+    if whole is not None and whole.n_steps <= _n_steps(panels):
+        panels = [whole]
+    return _chosen(path, panels, tolerance)
 
 
 def check_tolerance(tolerance: float) -> None:
@@ -94,17 +122,92 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance must be a positive number, but got {tolerance!r}")
 
 
-def _errors(values: Tensor, max_steps: int, rounding: float) -> list[float]:
-    """Errors of rules of 1 to ``max_steps`` nodes for the polynomial through these values.
+class _Sampled:
+    """Values of F, every point taken once, and what an error is measured by."""
 
-    They are what is left beyond the rounding of the values, which is relative to their length.
-    """
-    sums = torch.einsum("mn,mbk->nbk", _weights_of_values(len(values) - 1, max_steps), values)
-    difference = values[-1] - values[0]
-    noise = rounding * values.norm(dim=-1).amax(0)
-    size = torch.maximum(difference.norm(dim=-1), noise).clamp_min(1e-300)
-    errors = ((sums - difference).norm(dim=-1) - noise).clamp_min(0) / size
-    return errors.amax(1).tolist()  # type: ignore[no-any-return]
+    def __init__(self, values: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> None:
+        self._values = values
+        self._known: dict[float, Tensor] = {}
+        ends = self(np.array([0.0, 1.0]))
+        dtype = dtype or self._known[0.0].dtype
+        self._noise = 8 * torch.finfo(dtype).eps * ends.norm(dim=-1).amax(0)
+        self._size = (ends[1] - ends[0]).norm(dim=-1).maximum(self._noise).clamp_min(1e-300)
+
+    def __call__(self, points: NDArray[np.float64]) -> Tensor:
+        """The values (M, B, K) at some points, in float64."""
+        new = [point for point in points.tolist() if point not in self._known]
+        if new:
+            rows = self._values(torch.tensor(new, dtype=torch.float64)).cpu()
+            self._known.update(zip(new, rows, strict=True))
+        return torch.stack([self._known[point] for point in points.tolist()]).double()
+
+    def relative(self, error: Tensor) -> float:
+        """The largest error (B, K) of the examples, beyond the rounding of the values."""
+        beyond = (error.norm(dim=-1) - self._noise).clamp_min(0)
+        return float((beyond / self._size).max())
+
+    def panel(
+        self, start: float, stop: float, intervals: int, tolerance: float, max_steps: int
+    ) -> _Panel | None:
+        """The panel with fewest nodes for a tolerance, by so many intervals; None if none do."""
+        largest = min(3 * intervals // 8, max_steps)
+        errors = [
+            self.relative(self.error([_Panel(start, stop, n_steps, intervals)], 1))
+            for n_steps in range(1, largest + 2)
+        ]
+        for n_steps in range(1, largest + 1):
+            # Two in a row: the error of one number may be small by chance.
+            if max(errors[n_steps - 1 : n_steps + 1]) <= tolerance:
+                return _Panel(start, stop, n_steps, intervals)
+        return None
+
+    def error(self, panels: Sequence[_Panel], finer: int = 2) -> Tensor:
+        """The sum of panels minus what it should be (B, K), by so many times finer intervals.
+
+        A number of nodes may be right for the polynomial by which it was found, and wrong for a
+        function with a kink there.
+        """
+        total: Tensor | None = None
+        for panel in panels:
+            intervals = finer * panel.intervals
+            points = panel.start + (panel.stop - panel.start) * _points(intervals)
+            values = self(points)
+            weights = _weights_of_values(intervals, panel.n_steps)
+            error = torch.einsum("m,mbk->bk", weights, values) - (values[-1] - values[0])
+            total = error if total is None else total + error
+        assert total is not None
+        return total
+
+
+def _divided(
+    path: _Sampled, tolerance: float, start: float = 0.0, stop: float = 1.0
+) -> list[_Panel]:
+    """Panels whose errors are each below a tolerance, if they are not too narrow for that."""
+    for intervals in _PANEL:
+        panel = path.panel(start, stop, intervals, tolerance, MAX_STEPS)
+        if panel is not None:
+            return [panel]
+    if stop - start <= _NARROWEST:
+        return [_Panel(start, stop, 1, _PANEL[-1])]
+    middle = (start + stop) / 2
+    return [*_divided(path, tolerance, start, middle), *_divided(path, tolerance, middle, stop)]
+
+
+def _n_steps(panels: Sequence[_Panel]) -> int:
+    return sum(panel.n_steps for panel in panels)
+
+
+def _chosen(
+    path: _Sampled, panels: Sequence[_Panel], tolerance: float, finer: int = 2
+) -> ChosenRule:
+    rules = [quadrature("gausslegendre", p.n_steps, dtype=torch.float64) for p in panels]
+    widths = [panel.stop - panel.start for panel in panels]
+    rule = Quadrature(
+        torch.cat([p.start + w * r.nodes for p, w, r in zip(panels, widths, rules, strict=True)]),
+        torch.cat([w * r.weights for w, r in zip(widths, rules, strict=True)]),
+    )
+    error = path.relative(path.error(panels, finer))
+    return ChosenRule(rule, error, error <= tolerance)
 
 
 def _points(intervals: int) -> NDArray[np.float64]:
@@ -112,15 +215,11 @@ def _points(intervals: int) -> NDArray[np.float64]:
     return (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
 
 
-@lru_cache(maxsize=16)
-def _weights_of_values(intervals: int, max_steps: int) -> Tensor:
-    """What values at the points weigh in the sums of rules of 1 to ``max_steps`` nodes, (M, N)."""
+@lru_cache(maxsize=32)
+def _weights_of_values(intervals: int, n_steps: int) -> Tensor:
+    """What values at the points weigh in the sum of the slopes at Gauss-Legendre nodes, (M,)."""
     slopes = chebyshev.chebder(np.eye(intervals + 1))
-    integrals = np.stack(
-        [
-            chebyshev.chebvander(nodes, intervals - 1).T @ weights
-            for nodes, weights in map(legendre.leggauss, range(1, max_steps + 1))
-        ]
-    )
+    nodes, weights = legendre.leggauss(n_steps)
+    integrals = weights @ chebyshev.chebvander(nodes, intervals - 1) @ slopes
     values = chebyshev.chebvander(2 * _points(intervals) - 1, intervals)
-    return torch.from_numpy(np.linalg.solve(values.T, (integrals @ slopes).T))
+    return torch.from_numpy(np.linalg.solve(values.T, integrals))

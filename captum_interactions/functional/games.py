@@ -175,9 +175,14 @@ def effects(design: Design, values: Tensor) -> Effects:
     Returns:
         Effects: P = 1 + n, the mean first.
     """
+    # What all coalitions have in common is in the mean alone. It is taken off before sums are
+    # rounded, because embeddings may hardly differ.
+    common = values.mean(0)
+    values = values - common
     readout = design.readout.to(values)
     fitted = readout @ values
     residuals = values - fitted[:, :1] - _centred(design, values) @ fitted[:, 1:]
+    fitted[:, 0] += common
     if design.left_out is not None:
         pairs = residuals.unflatten(1, (-1, 2))
         residuals = (design.left_out.to(values) @ pairs).flatten(1, 2)

@@ -94,7 +94,8 @@ def rows_that_fit(run: Callable[[], Tensor], budget: int) -> int:
             sizes[storage.data_ptr()] = storage.nbytes()
             view = (tensor.numel() * tensor.element_size(), tensor.data_ptr(), tensor.shape)
             kept[storage.data_ptr()].add(view)
-        return tensor
+        # An operation that saved its own output would hold itself in a circle that nothing breaks.
+        return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         run()

@@ -9,6 +9,7 @@ from captum_interactions.metrics.faithfulness import (
     predicted_scores,
 )
 from captum_interactions.metrics.infidelity import interaction_infidelity
+from captum_interactions.metrics.joint_perturbation import insertion_deletion_area, joint_curves
 from captum_interactions.metrics.localization import (
     Sign,
     best_level,
@@ -55,8 +56,10 @@ __all__ = [
     "draw_present",
     "faithfulness",
     "first_order_pairs",
+    "insertion_deletion_area",
     "interaction_infidelity",
     "interaction_sensitivity",
+    "joint_curves",
     "label_randomization",
     "mean_iou",
     "mixed_difference",

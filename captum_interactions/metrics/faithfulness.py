@@ -101,9 +101,10 @@ def faithfulness(predicted: Tensor, scores: Tensor) -> Faithfulness:
 
     Draw what is there with probability p (:func:`draw_present`), ask the model
     (:func:`captum_interactions.attr.masked_score`, whose ``grid`` gives M · N scores for M + N
-    encoder calls) and the decomposition (:func:`predicted_scores`). With enough
-    choices, the weighted Banzhaf approximation for the same p has the highest R² of all
-    decompositions.
+    encoder calls) and the decomposition (:func:`predicted_scores`). Published tables draw joint
+    coalitions, of both inputs at once: scores of aligned choices, and the diagonal of predicted
+    ones. With enough choices, the weighted Banzhaf approximation for the same p has the highest R²
+    of all decompositions.
 
     Source: p-faithfulness of Baniecki et al., "Explaining Similarity in Vision–Language Encoders
     with Weighted Banzhaf Interactions", 2025 (arXiv 2508.05430).

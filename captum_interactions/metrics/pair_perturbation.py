@@ -1,4 +1,4 @@
-"""Insertion and deletion of pairs: does a map rank pairs of parts rightly?"""
+"""Pairs of parts by rank: their own interactions removed, or their parts inserted together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pair_deletion_curve(
     players_b: Tensor | None = None,
     n_steps: int | None = None,
 ) -> Curve:
-    r"""Delete pairs, the strongest first: their interaction alone, while their parts stay.
+    r"""Remove the interactions of pairs from the score, the strongest first; their parts stay.
 
     A pair's own interaction is what the score loses by the meeting of its parts, in the context of
     all others (:func:`~captum_interactions.metrics.pair_differences`). What is left when a set P of
@@ -35,9 +35,10 @@ def pair_deletion_curve(
     .. math::
         s(a, b) - \sum_{(i, j) \in P} \Delta^2 s(\{i\}, \{j\}) .
 
-    To take both parts away instead would say little: an interaction is gone as soon as one of them
-    is. Low area is good; the chance level is the mean of both ends. A ranking by interactions ought
-    to beat that of first-order maps, :func:`first_order_pairs`.
+    No masked input has these scores, so areas are no mean scores, and not to be compared with those
+    of other curves. To take both parts away instead would say little: an interaction is gone as
+    soon as one of them is. Low area is good; the chance level is the mean of both ends. A ranking
+    by interactions ought to beat that of first-order maps, :func:`first_order_pairs`.
 
     Args:
         score (Callable): See :data:`~captum_interactions.metrics.Score`.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_interactions.encoders.model.changes import changed
 from captum_interactions.metrics.correlation import spearman
 
 Stage = tuple[str, Sequence[Tensor]]
@@ -111,14 +112,19 @@ def label_randomization(
 
 @contextmanager
 def restored(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Put parameters back as they were on leaving, also after an error."""
-    kept = {id(parameter): (parameter, parameter.detach().clone()) for parameter in parameters}
-    try:
-        yield
-    finally:
+    """Put parameters back as they were on leaving, also after an error or an interrupt.
+
+    Explanations in other threads wait until then.
+    """
+    saved = {id(parameter): (parameter, parameter.detach().clone()) for parameter in parameters}
+
+    def restore() -> None:
         with torch.no_grad():
-            for parameter, value in kept.values():
+            for parameter, value in saved.values():
                 parameter.copy_(value)
+
+    with changed(lambda: None, restore):
+        yield
 
 
 def _shuffle(parameter: Tensor, generator: torch.Generator) -> None:

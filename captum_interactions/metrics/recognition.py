@@ -33,7 +33,7 @@ def quadrants(rows: int, columns: int) -> Tensor:
     return cells
 
 
-def recognition_score(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
+def recognition_score(maps: Tensor, cells: Tensor, own: Tensor, *, pooled: bool = False) -> Tensor:
     r"""Share of a word's map that is right about where the word's object is.
 
     Positive values in the own cell and negative ones in the other cells are right, the reverse is
@@ -47,6 +47,9 @@ def recognition_score(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
     1/4 for maps without negative values and 1/2 for maps with as much negative as positive mass.
     The scale of a map changes nothing.
 
+    Published tables pool the masses: those of all words of a picture are added up before they are
+    divided, so words with strong maps count more.
+
     Source: the pointing game recognition of Baniecki et al., "Explaining Similarity in
     Vision–Language Encoders with Weighted Banzhaf Interactions", 2025 (arXiv 2508.05430).
 
@@ -56,9 +59,12 @@ def recognition_score(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
         cells (Tensor): Patches of each of C cells, values in [0, 1], shape (C, T) or (C, H, W), see
             :func:`quadrants`. Patches in no cell do not count.
         own (Tensor): Index of the cell of each object, shape (B, L).
+        pooled (bool): Whether to give one value a picture, from the masses of all its words, as
+            FIxLIP's program does. Default: False
 
     Returns:
-        Tensor: float64 in [0, 1], shape (B, L). NaN where a map is zero in all cells.
+        Tensor: float64 in [0, 1], shape (B, L), or (B,) if pooled. NaN where a map is zero in all
+        cells.
 
     Raises:
         ValueError: If shapes do not fit, a map is not finite, or a cell does not exist.
@@ -72,19 +78,20 @@ def recognition_score(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
     positive, negative, inside, outside = _masses(maps, cells, own)
     right = (positive * inside + negative * outside).sum(-1)
     wrong = (positive * outside + negative * inside).sum(-1)
-    return right / (right + wrong)
+    return _share(right, right + wrong, pooled)
 
 
-def recognition_chance(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
+def recognition_chance(maps: Tensor, cells: Tensor, own: Tensor, *, pooled: bool = False) -> Tensor:
     """Mean of :func:`recognition_score` over all shuffles of the map's patches that count.
 
     It is exact if cells do not cover patches in part.
 
     Args:
-        maps, cells, own: As there.
+        maps, cells, own, pooled: As there.
 
     Returns:
-        Tensor: float64 in [0, 1], shape (B, L). NaN where a map is zero in all cells.
+        Tensor: float64 in [0, 1], shape (B, L), or (B,) if pooled. NaN where a map is zero in all
+        cells.
 
     Raises:
         ValueError: In the same cases.
@@ -93,7 +100,12 @@ def recognition_chance(maps: Tensor, cells: Tensor, own: Tensor) -> Tensor:
     counted = inside + outside
     share = inside.sum(-1) / counted.sum(-1)
     plus, minus = (positive * counted).sum(-1), (negative * counted).sum(-1)
-    return (plus * share + minus * (1 - share)) / (plus + minus)
+    return _share(plus * share + minus * (1 - share), plus + minus, pooled)
+
+
+def _share(part: Tensor, whole: Tensor, pooled: bool) -> Tensor:
+    """Of each object (B, L), or of all objects of a picture (B,)."""
+    return part.sum(1) / whole.sum(1) if pooled else part / whole
 
 
 def _masses(maps: Tensor, cells: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

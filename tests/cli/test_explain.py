@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 
 from captum_interactions import InteractionMap
 from captum_interactions.cli import main
@@ -89,15 +90,18 @@ def test_two_texts_are_drawn_as_a_matrix(tmp_path, capsys):
         (["--text", "a"], "--image (or --text) and --caption go together"),
         (["--text", "a", "--caption", "b"], "--text needs --model"),
         (["--text", "a", "--caption", "b", "--model", "{demo}", "--box", *"0011"], "goes without"),
-        (["--image", "{image}", "--caption", " "], "text 0 is empty"),
-        (["--image", "{image}", "--caption", "red " * 200], "202 tokens"),
+        (["--image", "{image}", "--caption", " "], "--caption: the text is empty"),
+        (["--image", "{image}", "--caption", "red " * 200], "shorten it or pass --truncate"),
         (["--image", "{image}", "--caption", "a", "--model", "{text}"], "no model could be loaded"),
         (
             ["--image", "{image}", "--caption", "a", "--model", "{bert}"],
-            "a text is a string",
+            "--image: the model's first input is another kind; take --text",
         ),
-        (["--image", "{image}", "--caption", "a", "--layer", "99", "0"], "but got 99"),
-        (["--steps", "0"], "n_steps must be an int of at least 1"),
+        (
+            ["--image", "{image}", "--caption", "a", "--layer", "99", "0"],
+            "--layer: layer must be an int from",
+        ),
+        (["--steps", "0"], "--steps: must be a whole number of at least 1, but got '0', or 'auto'"),
         (["--output", "picture.doc"], "--output must end in"),
         (["--output", "no/such/folder/a.png"], "folder of --output does not exist"),
         (["--phrase", "elephant"], "'elephant' does not occur"),
@@ -131,6 +135,124 @@ def test_steps_may_be_auto(tmp_path, capsys):
     output = tmp_path / "map.safetensors"
     assert main(["explain", "--layer", "-1", "-1", "--steps", "auto", "--output", str(output)]) == 0
     assert InteractionMap.load(output).settings["n_steps"] != 40
-    with pytest.raises(SystemExit):
-        main(["explain", "--steps", "few"])
-    assert "must be 'auto' or a number of nodes, but got 'few'" in capsys.readouterr().err
+    assert main(["explain", "--steps", "few"]) == 2
+    assert "must be a whole number of at least 1, but got 'few', or 'auto'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_methods_are_compared(scene, tmp_path, capsys):
+    path, scene = scene
+    output = tmp_path / "compared.png"
+    arguments = ["--image", path, "--caption", scene.caption, "--phrase", scene.named[0].phrase]
+    arguments += ["--compare", "grad_eclip", "integrated_gradients:n_steps=5"]
+    arguments += ["--method", "integrated_gradients", "--steps", "9"]
+    arguments += ["--output", str(output), "--json"]
+    assert main(["explain", *arguments]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["output"] == str(output)
+    steps = {name: one["settings"].get("n_steps") for name, one in printed["maps"].items()}
+    assert steps == {
+        "integrated_gradients": 9,
+        "grad_eclip": None,
+        "integrated_gradients:n_steps=5": 5,
+    }
+    assert output.stat().st_size > 1000
+    output = tmp_path / "page.html"
+    assert main(["explain", *arguments[:-2], str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "grad_eclip:\nFirstOrderMap (grad_eclip)" in printed
+    assert "it is the same for every phrase" in printed
+    assert "grad_eclip" in output.read_text(encoding="utf-8")
+
+
+def test_json_holds_the_numbers_of_the_map(scene, tmp_path, capsys):
+    path, scene = scene
+    output = tmp_path / "map.safetensors"
+    phrase = scene.named[0].phrase
+    arguments = ["--image", path, "--caption", scene.caption, "--phrase", phrase]
+    arguments += ["--layer", "-1", "-1", "--output", str(output), "--json"]
+    assert main(["explain", *arguments]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["maps"].values()
+    imap = InteractionMap.load(output)
+    assert (found["score"], found["convergence_delta"]) == (imap.score, imap.convergence_delta)
+    parts = ("constant", "main_effects_a", "main_effects_b", "interactions")
+    total = sum(found[part] for part in parts)
+    assert total - found["convergence_delta"] == pytest.approx(imap.score, abs=1e-5)
+    assert found["heatmap"] == imap.heatmap(phrase).tolist()
+    assert [one["word"] for one in found["words"]] == scene.caption.split()
+    assert found["strongest_pairs"][0]["attribution"] == imap.top_pairs(1)[0].attribution
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_device_and_type_of_the_model(dtype, tmp_path, monkeypatch):
+    from captum_interactions import explanation
+
+    seen = []
+    before = explanation.explain
+
+    def spy(wrapper, *inputs, **options):
+        seen.append({(str(p.dtype), str(p.device)) for p in wrapper.parameters()})
+        return before(wrapper, *inputs, **options)
+
+    monkeypatch.setattr(explanation, "explain", spy)
+    options = ["--dtype", dtype, "--device", "cpu", "--method", "grad_eclip"]
+    assert main(["explain", *options, "--output", str(tmp_path / "x.png")]) == 0
+    assert seen == [{(f"torch.{dtype}", "cpu")}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "a dog", "--caption", "{image}"], "--image and --caption are swapped"),
+        (["--image", "{image}", "--caption", "{image}"], "is an image file, but a caption is text"),
+        (["--text", "{image}", "--caption", "a"], "did you mean --image?"),
+        (["--text", "a", "--caption", "b", "--model", "{demo}"], "take --image"),
+        (["--model", "{image}", "--image", "{image}", "--caption", "a"], "it is a file"),
+        (["--image", "{demo}", "--caption", "a"], "--image: there is no image file at"),
+        (["--image", "{image}", "--caption", "red " * 999, "--truncate", "--phrase", "blue"],
+         "--phrase: the phrase 'blue' does not occur"),
+        (["--compare", "rise", "--output", "x.safetensors"], "--output .safetensors holds one"),
+        (["--compare", "rise", "--box", *"0099"], "take --output page.html"),
+        (["--method", "rise", "--output", "x.safetensors"], "rise is a first-order method"),
+        (["--output", "{folder}.png"], "--output cannot be written to"),
+    ],
+)  # fmt: skip
+def test_inputs_in_the_wrong_place_are_recognised(
+    arguments, message, scene, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "folder"
+    folder.with_suffix(".png").mkdir()
+    names = {"image": scene[0], "demo": DEMO, "folder": folder}
+    assert main(["explain", *(argument.format(**names) for argument in arguments)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.parametrize("ending", [".png", ".html"])
+def test_a_full_disk_is_one_line(ending, tmp_path, capsys):
+    output = tmp_path / f"out{ending}"
+    output.symlink_to("/dev/full")
+    assert main(["explain", "--method", "grad_eclip", "--output", str(output)]) == 2
+    line = f"captum-interactions: --output {str(output)!r} could not be written: No space left"
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_map_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("I/O error: no space left")
+
+    monkeypatch.setattr(InteractionMap, "save", fail)
+    output = str(tmp_path / "x.safetensors")
+    assert main(["explain", "--method", "token_similarity", "--output", output]) == 2
+    assert f"--output {output!r} could not be written: I/O error" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_noticed_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("captum_interactions.cli.explain.load_model", None)
+    assert main(["explain", "--output", str(tmp_path / "x.png")]) == 2
+    assert "--output cannot be written to" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_texts_line_by_line(folder, capsys):
 def test_wrong_inputs(folder, capsys):
     build = ["index", "build", str(folder / "none"), "--model", str(folder / "model")]
     assert main([*build, "--images", str(folder / "nowhere")]) == 2
-    assert "no image, and no folder, at" in capsys.readouterr().err
+    assert "--images: there is no file and no folder at" in capsys.readouterr().err
     assert main([*build, "--images", str(folder / "model")]) == 2
     assert "nothing to factorise" in capsys.readouterr().err
     assert not (folder / "none").exists()
@@ -67,4 +67,4 @@ def test_a_query_of_nothing(folder, tmp_path, capsys):
     assert main(query) == 2
     assert "holds no item yet" in capsys.readouterr().err
     assert main([*query, "--top", "0"]) == 2
-    assert "--top must be at least 1, but got 0" in capsys.readouterr().err
+    assert "--top: must be a whole number of at least 1, but got '0'" in capsys.readouterr().err

@@ -156,6 +156,10 @@ def test_phrases_and_boxes_by_hand(tmp_path: Path) -> None:
     ]
     assert [p.text for p in third.grounded] == ["train"]
     assert fourth.phrases == ()
+    # The two records of an image share it, and what one of them leaves unnamed.
+    assert first.image_key == second.image_key != third.image_key
+    assert first.unnamed == ()
+    assert set(second.unnamed) == {(30, 30, 38, 34), (1, 1, 10, 10)}
 
 
 def test_crowds_on_request(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def test_records_say_what_scenes_say() -> None:
             assert phrase.mask is not None
             assert np.array_equal(phrase.mask, thing.mask)
         assert record.grounded == record.phrases
+        boxes = sorted(thing.box for thing in scene.objects)
+        named = [phrase.boxes[0] for phrase in record.phrases]
+        assert sorted([*named, *record.unnamed]) == boxes
+        assert record.image_key == record.key
         assert record.foil is None
     assert records[-1].source == "Scenes(seed=9, domain='shifted')[29]"
     assert len({record.key for record in records}) == 30
@@ -47,6 +51,7 @@ def test_foils_are_false_in_one_word(foiled: list[Record]) -> None:
         assert foil.foil is not None
         assert foil.foil.positive_key == positive.key
         assert foil.foil.positive_caption == positive.caption
+        assert foil.image_key == positive.image_key
         true, false = foil.foil.replaced or ("", "")
         start, stop = foil.foil.span or (0, 0)
         assert foil.caption[start:stop] == false

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import Gemma2Config, Gemma2Model
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import CallableTower, wrap
@@ -15,11 +16,11 @@ from captum_interactions.encoders.model.attention import UndefinedError, attendi
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from tests import models
 from tests.attr.test_model_untouched import FuseError, state
-from tests.families import FAMILIES
+from tests.families import FAMILIES, text_config
 from tests.plain_clip import plain_image, plain_text
 
 PIXELS, (IDS, MASK) = models.images(2), models.captions(7, 5)
-UNSEEN = ("BLIP", "BLIP image–text retrieval", "GroupViT")
+UNSEEN = ("BLIP", "BLIP image–text retrieval", "FLAVA", "GroupViT")
 METHODS = (GAME, GradECLIP, LeGrad, MaskCLIP, CLIPSurgery)
 
 
@@ -119,20 +120,31 @@ def test_gradients_of_weights_are_finite_differences():
     assert slope.item() == pytest.approx(gradient[0, 1, 0, 4].item(), rel=1e-4)
 
 
-def test_other_models_run_as_ever_meanwhile():
-    model, other = models.clip(), models.clip(seed=1, attention="eager")
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_other_models_run_as_ever_meanwhile(attention):
+    """Also those whose attention has more to it than a softmax of products."""
+    config = Gemma2Config(
+        **text_config(), head_dim=6, num_key_value_heads=2, attn_logit_softcapping=2.0
+    )
+    config._attn_implementation = "eager"
+    model, other = models.clip(attention=attention), models.randomise(Gemma2Model(config))
+    seen = []
+
+    def attend(module, query, key, value, mask, scaling=None, **_):
+        seen.append(module)
+        return value.transpose(1, 2), None
+
     with torch.no_grad():
-        expected = other.get_image_features(PIXELS).pooler_output
-        seen = []
-
-        def attend(module, query, key, value, mask, scaling=None, **_):
-            seen.append(module)
-            raise RuntimeError
-
-        with pytest.raises(RuntimeError), attending(model, attend):
+        expected = other(IDS).last_hidden_state
+        with attending(model, attend):
             model.get_image_features(PIXELS)
-        assert seen
-        assert torch.equal(other.get_image_features(PIXELS).pooler_output, expected)
+            assert len(seen) == 3
+            assert torch.equal(other(IDS).last_hidden_state, expected)
+            new = copy.deepcopy(other)
+            new.config = Gemma2Config(**config.to_dict())
+        assert len(seen) == 3
+        assert new.config._attn_implementation is None
+        assert model.config._attn_implementation == attention
 
 
 def test_an_attention_of_the_users_own_is_put_back():

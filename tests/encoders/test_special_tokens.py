@@ -68,7 +68,7 @@ def test_languages():
     ("name", "typed", "is_special"),
     [
         ("BERT", "[SEP]", True),
-        ("BERT", "[MASK]", False),
+        ("BERT", "[MASK]", True),
         ("BERT", "[UNK]", False),
         ("CLIP", "<|endoftext|>", True),
         ("T5", "</s>", True),

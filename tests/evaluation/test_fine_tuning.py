@@ -60,7 +60,13 @@ def test_fine_tuning_end_to_end(wrapper, tmp_path):
         )
     ]
     assert grounding.rows[0][4] == pytest.approx(np.mean(changes))
-    assert [row[1] for row in retrieval.rows] == [4, 4]
+    assert [row[:2] for row in retrieval.rows] == [["before", 4], ["after", 4], ["difference", 4]]
+    signs = {row[1]: row for row in summary.tables["signs"].rows}
+    values = by_variant[f"before {FAST}", records[0].key]
+    assert signs["own object positive"][2] == sum(
+        len(by_variant[f"before {FAST}", r.key]["own"]) for r in records if len(r.phrases) > 1
+    )
+    assert set(values) == {"score", "delta", "phrases", "unread", "own", "cross"}
     # The trained weights are kept: with them there, nothing is trained again.
     assert int(torch.load(tmp_path / "weights.pt", weights_only=True)["step"]) == 3
 
@@ -76,7 +82,8 @@ def test_recall_of_embeddings_by_hand():
     ]
     table = study.summarise(rows, []).tables["retrieval"]
     # Image 3 fits caption 2 better than its own, and caption 3 image 1.
-    assert table.rows[0][2:] == pytest.approx([1 / 3, 2 / 3])
+    assert (table.rows[0][2], table.rows[0][5]) == pytest.approx((1 / 3, 2 / 3))
+    assert table.rows[2][2:] == [0.0] * 6  # nothing changed
 
 
 def test_settings_that_rows_depend_on():

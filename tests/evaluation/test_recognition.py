@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from captum_interactions import load_demo
 from captum_interactions.datasets import SceneRecords
+from captum_interactions.evaluation.rows import append
 from captum_interactions.evaluation.studies.recognition import READOUTS, Recognition
 from tests.evaluation_rows import rows_of
 
@@ -64,18 +67,51 @@ def test_recognition_table(recognition):
     study, _, rows = recognition
     summary = study.summarise(rows, [])
     table = summary.tables["by_method"]
-    assert tuple(table.columns) == ("method", "read as", "1 named", "3 named", "chance")
-    assert len(table.rows) == 2 * len(READOUTS)
-    cell = next(row[3] for row in table.rows if row[0] == FAST and row[1] == "map")
-    values = [
-        x for r in rows if r.variant == FAST and r.values["named"] == 3 for x in r.values["map"]
+    assert tuple(table.columns) == (
+        "method", "read as", "averaged", "1 named", "3 named", "chance"
+    )  # fmt: skip
+    assert len(table.rows) == 2 * 2 * len(READOUTS)
+    cells = {tuple(row[:3]): row[3:] for row in table.rows}
+    of_three = [r for r in rows if r.variant == FAST and r.values["named"] == 3]
+    each = [x for r in of_three for x in r.values["map"]]
+    assert cells[FAST, "map", "over phrases"][1] == pytest.approx(np.mean(each))
+    pooled = [r.values["pooled"]["map"] for r in of_three]
+    assert cells[FAST, "map", "pooled"][1] == pytest.approx(np.mean(pooled))
+    assert np.mean(pooled) != pytest.approx(np.mean(each))
+    assert "2 pictures. The best of 8 readings is partly luck" in summary.notes[0]
+    assert cells[FIRST, "map", "over phrases"][2] == pytest.approx(0.25)  # no negative values
+    assert cells[FIRST, "map", "pooled"][2] == pytest.approx(0.25)
+    assert cells[FIRST, "centred", "over phrases"][2] == pytest.approx(0.5)
+    assert cells[FAST, "both", "over phrases"][2] == pytest.approx(0.5)
+    assert 0.25 < cells[FAST, "map", "over phrases"][2] < 0.75
+    intervals = {tuple(row[:4]): row[4:] for row in summary.tables["intervals"].rows}
+    n, pictures, value, low, high = intervals[FAST, "map", "over phrases", 3]
+    assert (n, pictures, value) == (6, 2, pytest.approx(np.mean(each)))
+    assert low <= value <= high
+    (_, difference) = summary.tables["differences"].rows
+    other = [x for r in rows if r.variant == FIRST and r.values["named"] == 3
+             for x in r.values["map"]]  # fmt: skip
+    assert difference[:4] == [FIRST, 3, 6, pytest.approx(np.mean(each) - np.mean(other))]
+
+
+def test_the_best_reading_is_chosen_on_other_pictures(recognition, tmp_path):
+    """There, centred maps of the first order are made the best ones with three named objects."""
+    study, _, rows = recognition
+    there = [
+        replace(row, values={**row.values, "centred": [2.0] * len(row.values["centred"])})
+        if row.variant == FIRST and row.values["named"] == 3
+        else row
+        for row in rows
     ]
-    assert cell == pytest.approx(sum(values) / len(values))
-    assert "2 pictures" in summary.notes[0]
-    chance = {(row[0], row[1]): row[-1] for row in table.rows}
-    assert chance[FIRST, "map"] == pytest.approx(0.25)  # it has no negative values
-    assert chance[FIRST, "centred"] == chance[FAST, "both"] == pytest.approx(0.5)
-    assert 0.25 < chance[FAST, "map"] < 0.75
+    append(tmp_path / "results.jsonl", there)
+    table = replace(study, validation=str(tmp_path)).summarise(rows, []).tables["chosen"]
+    found = {(row[0], row[3]): row for row in table.rows}
+    here = [x for r in rows if r.variant == FIRST and r.values["named"] == 3
+            for x in r.values["centred"]]  # fmt: skip
+    chosen = found[3, "over phrases"]
+    assert chosen[1:3] == [FIRST, "centred"]
+    assert chosen[4:6] == [2.0, pytest.approx(np.mean(here))]
+    assert set(found) == {(n, averaged) for n in (1, 3) for averaged in ("over phrases", "pooled")}
 
 
 def test_the_cell_is_a_setting_that_rows_depend_on():

@@ -14,7 +14,8 @@ from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import Foil, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation import study as study_module
-from captum_interactions.evaluation.rows import read
+from captum_interactions.evaluation.rows import append, read
+from captum_interactions.evaluation.signs import background, origins_table, signs
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -67,7 +68,7 @@ def measured(study, monkeypatch, maps, records):
     """Rows of a study whose method gives the maps, by caption and then in turn."""
     given = {text: iter(found) for text, found in maps.items()}
 
-    def explained(self, wrapper, variant, records, captions=None):
+    def explained(self, wrapper, variant, records, captions=None, spans=None):
         captions = captions or [one.caption for one in records]
         return [next(given[text]) for text in captions]
 
@@ -136,14 +137,92 @@ def test_localization_is_summed_up(monkeypatch):
     summary = study.summarise([with_nulls(row) for row in rows], records)
     table = summary.tables["by_method"]
     found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["phrases"], found["undefined"]) == (6, 1)
+    # The undefined one has chance, which is a half here.
+    assert (found["phrases"], found["images"], found["defined"]) == (6, 3, pytest.approx(5 / 6))
     assert found["PGE median"] == pytest.approx(0.5)
-    assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.25) / 5)
-    assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0) / 5)
+    assert found["PGE mean"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.5 + 0.25) / 6)
+    assert found["PGA"] == pytest.approx((1 + 1 + 0.5 + 0.5 + 0.5 + 0) / 6)
     assert found["chance median"] == 0.5
     assert found["mean delta"] == pytest.approx((0.1 + 0.3) / 3)
     assert found["95 % from"] <= found["PGE median"] <= found["to"]
     assert set(summary.figures) == {"energy"}
+    assert "Medians of fewer than 30 values, to be read with care: m (6)." in summary.notes
+
+
+def energies(method, values, *, named=1, chance=0.5, area=0.5, cluster=None):
+    """A row a record with the PGE of its phrases; None is undefined."""
+    return [
+        Row(
+            f"r{i}", method, i, "measured",
+            {
+                "phrases": [
+                    {
+                        "text": "x", "label": "x", "pge": pge, "pga": pge, "chance": chance,
+                        "best": 1.0, "area": area, "n_boxes": 1, "n_alike": 1, "named": named,
+                    }
+                    for pge in own
+                ]
+            },
+            image=f"image {i if cluster is None else cluster[i]}",
+        )
+        for i, own in enumerate(values)
+    ]  # fmt: skip
+
+
+def table_rows(table, key):
+    return {row[key]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+
+
+def test_methods_are_compared_on_the_phrases_that_both_have():
+    """And where one is undefined, it has chance: leaving hard phrases out wins nothing."""
+    first = energies("grad_eclip", [[0.6, 0.8], [0.7], [0.9]])
+    second = energies("mask_clip", [[0.4, 0.5], [None]])
+    study = Localization(methods=("grad_eclip", "mask_clip"))
+    table = study.summarise([*first, *second], []).tables["differences"]
+    (found,) = table_rows(table, 0).values()
+    assert (found["method"], found["common phrases"]) == ("mask_clip", 3)
+    assert found["PGE difference"] == pytest.approx((0.2 + 0.3 + 0.2) / 3)
+    assert found["95 % from"] <= found["PGE difference"] <= found["to"]
+    assert "number of comparisons: 1" in table.caption
+    # Phrases of one image are drawn together: two images, whichever method.
+    one_image = energies("grad_eclip", [[0.1], [0.9]], cluster=[7, 7])
+    (cells,) = study.summarise(one_image, []).tables["by_method"].rows
+    assert cells[1:6] == [2, 1, 0.5, None, None]
+
+
+def test_the_number_of_named_objects_is_a_factor():
+    rows = [
+        *energies("grad_eclip", [[0.5]]), *energies("grad_eclip", [[0.6, 0.2]], named=2)[-1:],
+        *energies("mask_clip", [[0.8]]), *energies("mask_clip", [[0.1, 0.1]], named=2)[-1:],
+    ]  # fmt: skip
+    rows = [replace(row, record=f"{row.record} {len(row.values['phrases'])}") for row in rows]
+    table = Localization(methods=("grad_eclip",)).summarise(rows, []).tables["by_named"]
+    found = {(row[0], row[1]): row for row in table.rows}
+    assert [row[:2] for row in table.rows] == [
+        [1, "grad_eclip"], [1, "mask_clip"], [2, "grad_eclip"], [2, "mask_clip"]
+    ]  # fmt: skip
+    assert found[1, "mask_clip"][7] == pytest.approx(-0.3)
+    assert found[2, "mask_clip"][7] == pytest.approx((0.5 + 0.1) / 2)
+
+
+def test_another_domain_at_equal_size(tmp_path):
+    """Small objects are found worse in either domain, and the other one has more of them."""
+
+    def domain(sizes):
+        rows = [energies("m", [[size]], area=size)[0] for size in sizes]
+        return [
+            replace(row, record=f"r{i}", image="", index=i, variant="grad_eclip")
+            for i, row in enumerate(rows)
+        ]
+
+    append(tmp_path / "results.jsonl", domain(np.linspace(0.1, 0.9, 90)))
+    study = Localization(methods=("grad_eclip",), against=str(tmp_path))
+    table = study.summarise(domain(np.linspace(0.1, 0.5, 90)), []).tables["other_dataset"]
+    (found,) = table_rows(table, 0).values()
+    assert found["PGE difference"] == pytest.approx(-0.2)
+    assert abs(found["at equal size"]) < 0.03
+    with pytest.raises(FileNotFoundError, match="no results to compare with in"):
+        replace(study, against=str(tmp_path / "no")).summarise(energies("grad_eclip", [[1]]), [])
 
 
 def with_nulls(row):
@@ -164,7 +243,7 @@ def test_filters_choose_phrases_after_the_fact(monkeypatch):
 
     def kept(**options):
         phrases = Localization(**options).phrases(rows)["m"]
-        return [(phrase["record"], phrase["text"]) for phrase in phrases]
+        return [(phrase["key"][0], phrase["text"]) for phrase in phrases]
 
     assert len(kept()) == 6
     assert kept(single_instance=True) == [("r0", "cat"), ("r2", "cat"), ("r2", "dog")]
@@ -205,9 +284,29 @@ def test_classes_are_ranked(monkeypatch):
     assert (second["95 % from"], second["to"]) == (0, 0)
     assert [row[0] for row in summary.tables["extremes"].rows] == ["best", "best"]
     assert summary.tables["trend"].rows[0][1:3] == [2, 0.75]
+    assert "m, a (6), m, b (6)" in summary.notes[-1]
     none = Classwise(min_phrases=7).summarise(rows, records)
     assert not none.tables
     assert "fewer than 7 phrases are left out, and there is no other" in none.notes[-1]
+
+
+def test_the_spread_of_classes_is_compared_with_luck():
+    """Ten classes that do not differ are spread too; where one does, it is told from that."""
+    rng = np.random.default_rng(0)
+
+    def phrases(shift=0.0):
+        return [
+            {"label": str(i % 10), "pge": value + shift * (i % 10 == 3)}
+            for i, value in enumerate(rng.uniform(0.2, 0.6, 200))
+        ]
+
+    study, labels = Classwise(), {str(i) for i in range(10)}
+    p_values = [study._shuffled(phrases(), labels)[1] for _ in range(12)]
+    # Uniform from 0 to 1: their mean has a standard error of .083.
+    assert 0.25 < np.mean(p_values) < 0.75
+    spread, p = study._shuffled(phrases(0.3), labels)
+    assert 0.05 < spread < 0.3
+    assert p <= 0.01
 
 
 # Mismatches.
@@ -224,14 +323,78 @@ def test_signs_of_matching_and_cross_attributions(monkeypatch):
     rows = measured(study, monkeypatch, {CAPTION: maps}, records)
     assert [phrase["value"] for phrase in rows[0].values["own"]] == [2, 3]
     assert [pair["value"] for pair in rows[0].values["cross"]] == [-1, -1]
-    table = study.summarise(rows, records).tables["signs"]
-    found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["phrases"], found["pairs"]) == (4, 4)  # those of one class are left out
-    assert found["own positive"] == 0.75
-    assert found["other negative"] == 0.5
-    assert (found["own above other"], found["chance of it"]) == (0.5, 0.5)
+    tables = study.summarise(rows, records).tables
+    own, other = (dict(zip(tables["signs"].columns, r, strict=True)) for r in tables["signs"].rows)
+    assert [own["sign"], other["sign"]] == ["own object positive", "other object negative"]
+    assert [(one["cases"], one["images"]) for one in (own, other)] == [(4, 2), (4, 2)]
+    assert (own["share"], other["share"]) == (0.75, 0.5)
+    assert own["95 % from"] < 0.75 < own["to"] < 1
+    order = next(iter(table_rows(tables["order"], 0).values()))
+    assert (order["own above other"], order["chance"]) == (0.5, 0.5)
+    # Objects of one class count in the table of origins alone.
+    origins = {tuple(row[1:3]): row[3:6] for row in tables["origins"].rows}
+    assert origins["class", "same"] == [2, 1, 0.0]
+    assert origins["class", "different"] == [4, 2, 0.5]
     whole = Mismatches(different_labels=False).summarise(rows, records).tables["signs"]
-    assert whole.rows[0][1] == 6
+    assert whole.rows[0][2] == 6
+
+
+def test_background_of_the_same_size_by_hand():
+    """The shape of the region, with its shares, wherever it lies clear of all objects."""
+    heat = np.arange(12, dtype=np.float32).reshape(3, 4)
+    region = np.zeros((3, 4), np.float32)
+    region[0, :2] = 1, 0.5
+    objects = np.zeros((3, 4), np.float32)
+    objects[0, :2], objects[1, 3], objects[2, 0] = 1, 1, 0.05
+    places = [(0, 2), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    expected = [heat[r, c] + 0.5 * heat[r, c + 1] for r, c in places]
+    assert background(heat, region, objects).tolist() == pytest.approx(expected)
+    assert not len(background(heat, region, np.ones((3, 4), np.float32)))
+
+
+def test_signs_beside_background(monkeypatch):
+    """A map that is negative everywhere but on its own object clashes with nothing in particular.
+
+    The image has 2 × 2 patches: cat and dog above, nothing below but an object without a name.
+    """
+    boxes = {"cat": ((0.0, 0.0, 4.0, 4.0),), "dog": ((4.0, 0.0, 8.0, 4.0),)}
+    plain = record(**boxes)
+    other = replace(record("r1", **boxes), unnamed=((0.0, 4.0, 4.0, 8.0),))
+    values = {"cat": (2, -1, -1, -1), "dog": (-1, 3, -1, 1)}
+    maps = [second_order(values), second_order(values)]
+    study = Mismatches()
+    rows = measured(study, monkeypatch, {CAPTION: maps}, [plain, other])
+    cat, dog = rows[0].values["own"]
+    assert (cat["background"], dog["background"]) == (0.0, 0.5)
+    assert [pair["background"] for pair in rows[0].values["cross"]] == [1.0, 0.5]
+    assert [pair["background"] for pair in rows[1].values["cross"]] == [1.0, 0.0]
+    table = study.summarise(rows, []).tables["signs"]
+    found = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (found["share"], found["background"]) == (1.0, pytest.approx(2.5 / 4))
+    assert (found["with background"], found["difference"]) == (4, pytest.approx(1.5 / 4))
+
+
+def test_what_both_objects_have_in_common():
+    left, right = LEFT, (6.0, 0.0, 8.0, 2.0)
+    phrases = (
+        Phrase("red cat", (0, 3), (left,), "cat"), Phrase("Red dog", (8, 11), (right,), "dog")
+    )  # fmt: skip
+    one = Record("r", CAPTION, phrases, image, "")
+    pair, back = signs(second_order({"cat": (1, 0, 0, 0)}), one)["cross"]
+    assert (pair["same_colour"], pair["same_class"]) == (True, False)
+    # Centres at (row .5, column 0) and (0, 1) of a grid of 2 × 2.
+    assert pair["distance"] == pytest.approx(np.hypot(0.5, 1) / np.hypot(2, 2))
+    cases = [
+        {**pair, "key": ("r", 0, 1), "cluster": "r"},
+        {**back, "key": ("r", 1, 0), "cluster": "r"},
+    ]
+    cases[1]["value"], cases[1]["same_colour"] = -1.0, None
+    table = origins_table({"m": cases})
+    assert {tuple(row[1:3]): (row[3], row[5]) for row in table.rows} == {
+        ("class", "different"): (2, 0.5), ("colour", "same"): (1, 0.0),
+        ("distance", "near"): (2, 0.5), ("named", "after it"): (1, 0.0),
+        ("named", "before it"): (1, 1.0),
+    }  # fmt: skip
 
 
 def test_objects_that_overlap_are_no_mismatch(monkeypatch):
@@ -239,7 +402,7 @@ def test_objects_that_overlap_are_no_mismatch(monkeypatch):
     rows = measured(Mismatches(), monkeypatch, {CAPTION: [second_order({})]}, records)
     assert rows[0].values["cross"][0]["overlap"] == 0.5
     assert "signs" not in Mismatches().summarise(rows, records).tables
-    assert Mismatches(max_overlap=0.5).summarise(rows, records).tables["signs"].rows[0][5] == 2
+    assert Mismatches(max_overlap=0.5).summarise(rows, records).tables["signs"].rows[1][2] == 2
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -255,12 +418,13 @@ def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
         maps[false] = [first_order((-2, 5, 1, 0), false)]
     study = Mismatches()
     rows = measured(study, monkeypatch, maps, records)
-    assert rows[0].values["foil"]["false"] == -1
-    assert rows[0].values["foil"]["true"] == 4
-    assert rows[1].values.get("foil") is None
+    assert rows[0].values["false_words"]["false"] == -1
+    assert rows[0].values["false_words"]["true"] == 4
+    assert rows[0].values["false_words"]["background"] is None  # the dog is there
+    assert rows[1].values.get("false_words") is None
     table = study.summarise(rows, records).tables["false_words"]
     found = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (found["foils"], found["false negative"], found["true positive"]) == (1, 1, 1)
+    assert (found["false captions"], found["false negative"], found["true positive"]) == (1, 1, 1)
     assert found["false below true"] == 1
     assert found["caption scored lower"] == 1
 
@@ -274,7 +438,7 @@ def test_true_words_are_found_where_they_stand(monkeypatch):
         true: [second_order({"cat": (7, 0, 0, 0)}, true)],
     }
     (row,) = measured(Mismatches(), monkeypatch, maps, [record(caption=false, foil=foil)])
-    assert row.values["foil"]["true"] == 7
+    assert row.values["false_words"]["true"] == 7
 
 
 # Failures.
@@ -306,6 +470,17 @@ def test_failures_are_told_apart(monkeypatch):
         ("background", "r2", "cat"),
     ]
     assert set(summary.figures) == {"correlated_context", "unusual_scenes", "background"}
+
+
+# Clusters.
+
+
+def test_rows_of_one_image_are_one_cluster(tmp_path):
+    """They are read back as such from the file."""
+    wrapper = wrap(*models.clip_with_processor())
+    shown = [replace(record(f"r{i}"), image_key=key) for i, key in enumerate(("p", "p", ""))]
+    run_study(Localization(methods=("input_x_gradient",)), wrapper, shown, tmp_path)
+    assert [row.cluster for row in read(tmp_path / "results.jsonl")] == ["p", "p", "r2"]
 
 
 # Options.

@@ -8,9 +8,15 @@ import pytest
 import torch
 
 from captum_interactions import load_demo
-from captum_interactions.datasets import Foil, Record, Scenes
+from captum_interactions.datasets import Foil, Record, SceneRecords, Scenes
 from captum_interactions.encoders.wrapper import unit
-from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
+from captum_interactions.evaluation.studies.training import (
+    FineTuning,
+    _loss,
+    _pairs,
+    _scale,
+    fine_tune,
+)
 
 SETTING = FineTuning(steps=6, batch_size=8, warmup=2, learning_rate=3e-4)
 
@@ -88,12 +94,54 @@ def test_a_penalty_keeps_weights_near(wrapper, records):
     assert drift(replace(SETTING, l2_penalty=100.0)) < 0.5 * drift(SETTING)
 
 
+def test_images_choose_from_false_captions_too(wrapper, records):
+    """The loss by hand; every batch takes the false captions of its own images along."""
+    foil = Foil("1", records[1].caption, None)
+    false = [replace(records[1], key="f", caption="a red ring", foil=foil)]
+    true, captions = _pairs([*records[:4], *false], replace(SETTING, hard_negatives=True))
+    assert (list(true), captions) == ([0, 1, 2, 3], {"1": ["a red ring"]})
+    with torch.no_grad():
+        # Captions of the other image, or the loss would be near zero.
+        swapped = [replace(records[i], caption=records[1 - i].caption) for i in range(2)]
+        loss = _loss(wrapper, swapped, captions["1"])
+        texts = [records[1].caption, records[0].caption, "a red ring"]
+        a = unit(wrapper.encode_a(wrapper.tower_a.prepare([r.image for r in records[:2]]).inputs))
+        prepared = wrapper.tower_b.prepare(texts)
+        b = unit(wrapper.encode_b(prepared.inputs, *prepared.extras))
+        p = (_scale(wrapper) * a @ b.T).exp()
+    of_images = -(p[0, 0] / p[0].sum()).log() - (p[1, 1] / p[1].sum()).log()
+    of_texts = -(p[0, 0] / p[:, 0].sum()).log() - (p[1, 1] / p[:, 1].sum()).log()
+    # Exponentials of up to 100 times a cosine, whose rounding errors they multiply by as much.
+    assert float(loss) == pytest.approx(float(of_images + of_texts) / 4, rel=1e-4)
+
+
+def test_hard_negatives_are_learnt(wrapper, records):
+    """Scores of false captions fall below those of true ones more than without them."""
+    pairs = SceneRecords(12, seed=5, foils=True)[:]
+    true, false = pairs[::2], pairs[1::2]
+
+    def gap(model):
+        with torch.no_grad():
+            scores = []
+            for own in (true, false):
+                batch = model.prepare([r.image for r in own], [r.caption for r in own])
+                scores.append(model(*batch.inputs, *batch.additional_forward_args))
+        return float((scores[0] - scores[1]).mean())
+
+    setting = replace(SETTING, steps=8)
+    plain = fine_tune(wrapper, true, setting)
+    hard = fine_tune(wrapper, pairs, replace(setting, hard_negatives=True))
+    assert gap(hard) > gap(plain)
+
+
 def test_bad_input(wrapper, records, tmp_path):
     with pytest.raises(ValueError, match="takes 8 records, but there are only 3"):
         fine_tune(wrapper, records[:3], SETTING)
     foils = [replace(r, foil=Foil(r.key, r.caption, None)) for r in records]
-    with pytest.raises(ValueError, match="is a foil"):
+    with pytest.raises(ValueError, match=r"must be true, but that of '\d+' is false"):
         fine_tune(wrapper, foils, SETTING)
+    with pytest.raises(ValueError, match="no record of these has a false caption"):
+        fine_tune(wrapper, records, replace(SETTING, hard_negatives=True))
     path = tmp_path / "state.pt"
     fine_tune(wrapper, records, replace(SETTING, steps=1), checkpoint=path)
     with pytest.raises(ValueError, match="was made with"):

@@ -16,6 +16,7 @@ from captum_interactions.functional import (
     quadrature,
 )
 from tests import game_oracle
+from tests.expected import rounding, rounding_of_products
 
 N_A, N_B, K = 3, 4, 5
 
@@ -107,21 +108,33 @@ def test_the_grid_of_joint_scores_gives_the_same_numbers(p):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
-def test_rounding_of_embeddings_that_hardly_change():
-    """In float32, the products are still the grid's numbers as it gives them in float64."""
+@pytest.mark.parametrize("change", [0.02, 0.0005])
+def test_rounding_of_embeddings_that_hardly_change(change):
+    """In float32, the products are the grid's numbers in float64, up to the rounding of sums.
+
+    What counts is the size of the changes, and not that of the embeddings.
+    """
     sizes = (20, 5)
     members = [draw_coalitions(n, nodes(0.5), 60, generator(n)) for n in sizes]
     seen = []
     for n, one in zip(sizes, members, strict=True):
         weights = torch.randn(n, K, generator=generator(n), dtype=torch.float64)
-        seen.append((3 + 0.02 * (one.double() @ weights - 0.5).tanh()).float())
+        seen.append((3 + change * (one.double() @ weights - 0.5).tanh()).float())
     readings = [design(one, nodes(0.5), is_exact=False) for one in members]
     sides = [effects(reading, v) for reading, v in zip(readings, seen, strict=True)]
     actual = products(*sides, nodes(1.0))[0][1:, 1:].double()
     grid = torch.ones(60, 60, dtype=torch.float64)
-    scores = seen[0].double() @ seen[1].double().T
+    # Interactions are the same without the constant, and the oracle is more exact.
+    scores = (seen[0].double() - 3) @ (seen[1].double() - 3).T
     expected = game_oracle.grid_fit(scores, *(one.double() - 0.5 for one in members), grid)[1:, 1:]
-    assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
+    exact = [effects(one, v.double()).values[0, 1:] for one, v in zip(readings, seen, strict=True)]
+    errors = [
+        rounding(60, reading.readout.abs() @ (v - v.mean(0)).double().abs())[0, 1:]
+        for reading, v in zip(readings, seen, strict=True)
+    ]
+    bound = rounding_of_products(exact[0], exact[1].T, errors[0], errors[1].T)
+    assert bound.max() < 1e-4 * expected.abs().max()
+    assert ((actual - expected).abs() <= bound).all()
 
 
 def test_weighted_least_squares_over_the_grid_at_each_node_of_the_integral():

@@ -18,7 +18,7 @@ from tests.maps.test_interaction_map import imap  # noqa: F401
 from tests.pages import sound
 
 FORMAT = "captum_interactions.InteractionMap/1"
-MISSING = object()
+MISSING = ...
 
 
 def read(path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

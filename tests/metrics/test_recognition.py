@@ -36,6 +36,20 @@ def test_score_by_hand():
     torch.testing.assert_close(score, torch.tensor([[0.9, 0.2]], dtype=torch.float64))
 
 
+def test_pooled_masses_by_hand():
+    """The word with the stronger map counts more: 4.5 of 5 and .2 of 1 are right."""
+    strong = torch.tensor([[3.0, -1.0], [0.5, -0.5]])
+    maps = torch.stack([strong, strong / 5]).unsqueeze(0)
+    own = torch.tensor([[0, 3]])
+    pooled = recognition_score(maps, quadrants(2, 2), own, pooled=True)
+    torch.testing.assert_close(pooled, torch.tensor([4.7 / 6]).double())
+    chance = recognition_chance(maps, quadrants(2, 2), own, pooled=True)
+    # Of maps of 7 parts positive and 3 negative mass, whatever their scale.
+    torch.testing.assert_close(chance, torch.tensor([0.7 / 4 + 0.3 * 3 / 4]).double())
+    one = recognition_score(maps[:, :1], quadrants(2, 2), own[:, :1], pooled=True)
+    assert one.tolist() == recognition_score(maps[:, :1], quadrants(2, 2), own[:, :1])[0].tolist()
+
+
 def test_middle_patches_do_not_count():
     maps, cells, own = randn(2, 3, 5, 5), quadrants(5, 5), torch.tensor([[0, 1, 2], [3, 3, 0]])
     changed = maps.clone()

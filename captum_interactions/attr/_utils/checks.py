@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from captum_interactions.attr._utils.arguments import Baseline
+from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Tower
+from captum_interactions.encoders.wrapper import widen
+
+_NEARLY_ZERO = 0.01
+"""The embedding of a baseline that is shorter than this share of its input's has no direction."""
 
 
 def check_input(
@@ -102,6 +108,26 @@ def check_embedding(what: str, embedding: Tensor, may_vanish: bool) -> None:
             f"the embedding of {what} is zero, which has no cosine with anything: take another "
             f"{what.split()[0]}, or normalization='none'"
         )
+
+
+def warn_of_nearly_zero_baselines(
+    name: str, embedding: Tensor, baselines: Sequence[Tensor]
+) -> None:
+    """Warn if the embedding of a baseline is so short that its direction is meaningless."""
+    own = widen(embedding).norm(dim=-1)
+    for baseline in baselines:
+        norms = widen(baseline).norm(dim=-1)
+        worst = int((norms / own).argmin())
+        if norms[worst] < _NEARLY_ZERO * own[worst]:
+            warn_caller(
+                f"the embedding of baseline {name} is nearly zero: its norm is "
+                f"{float(norms[worst]):.2g}, that of the input's {float(own[worst]):.2g}. Under "
+                "normalization='cosine' its direction, which is meaningless, enters the constant "
+                "and the main effects, and the path turns sharply near it. Use "
+                "normalization='frozen' or another baseline; if you need the cosine, "
+                "n_steps='auto' places its nodes where the path turns"
+            )
+            return
 
 
 def _detached(value: Any) -> Any:

@@ -18,7 +18,12 @@ from captum_interactions.attr._utils.arguments import (
     check_pair,
     each_baseline,
 )
-from captum_interactions.attr._utils.checks import baselines_of, check_embedding, check_input
+from captum_interactions.attr._utils.checks import (
+    baselines_of,
+    check_embedding,
+    check_input,
+    warn_of_nearly_zero_baselines,
+)
 from captum_interactions.attr._utils.groups import group_weights
 from captum_interactions.attr._utils.layer_inputs import LayerInputs, repeat_rows
 from captum_interactions.attr._utils.path import Path
@@ -175,6 +180,8 @@ def path_of(
     ends = layer_inputs(name, tower, layer, inputs, baseline, extras, normalization=normalization)
     for embedding in ends.baseline_embeddings:
         check_embedding(f"baseline {name}", embedding, may_vanish=normalization != "cosine")
+    if normalization == "cosine":
+        warn_of_nearly_zero_baselines(name, ends.raw_embedding, ends.raw_baseline_embeddings)
     return Path(
         **{field.name: getattr(ends, field.name) for field in fields(ends)},
         groups=group_weights(name, groups, ends.token_mask),

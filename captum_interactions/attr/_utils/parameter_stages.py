@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_interactions.attr._utils.arguments import check_pair
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
+from captum_interactions.encoders.model.changes import changed
 from captum_interactions.encoders.model.modes import explaining
 
 
@@ -110,10 +112,10 @@ def _used(tower: Tower, embedding: Tensor) -> list[Tensor]:
 def _unfrozen(model: nn.Module) -> Iterator[None]:
     """Let autograd track frozen parameters too, within this context."""
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    try:
+
+    def set_all(value: bool) -> None:
         for parameter in frozen:
-            parameter.requires_grad = True
+            parameter.requires_grad = value
+
+    with changed(partial(set_all, True), partial(set_all, False)):
         yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = False

@@ -14,8 +14,8 @@ from captum_interactions.attr._utils.arguments import each_option
 from captum_interactions.attr._utils.path import Path
 from captum_interactions.attr._utils.products import Products, jacobian_products
 from captum_interactions.callers import warn_caller
-from captum_interactions.functional import quadrature
-from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_steps
+from captum_interactions.functional import Quadrature, quadrature
+from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_rule
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,23 +62,26 @@ def products_along(
     if n_steps == "auto":
         chosen = {path.name: _chosen(path, tolerance / 2, internal_batch_size) for path in paths}
         some = next(iter(chosen.values()))
-        numbers = (chosen.get("a", some), chosen.get("b", some))
+        rule_a, rule_b = chosen.get("a", some), chosen.get("b", some)
     else:
-        numbers = each_option("n_steps", n_steps)
-    rule_a, rule_b = (quadrature(method, number, dtype=torch.float64) for number in numbers)
+        rule_a, rule_b = (
+            quadrature(method, number, dtype=torch.float64)
+            for number in each_option("n_steps", n_steps)
+        )
     with jacobian_products((rule_a, rule_b), internal_batch_size, show_progress) as products:
         yield products
 
 
-def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> int:
+def _chosen(path: Path, tolerance: float, internal_batch_size: int | None) -> Quadrature:
     def values(nodes: Tensor) -> Tensor:
         return path.values(nodes, internal_batch_size)
 
-    chosen = choose_steps(values, tolerance, MAX_STEPS, path.features.dtype)
+    chosen = choose_rule(values, tolerance, MAX_STEPS, path.features.dtype)
     _LOGGER.info("side %s: %d nodes for an error of %.1e", path.name, chosen.n_steps, chosen.error)
     if not chosen.is_enough:
         warn_caller(
             f"side {path.name} needs more than {MAX_STEPS} nodes for a tolerance of {tolerance:g}; "
-            f"with these the error is {chosen.error:.1e}: take another layer"
+            f"with {chosen.n_steps} the error is {chosen.error:.1e}: take another layer, or a "
+            "larger tolerance"
         )
-    return chosen.n_steps
+    return chosen.rule

@@ -117,8 +117,9 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
 
         Args:
             n_steps (int, tuple or str, optional): Number of quadrature nodes, or one for each
-                input, or ``"auto"``: on each side as many as bring the convergence delta below
-                ``tolerance``. :attr:`n_steps_used` has the numbers that were taken. Default: 20
+                input, or ``"auto"``: on each side as few as bring the convergence delta below
+                ``tolerance``, placed where the path turns. :attr:`n_steps_used` has the numbers
+                that were taken. Default: 20
             method (str, optional): Quadrature rule, one of ``gausslegendre``, ``riemann_left``,
                 ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``. Default:
                 ``gausslegendre``
@@ -134,9 +135,10 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
                 hidden units) apart instead of summing them over tokens. Default: None
             tolerance (float, optional): With ``n_steps="auto"``, a bound of the convergence delta,
                 relative to ``|g(a) - g(r_a)| |h(b) - h(r_b)|``, the largest value that the sum of a
-                map can have. The numbers of nodes are chosen from values of the encoders along
-                their paths, by forward passes only; each side has its own, the same for all pairs.
-                It is limited by the model's precision. Default: 1e-3
+                map can have. The nodes are chosen from values of the encoders along their paths, by
+                forward passes only; each side has its own, the same for all pairs. Where a path
+                turns sharply it is divided, and each part has nodes of its own. It is limited by
+                the model's precision. Default: 1e-3
 
         Returns:
             **attributions** or 2-element tuple of **attributions**, **delta**:
@@ -148,7 +150,9 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
             - **delta** (*Tensor*): shape (B,), see :meth:`compute_convergence_delta`.
 
         Warns:
-            UserWarning: If ``n_steps="auto"`` would need more than 200 nodes; 200 are taken then.
+            UserWarning: If ``n_steps="auto"`` would need more than 200 nodes; the best rule with
+                fewer is taken then. Under ``normalization="cosine"`` also if the embedding of a
+                baseline is nearly zero, less than a hundredth as long as its input's.
         """
         check_target(target)
         if full_resolution not in (None, "a", "b"):
@@ -181,16 +185,18 @@ class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution
     def decompose(
         self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None,
         n_steps: Steps = 20, method: str = "gausslegendre", internal_batch_size: int | None = None,
-        *, tolerance: float = 1e-3, show_progress: bool = False,
+        *, groups_a: Groups | None = None, groups_b: Groups | None = None, tolerance: float = 1e-3,
+        show_progress: bool = False,
     ) -> Decomposition:  # fmt: skip
         """Constant, main effects of both sides, and interactions: together the score.
 
-        This costs one vector-Jacobian product more than the interactions alone.
+        This costs one vector-Jacobian product more than the interactions alone. Groups must hold
+        every token exactly once.
         """
         options = (n_steps, method, tolerance, internal_batch_size, show_progress)
         check_steps(n_steps, method, tolerance)
         with explaining(self.wrapper):
-            paths = self._propagate(inputs, baselines, additional_forward_args)
+            paths = self._propagate(inputs, baselines, additional_forward_args, groups_a, groups_b)
             check_complete(paths)
             with products_along(paths, *options) as products:
                 self.n_steps_used = products.n_steps

@@ -144,8 +144,12 @@ class InteractionLIME(SecondOrderAttribution, PerturbationAttribution):
         first = embeddings.new_zeros(embeddings.shape[1:])
         coefficients = embeddings.new_zeros((len(own), path.n_outputs, embeddings.shape[2]))
         for index, (design, row) in enumerate(zip(designs, own, strict=True)):
-            inverse = self._pseudo_inverse(design).to(embeddings)
-            solution = inverse @ embeddings[: len(design), index]
+            inverse = self._pseudo_inverse(design)
+            seen = embeddings[: len(design), index]
+            # Fitted apart, because embeddings may hardly differ: sums of them would be rounded.
+            common = seen.mean(0)
+            of_one = inverse.sum(1, keepdim=True).to(embeddings)
+            solution = inverse.to(embeddings) @ (seen - common) + of_one * common
             first[index] = solution[0]
             coefficients[index, row] = solution[1:]
         return first, coefficients

@@ -20,6 +20,7 @@ from captum_interactions.attr._utils.arguments import (
     Inputs,
     Normalization,
     Side,
+    first_layers,
 )
 from captum_interactions.attr._utils.captum_explainer import Explainer, ExplainerCall
 from captum_interactions.attr._utils.path import Path
@@ -76,6 +77,9 @@ class LiftedAttribution(SecondOrderAttribution):
       sum: it needs ``options={"abs": False}``.
 
     Args:
+        layers (tuple, optional): ``(layer_a, layer_b)``, where each tower is attributed: k for the
+            hidden state entering block k, or ``"input"`` for the raw tensor. Default: None, layer 0
+            of the explained input, and the wrapper's default layer of the other
         explainer (type or Callable, optional): One of
 
             - a class of Captum, such as ``ShapleyValueSampling``,
@@ -130,9 +134,10 @@ class LiftedAttribution(SecondOrderAttribution):
         side: Side = "a",
         normalization: Normalization = "cosine",
     ) -> None:
-        super().__init__(wrapper, layers, normalization=normalization)
         if side not in ("a", "b"):
             raise ValueError(f"side must be 'a' or 'b', but got {side!r}")
+        self.side: Side = side
+        super().__init__(wrapper, layers, normalization=normalization)
         if not callable(explainer):
             raise TypeError(
                 "explainer must be a class of captum.attr, a function from a module to an "
@@ -142,7 +147,11 @@ class LiftedAttribution(SecondOrderAttribution):
             if isinstance(explainer, type) and issubclass(explainer, refused):
                 raise ValueError(f"{explainer.__name__} {reason}")
         self.explainer = explainer
-        self.side: Side = side
+
+    def _default_layers(self, wrapper: DualEncoderWrapper) -> tuple[Layer, Layer]:
+        first_a, first_b = first_layers(wrapper)
+        layer_a, layer_b = wrapper.default_layers
+        return (first_a, layer_b) if self.side == "a" else (layer_a, first_b)
 
     def attribute(
         self, inputs: Inputs, baselines: Baselines = None, target: None = None,

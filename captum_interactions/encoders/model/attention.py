@@ -3,21 +3,23 @@
 Models run whatever attention is fastest, and most kinds give no weights away. Those of
 ``transformers`` look their attention function up when they run, so for one run we hand them ours:
 plain matrix products, whose weights gradients flow through. Meanwhile the model makes the masks
-that its own plain ("eager") attention takes; its config and the table of functions are put back
-when the run ends, also by an error. The table serves all models: one that runs plain attention in
-another thread meanwhile gets the same products, without dropout.
+that its own plain ("eager") attention takes. All of that holds in the thread of this run alone, and
+until it ends, also by an error: the same model runs as ever in other threads, and so does any other
+model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.model.changes import attribute, hooked, in_this_thread
 from captum_interactions.encoders.model.hooks import as_written, states_entering
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.block_tower import BlockTower
@@ -153,34 +155,61 @@ def states_with_attention(
 def attending(model: nn.Module, attend: Callable[..., tuple[Tensor, Tensor]]) -> Iterator[None]:
     """While this holds, attention that looks its function up at ``transformers`` runs another one.
 
+    That is the attention of one model, in this thread.
+
     Args:
         model (nn.Module): The model. Configs of all of its parts ask for plain attention meanwhile.
         attend (Callable): ``(module, query, key, value, mask, scaling=None, **options)`` with
             heads (B, H, T, d) and an additive mask, to the mixed values (B, T, H, d) and weights.
     """
-    configs = {
-        id(config): config
-        for module in model.modules()
-        if hasattr(config := getattr(module, "config", None), _CONFIG)
-    }
+    modules = {id(module) for module in model.modules()}
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    configs = [config for config in configs if hasattr(config, _CONFIG)]
     if not configs:
         yield
         return
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers import PretrainedConfig
+    from transformers.modeling_utils import AttentionInterface
 
-    own = ALL_ATTENTION_FUNCTIONS.get(_PLAIN)
-    before = [(config, getattr(config, _CONFIG)) for config in configs.values()]
-    try:
-        ALL_ATTENTION_FUNCTIONS[_PLAIN] = attend
-        for config, _ in before:
-            setattr(config, _CONFIG, _PLAIN)
+    own = AttentionInterface.get_interface
+
+    def find(interface: Any, implementation: str, default: Callable[..., Any]) -> Any:
+        found = own(interface, implementation, default)
+        if implementation != _PLAIN:
+            return found
+
+        def run(module: nn.Module, *args: Any, **options: Any) -> Any:
+            return (attend if id(module) in modules else found)(module, *args, **options)
+
+        return run
+
+    with (
+        attribute(PretrainedConfig, _CONFIG, _PlainInThisThread(configs)),
+        attribute(AttentionInterface, "get_interface", in_this_thread(find, own)),
+    ):
         yield
-    finally:
-        for config, implementation in before:
-            setattr(config, _CONFIG, implementation)
-        del ALL_ATTENTION_FUNCTIONS[_PLAIN]
-        if ALL_ATTENTION_FUNCTIONS.get(_PLAIN) is not own:
-            ALL_ATTENTION_FUNCTIONS[_PLAIN] = own
+
+
+class _PlainInThisThread:
+    """By which configs ask for plain attention in this thread, and for their own one in others.
+
+    It takes the place of a class's attribute and leaves the configs as they are.
+    """
+
+    def __init__(self, configs: Sequence[Any]) -> None:
+        self._ids = {id(config) for config in configs}
+        self._here = get_ident()
+
+    def __get__(self, config: Any, _: Any = None) -> Any:
+        if id(config) in self._ids and get_ident() == self._here:
+            return _PLAIN
+        try:
+            return vars(config)[_CONFIG]
+        except (KeyError, TypeError):  # a config that is just being made, or the class
+            raise AttributeError(_CONFIG) from None
+
+    def __set__(self, config: Any, value: Any) -> None:
+        vars(config)[_CONFIG] = value
 
 
 def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) -> Tensor:
@@ -225,8 +254,8 @@ class _Recorder:
     def watch(self, stack: ExitStack) -> None:
         for module in self.block.modules():
             if "norm" in type(module).__name__.lower():
-                stack.callback(module.register_forward_pre_hook(self._normalising).remove)
-        stack.callback(self.block.register_forward_hook(self._leaving).remove)
+                stack.enter_context(hooked(module.register_forward_pre_hook, self._normalising))
+        stack.enter_context(hooked(self.block.register_forward_hook, self._leaving))
 
     def finish(self, states: Tensor) -> BlockRecord:
         name = type(self.block).__name__

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from captum_interactions.encoders.model.changes import (
+    attribute,
+    changed,
+    hooked,
+    in_this_thread,
+    turn,
+)
+
 _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")
 """Flags by which transformers, open_clip and timm recompute blocks in the backward pass."""
-
-_TURN = RLock()
-"""Held while modules are changed, so that threads put back their changes in order."""
-
 
 _AS_WRITTEN: list[dict[int, nn.Module]] = []
 """The modules of models for which :func:`as_written` holds, by id. Used by the thread whose turn it
@@ -68,19 +72,15 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
     Raises:
         RuntimeError: If the run does not reach the block.
     """
-    here = get_ident()
 
     def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
-        if get_ident() == here:
-            raise _Reached(entering_states(args, kwargs))
+        raise _Reached(entering_states(args, kwargs))
 
-    handle = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        run()
-    except _Reached as reached:
-        return cast(Tensor, reached.states)
-    finally:
-        handle.remove()
+    with hooked(block.register_forward_pre_hook, stop, with_kwargs=True):
+        try:
+            run()
+        except _Reached as reached:
+            return cast(Tensor, reached.states)
     raise _unreached(block)
 
 
@@ -90,19 +90,15 @@ def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
     Raises:
         RuntimeError: If the run does not reach the module.
     """
-    here = get_ident()
 
     def stop(_: nn.Module, __: Any, output: Any) -> None:
-        if get_ident() == here:
-            raise _Reached(output)
+        raise _Reached(output)
 
-    handle = module.register_forward_hook(stop)
-    try:
-        run()
-    except _Reached as reached:
-        return reached.states
-    finally:
-        handle.remove()
+    with hooked(module.register_forward_hook, stop):
+        try:
+            run()
+        except _Reached as reached:
+            return reached.states
     raise _unreached(module)
 
 
@@ -113,17 +109,12 @@ def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any
         RuntimeError: If the run does not reach the block.
     """
     seen: list[tuple[Tensor, Any]] = []
-    here = get_ident()
 
     def look(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if get_ident() == here:
-            seen[:] = [(entering_states(args, kwargs), output)]
+        seen[:] = [(entering_states(args, kwargs), output)]
 
-    handle = block.register_forward_hook(look, with_kwargs=True)
-    try:
+    with hooked(block.register_forward_hook, look, with_kwargs=True):
         run()
-    finally:
-        handle.remove()
     if not seen:
         raise _unreached(block)
     return seen[0]
@@ -147,10 +138,10 @@ def starting_at(
     """
     answer = states.detach() if answer is None else answer
     pending = [states]
-    here, outside = get_ident(), _autograd_modes()
+    outside = _autograd_modes()
 
     def replace(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        if not pending or get_ident() != here:
+        if not pending:
             return None
         if states.requires_grad and _autograd_modes() != outside:
             raise RuntimeError(
@@ -164,8 +155,7 @@ def starting_at(
         return args, {**kwargs, _name_of_states(kwargs): given}
 
     with ExitStack() as stack:
-        handle = block.register_forward_pre_hook(replace, with_kwargs=True)
-        stack.callback(handle.remove)
+        stack.enter_context(hooked(block.register_forward_pre_hook, replace, with_kwargs=True))
         for module in skipped:
             stack.enter_context(replaced_forward(module, lambda *_, **__: answer))
         yield
@@ -176,56 +166,46 @@ def starting_at(
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """While this holds, a module runs another function in this thread."""
-    with _TURN:
-        own, here = module.forward, get_ident()
-
-        def either(*args: Any, **kwargs: Any) -> Any:
-            return (forward if get_ident() == here else own)(*args, **kwargs)
-
-        with _attribute(module, "forward", either):
-            yield
-
-
-@contextmanager
-def as_written(model: nn.Module) -> Iterator[None]:
-    """While this holds, no part of a model runs compiled, and none is checkpointed.
-
-    A compiled graph does not know of later hooks, and a checkpointed block runs again in the
-    backward pass, when they are gone. Numbers are the same. Inside of another such context that
-    holds for the model, there is nothing left to do.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(_TURN)
-        if any(id(model) in modules for modules in _AS_WRITTEN):
-            yield
-            return
-        modules = list(model.modules())
-        _AS_WRITTEN.append({id(module): module for module in modules})
-        stack.callback(_AS_WRITTEN.pop)
-        for module in modules:
-            if "_orig_mod" in module._modules:
-                stack.enter_context(replaced_forward(module, module.get_submodule("_orig_mod")))
-            elif vars(module).get("_compiled_call_impl") is not None:
-                stack.enter_context(_attribute(module, "_compiled_call_impl", None))
-            for flag in _CHECKPOINTING:
-                if vars(module).get(flag):
-                    stack.enter_context(_attribute(module, flag, False))
+    with turn(), attribute(module, "forward", in_this_thread(forward, module.forward)):
         yield
 
 
 @contextmanager
-def _attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """While this holds, a module has another value of an attribute."""
-    with _TURN:
-        is_own, before = name in vars(module), getattr(module, name)
-        setattr(module, name, value)
-        try:
+def as_written(model: nn.Module) -> Iterator[None]:
+    """While this holds, no part of a model runs compiled in this thread, and none is checkpointed.
+
+    A compiled graph does not know of later hooks, and a checkpointed block runs again in the
+    backward pass, when they are gone. Numbers are the same. Inside of another such context that
+    holds for the model, there is nothing left to do. Other threads that explain wait.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(turn())
+        if any(id(model) in modules for modules in _AS_WRITTEN):
             yield
-        finally:
-            if is_own:
-                setattr(module, name, before)
-            else:
-                delattr(module, name)
+            return
+        modules = {id(module): module for module in model.modules()}
+        stack.enter_context(changed(lambda: _AS_WRITTEN.append(modules), _AS_WRITTEN.pop))
+        for module in modules.values():
+            compiled = vars(module).get("_compiled_call_impl")
+            if "_orig_mod" in module._modules:
+                stack.enter_context(replaced_forward(module, module.get_submodule("_orig_mod")))
+            elif compiled is not None:
+                call = in_this_thread(module._call_impl, compiled)
+                stack.enter_context(attribute(module, "_compiled_call_impl", call))
+            for flag in _CHECKPOINTING:
+                if vars(module).get(flag):
+                    stack.enter_context(attribute(module, flag, _TrueInOtherThreads()))
+        yield
+
+
+class _TrueInOtherThreads:
+    """A flag that is off in the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._here = get_ident()
+
+    def __bool__(self) -> bool:
+        return get_ident() != self._here
 
 
 def structure(model: nn.Module) -> int:

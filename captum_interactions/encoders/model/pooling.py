@@ -14,6 +14,18 @@ Pooling = Literal["cls", "last", "mean", "pooler"]
 ``pooler_output``."""
 
 
+def _itself(tokens: Any, *_: Any, **__: Any) -> Any:
+    return tokens
+
+
+def _hidden_states(output: Any) -> Tensor:
+    return cast(Tensor, output.last_hidden_state)
+
+
+def _of_hidden_states(tokens: Tensor, *_: Any, **__: Any) -> SimpleNamespace:
+    return SimpleNamespace(last_hidden_state=tokens)
+
+
 class Pool(NamedTuple):
     """Where an encoder pools its tokens: the layer ``"pool"``."""
 
@@ -21,16 +33,16 @@ class Pool(NamedTuple):
     """Name of the module whose output is pooled: mostly the norm behind the last block."""
     is_default: bool = False
     """Whether the layer is the default: where the pooling weighs tokens by attention."""
-    tokens: Callable[[Any], Tensor] = lambda output: cast(Tensor, output)
+    tokens: Callable[[Any], Tensor] = _itself
     """The tokens (B, T, D) in the module's output."""
-    output: Callable[..., Any] = lambda tokens, *_, **__: tokens
+    output: Callable[..., Any] = _itself
     """``(tokens, *args, **kwargs)``: an output with these tokens, for the module's arguments."""
 
 
 OUTPUT_STATES = Pool(
     "",
-    tokens=lambda output: cast(Tensor, output.last_hidden_state),
-    output=lambda tokens, *_, **__: SimpleNamespace(last_hidden_state=tokens),
+    tokens=_hidden_states,
+    output=_of_hidden_states,
 )
 """A whole encoder of ``transformers``, whose hidden states are pooled behind it."""
 

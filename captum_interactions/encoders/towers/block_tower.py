@@ -198,18 +198,19 @@ class BlockTower(Tower):
         cells, *rest = context
         if layer == "pool":
             states, inputs, extras, _ = self.recall(states, *rest)
-            with self._giving(states, layer):
+            with as_written(self.model), self._giving(states, layer):
                 return self._run(self.model, inputs, *extras)
         assert isinstance(layer, int)
-        if pools_one is None:
-            pools_one = self._pools_one(layer, states, context)
-        states, inputs, extras, pooled = self.recall(states, *rest)
-        states = self._from_tokens(states, cells)
-        blocks = self.blocks
-        before = [self._block(name) for name in self._skipped] + blocks[:layer]
-        answer = None if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
+            # First of all, because hooks of other threads are not to be taken for the user's.
             stack.enter_context(as_written(self.model))
+            if pools_one is None:
+                pools_one = self._pools_one(layer, states, context)
+            states, inputs, extras, pooled = self.recall(states, *rest)
+            states = self._from_tokens(states, cells)
+            blocks = self.blocks
+            before = [self._block(name) for name in self._skipped] + blocks[:layer]
+            answer = None if self._answer is None else self._answer(states.detach())
             last = blocks[-1]
             if pooled is not None and pools_one:
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))

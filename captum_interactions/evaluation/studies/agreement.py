@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, wrap
+from captum_interactions.evaluation.phrases import phrase_spans
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import mean
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
@@ -48,7 +49,8 @@ class Agreement(MethodStudy):
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        for imap, record in zip(self.explain(wrapper, variant, records), records, strict=True):
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
+        for imap, record in zip(maps, records, strict=True):
             heats = np.stack([imap.heatmap(phrase.span) for phrase in record.grounded])
             # Six digits are more than ranks need, and make the file smaller.
             found.append({"maps": [[float(f"{x:.6g}") for x in heat.ravel()] for heat in heats]})

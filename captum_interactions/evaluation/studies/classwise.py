@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from captum_interactions.datasets import Record
 from captum_interactions.evaluation.figures import bars, matrix, scatter
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median
+from captum_interactions.evaluation.statistics import (
+    bootstrap_interval,
+    holm,
+    mean,
+    median,
+    notes_of_few,
+)
 from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.study import view
 from captum_interactions.evaluation.summary import Summary, Table
@@ -21,6 +29,8 @@ from captum_interactions.metrics import spearman
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+N_SHUFFLES = 499
+"""Shuffles of labels."""
 SHOWN = 12
 """Classes at either end of a figure."""
 _COLUMNS = (
@@ -32,8 +42,9 @@ _COLUMNS = (
 class Classwise(PhraseStudy):
     """Point Game Energy of each class of objects, best and worst, and against how frequent it is.
 
-    Classes are the labels of phrases. Source: Möller, Tilli, Vu and Padó, TMLR 2025 (arXiv
-    2408.14153), section 4.3.
+    Classes are the labels of phrases. How much they differ is compared with shuffled labels.
+
+    Source: Möller, Tilli, Vu and Padó, TMLR 2025 (arXiv 2408.14153), section 4.3.
     """
 
     name: ClassVar[str] = "classwise"
@@ -59,44 +70,88 @@ class Classwise(PhraseStudy):
         for own in by_method.values():
             best, worst = own[: self.n_extremes], own[self.n_extremes :][-self.n_extremes :]
             extremes += [["best", *row] for row in best] + [["worst", *row] for row in worst]
-        trends = [_trend(method, own) for method, own in by_method.items()]
+        labels = {method: {row[1] for row in own} for method, own in by_method.items()}
+        chances = [
+            self._shuffled(own, labels[method])
+            for method, own in self.phrases(rows).items()
+            if method in by_method
+        ]
+        p_values = holm([p for _, p in chances])
+        trends = [
+            _trend(method, own, spread, p)
+            for (method, own), (spread, _), p in zip(
+                by_method.items(), chances, p_values, strict=True
+            )
+        ]
         tables = {
             "extremes": Table(
                 ("end", *_COLUMNS), extremes,
-                "Classes with the highest and the lowest median PGE. Intervals: records drawn "
-                "anew.",
+                "Classes with the highest and the lowest median PGE. Intervals: images drawn anew, "
+                "for each class by itself; that a class is first or last is partly luck.",
             ),
             "trend": Table(
-                ("method", "classes", "spread", "with frequency", "with chance"), trends,
-                "Spread of the classes' medians (highest minus lowest), and their Spearman "
-                "correlation with the number of phrases and with the chance level (the size of "
-                "the objects).",
+                ("method", "classes", "spread", "spread of shuffled labels", "p",
+                 "with frequency", "with chance"), trends,
+                "Spread of the classes' medians (highest minus lowest) beside its mean when the "
+                "labels of phrases are shuffled, which leaves luck alone; *p*: how often that is "
+                f"as large, corrected by Holm's method (number of comparisons: {len(trends)}). "
+                "Then the medians' Spearman correlation with the number of phrases and with the "
+                "chance level (the size of the objects).",
             ),
             "classes": Table(_COLUMNS, classes, "All classes, the best first."),
         }  # fmt: skip
-        return Summary(tables, _figures(by_method), [*self.notes(rows), f"{few}."])
+        small = {f"{method}, {row[1]}": row[2] for method, own in by_method.items() for row in own}
+        notes = [*self.notes(rows), f"{few}.", *notes_of_few(small)]
+        return Summary(tables, _figures(by_method), notes)
+
+    def _shuffled(
+        self, phrases: Sequence[Mapping[str, Any]], labels: set[str]
+    ) -> tuple[float, float]:
+        """Mean spread of medians with shuffled labels, and how often it is as large as with them.
+
+        Args:
+            phrases: Of one method.
+            labels: The classes that count.
+        """
+        kept = sorted(
+            ((p["label"], p["pge"]) for p in phrases if p["label"] in labels),
+            key=lambda one: one[0],
+        )
+        values = np.array([value for _, value in kept])
+        ends = np.cumsum([sum(label == own for label, _ in kept) for own in sorted(labels)])
+        rng = np.random.default_rng(self.seed)
+
+        def spread(ordered: NDArray[np.float64]) -> float:
+            medians = [np.median(own) for own in np.split(ordered, ends[:-1])]
+            return float(max(medians) - min(medians))
+
+        shuffled = [spread(rng.permutation(values)) for _ in range(N_SHUFFLES)]
+        as_large = sum(one >= spread(values) - 1e-12 for one in shuffled)
+        return float(np.mean(shuffled)), (1 + as_large) / (1 + N_SHUFFLES)
 
     def _classes(self, method: str, phrases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-        """One row a class, the best first; phrases without a class or without a value count not."""
+        """One row a class, the best first; phrases without a class do not count."""
         by_class: dict[str, list[Mapping[str, Any]]] = {}
         for phrase in phrases:
-            if phrase["label"] is not None and phrase["pge"] is not None:
+            if phrase["label"] is not None:
                 by_class.setdefault(phrase["label"], []).append(phrase)
         cells: list[list[Any]] = []
         for label, own in by_class.items():
             if len(own) < self.min_phrases:
                 continue
             energy = [phrase["pge"] for phrase in own]
-            low, high = bootstrap_interval(energy, [phrase["record"] for phrase in own])
+            low, high = bootstrap_interval(energy, [phrase["cluster"] for phrase in own])
             pga, chance = mean(p["pga"] for p in own), median(p["chance"] for p in own)
             cells.append([method, label, len(own), median(energy), low, high, pga, chance])
         return sorted(cells, key=lambda row: (-row[3], row[1]))
 
 
-def _trend(method: str, classes: Sequence[Sequence[Any]]) -> list[Any]:
+def _trend(
+    method: str, classes: Sequence[Sequence[Any]], shuffled: float, p: float | None
+) -> list[Any]:
     medians = [row[3] for row in classes]
     return [
-        method, len(classes), max(medians) - min(medians),
+        method, len(classes), max(medians) - min(medians), shuffled, p,
         _spearman(medians, [row[2] for row in classes]),
         _spearman(medians, [row[7] for row in classes]),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.phrases import (
     covered,
     image_axis,
+    phrase_spans,
     pointing,
     readable,
     unread_notes,
@@ -113,7 +114,7 @@ class FailureCases(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         return [_cases(imap, record) for imap, record in zip(maps, records, strict=True)]
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,10 +15,26 @@ from captum_interactions.datasets import Record, load_dataset
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.encoders.wrapper import unit
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, numbers
-from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
+from captum_interactions.evaluation.signs import (
+    changes_table,
+    cross_cases,
+    origins_table,
+    own_cases,
+    signs,
+)
+from captum_interactions.evaluation.statistics import (
+    holm,
+    mean,
+    median,
+    notes_of_few,
+    numbers,
+    paired_difference,
+    proportion,
+)
+from captum_interactions.evaluation.studies.mismatches import Mismatches
+from captum_interactions.evaluation.studies.phrase_study import PhraseStudy, paired
 from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
-from captum_interactions.evaluation.study import parse_method, view
+from captum_interactions.evaluation.study import Map, parse_method, view
 from captum_interactions.evaluation.summary import Summary, Table
 
 BEFORE, AFTER = "before", "after"
@@ -29,11 +44,12 @@ RETRIEVAL = "retrieval"
 
 @dataclass(frozen=True)
 class FineTuningStudy(PhraseStudy):
-    """Grounding and retrieval of a model before and after it is fine-tuned.
+    """Grounding, signs and retrieval of a model before and after it is fine-tuned.
 
     The model is fine-tuned on one dataset, with CLIP's loss, and explained on another: run the
     study once on records of the domain it was fine-tuned on and once on records of the old one.
-    Variants are ``before METHOD`` and ``after METHOD``.
+    Signs are those of :class:`~captum_interactions.evaluation.studies.mismatches.Mismatches`, for
+    all classes. Variants are ``before METHOD`` and ``after METHOD``.
 
     Source: Möller, Tilli, Vu and Padó, TMLR 2025 (arXiv 2408.14153), section 4.3: CLIP's loss,
     batches of 64, weight decay 1e-4.
@@ -53,6 +69,9 @@ class FineTuningStudy(PhraseStudy):
     learning_rate: float = FineTuning.learning_rate
     weight_decay: float = FineTuning.weight_decay
     l2_penalty: float = FineTuning.l2_penalty
+    hard_negatives: bool = False
+    """Whether images choose from false captions too; ``train`` must have some, as in
+    ``scenes:n=4000,seed=77,foils=true``."""
     checkpoint: str = view("")
     """File that keeps the state of training, so that it is done once. Default: none"""
 
@@ -77,6 +96,7 @@ class FineTuningStudy(PhraseStudy):
                 weight_decay=self.weight_decay,
                 warmup=max(1, self.steps // 10),
                 l2_penalty=self.l2_penalty,
+                hard_negatives=self.hard_negatives,
                 seed=self.seed,
             )
             wrapper = _fine_tuned(wrapper, self.train, setting, self.checkpoint)
@@ -84,36 +104,55 @@ class FineTuningStudy(PhraseStudy):
             return _embeddings(wrapper, records)
         return super().measure(wrapper, method, records)
 
+    def values(self, imap: Map, record: Record) -> dict[str, Any]:
+        return {**super().values(imap, record), **signs(imap, record, self.regions)}
+
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
-        grounding = [row for row in rows if not row.variant.endswith(f" {RETRIEVAL}")]
-        by_variant = self.phrases(_complete(grounding))
+        by_variant = self.phrases([row for row in rows if "phrases" in row.values])
         methods = list(dict.fromkeys(name.split(" ", 1)[1] for name in by_variant))
-        cells = []
+        changes, p_values = [], []
         for method in methods:
-            stages = [by_variant.get(f"{stage} {method}", []) for stage in (BEFORE, AFTER)]
-            change, low, high = _change(*stages)
-            medians = [median(p["pge"] for p in stage) for stage in stages]
-            accuracies = [mean(p["pga"] for p in stage) for stage in stages]
-            cells.append([method, len(stages[0]), *medians, change, low, high, *accuracies])
-        table = Table(
-            (
-                "method", "phrases", "PGE median before", "after", "mean change", "95 % from", "to",
-                "PGA before", "after",
+            old, new = (by_variant.get(f"{stage} {method}", []) for stage in (BEFORE, AFTER))
+            energy, accuracy = paired(new, old), paired(new, old, "pga")
+            p_values.append(energy.p)
+            common = {phrase["key"] for phrase in old} & {phrase["key"] for phrase in new}
+            kept = [[p for p in stage if p["key"] in common] for stage in (old, new)]
+            medians = [median(p["pge"] for p in stage) for stage in kept]
+            accuracies = [mean(p["pga"] for p in stage) for stage in kept]
+            changes.append([method, energy.n, *medians, *energy[1:4], *accuracies, *accuracy[1:4]])
+        tables = {
+            "grounding": Table(
+                (
+                    "method", "phrases", "PGE median before", "PGE median after", "mean change",
+                    "95 % from", "to", "PGA before", "PGA after", "PGA change", "PGA from",
+                    "PGA to", "p",
+                ),
+                [[*own, p] for own, p in zip(changes, holm(p_values), strict=True)],
+                "Point Game Energy and Accuracy of the same phrases. Changes are means of "
+                "differences, their intervals are of images drawn anew; *p*: sign-flip test over "
+                "images for PGE, corrected by Holm's method (number of comparisons: "
+                f"{len(methods)}).",
             ),
-            cells,
-            "Point Game Energy and Accuracy of the same phrases. The change is the mean of the "
-            "differences of PGE, its interval is of records drawn anew.",
-        )  # fmt: skip
-        recall = Table(
-            ("stage", "records", "image to caption", "caption to image"),
-            [[stage, *_recall(rows, f"{stage} {RETRIEVAL}")] for stage in (BEFORE, AFTER)],
-            "Recall@1 among all records that are explained.",
-        )
+            "retrieval": _retrieval(rows),
+        }  # fmt: skip
+        stages = {method: _cases(rows, method) for method in methods}
+        stages = {m: found for m, found in stages.items() if all(cross for _, cross in found)}
+        if stages:
+            tables["signs"] = changes_table(stages)
+            tables["origins"] = origins_table(
+                {
+                    f"{stage} {method}": cross
+                    for method, found in stages.items()
+                    for stage, (_, cross) in zip((BEFORE, AFTER), found, strict=True)
+                }
+            )
         chance = [p["chance"] for phrases in by_variant.values() for p in phrases]
-        note = f"Fine-tuned on {self.train}, {self.steps} steps of {self.train_batch} pairs. "
-        note += f"Chance: median {median(chance) or 0.0:.3f}."
+        negatives = ", with hard negatives" if self.hard_negatives else ""
+        note = f"Fine-tuned on {self.train}, {self.steps} steps of {self.train_batch} pairs"
+        note += f"{negatives}. Chance: median {median(chance) or 0.0:.3f}."
         figure = {"energy": _figure(methods, by_variant)} if methods else {}
-        return Summary({"grounding": table, "retrieval": recall}, figure, [note, *self.notes(rows)])
+        few = notes_of_few({own[0]: own[1] for own in changes})
+        return Summary(tables, figure, [note, *self.notes(rows), *few])
 
 
 @lru_cache(maxsize=1)  # a study asks for the same model again and again
@@ -141,41 +180,44 @@ def _embeddings(wrapper: DualEncoderWrapper, records: Sequence[Record]) -> list[
     ]
 
 
-def _complete(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the records that every variant has, so that stages compare the same phrases."""
-    variants = {row.variant for row in rows}
-    count = Counter(row.record for row in rows)
-    return [row for row in rows if count[row.record] == len(variants)]
+def _cases(rows: Sequence[Row], method: str) -> tuple[tuple[Any, Any], ...]:
+    """Own and cross cases of a method before and after."""
+    found = []
+    for stage in (BEFORE, AFTER):
+        own = [row for row in rows if row.variant == f"{stage} {method}"]
+        cross = cross_cases(own, Mismatches.max_overlap, different_classes=False)
+        found.append((own_cases(own, cross), cross))
+    return tuple(found)
 
 
-def _change(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> tuple[float | None, float | None, float | None]:
-    """Mean difference of the PGE of phrases that both stages have, and its interval."""
-    # A record's phrases come in the same order in both.
-    pairs = zip(
-        sorted(before, key=lambda p: p["record"]),
-        sorted(after, key=lambda p: p["record"]),
-        strict=True,
-    )
-    found = [
-        (later["pge"] - earlier["pge"], later["record"])
-        for earlier, later in pairs
-        if earlier["pge"] is not None and later["pge"] is not None
-    ]
-    values, clusters = [value for value, _ in found], [record for _, record in found]
-    low, high = bootstrap_interval(values, clusters, statistic=lambda x: float(x.mean()))
-    return mean(values), low, high
+def _retrieval(rows: Sequence[Row]) -> Table:
+    """Recall before and after, with the difference on the same records."""
+    found = {stage: _recalled(rows, f"{stage} {RETRIEVAL}") for stage in (BEFORE, AFTER)}
+    cells: list[list[Any]] = []
+    for stage, (clusters, recalled) in found.items():
+        shares = [cell for flags in recalled for cell in proportion(flags, clusters)]
+        cells.append([stage, len(clusters), *shares])
+    (clusters, old), (others, new) = found.values()
+    if clusters == others and clusters:
+        gaps = [paired_difference(*both, clusters) for both in zip(new, old, strict=True)]
+        cells.append(["difference", len(clusters), *(cell for gap in gaps for cell in gap[1:4])])
+    return Table(
+        ("stage", "records", "image to caption", "95 % from", "to", "caption to image",
+         "caption from", "caption to"), cells,
+        "Recall@1 among all records that are explained. Intervals: Wilson's, for as many records "
+        "as the images are worth; of the difference, images drawn anew.",
+    )  # fmt: skip
 
 
-def _recall(rows: Sequence[Row], variant: str) -> list[Any]:
-    pairs = [row.values for row in rows if row.variant == variant]
-    if not pairs:
-        return [0, None, None]
-    a, b = (normalize(torch.tensor([pair[side] for pair in pairs]), dim=-1) for side in "ab")
-    scores, own = a @ b.T, torch.arange(len(pairs))
-    found = (scores.argmax(1) == own, scores.argmax(0) == own)
-    return [len(pairs), *(float(one.float().mean()) for one in found)]
+def _recalled(rows: Sequence[Row], variant: str) -> tuple[list[str], list[list[float]]]:
+    """Clusters of all records, and whether each finds its counterpart, in both directions."""
+    own = [row for row in rows if row.variant == variant]
+    if not own:
+        return [], [[], []]
+    a, b = (normalize(torch.tensor([row.values[side] for row in own]), dim=-1) for side in "ab")
+    scores, index = a @ b.T, torch.arange(len(own))
+    found = (scores.argmax(1) == index, scores.argmax(0) == index)
+    return [row.cluster for row in own], [one.double().tolist() for one in found]
 
 
 def _figure(methods: Sequence[str], phrases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:

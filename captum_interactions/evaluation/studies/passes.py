@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from captum_interactions.encoders import DualEncoderWrapper, Tower
+from captum_interactions.encoders.model.changes import attribute
 
 
 @dataclass
@@ -48,21 +49,18 @@ def counted_passes(wrapper: DualEncoderWrapper) -> Iterator[tuple[Passes, Passes
     towers = (wrapper.tower_a, wrapper.tower_b)
     if towers[0] is towers[1]:
         towers = towers[:1]  # type: ignore[assignment]
-    undo: list[Callable[[], None]] = []
-    try:
+    with ExitStack() as stack:
         for tower, count in zip(towers, counts, strict=False):
-            undo += _watch(tower, count)
+            for name, method in _counting(tower, count).items():
+                stack.enter_context(attribute(tower, name, method))
         yield counts
-    finally:
-        for one in undo:
-            one()
 
 
-def _watch(tower: Tower, count: Passes) -> list[Callable[[], None]]:
-    """Put counters before a tower's own methods; gives what takes them away again."""
+def _counting(tower: Tower, count: Passes) -> dict[str, Callable[..., Any]]:
+    """A tower's own methods with counters before them."""
     depth = 0  # a method may call another one, which is the same pass
 
-    def watched(name: str, share: Callable[..., float]) -> Callable[[], None]:
+    def counted(name: str, share: Callable[..., float]) -> Callable[..., Any]:
         own = getattr(tower, name)
 
         def method(*args: Any, **kwargs: Any) -> Any:
@@ -77,18 +75,17 @@ def _watch(tower: Tower, count: Passes) -> list[Callable[[], None]]:
                 _count(output, share(*args), count)
             return result
 
-        object.__setattr__(tower, name, method)
-        return lambda: object.__delattr__(tower, name)
+        return method
 
     def before(layer: int | str) -> float:
         """The share of the encoder that comes before a layer."""
         return 1.0 if isinstance(layer, str) else layer / max(tower.n_blocks, 1)
 
-    return [
-        watched("encode", lambda *_: 1.0),
-        watched("prefix", lambda layer, *_: before(layer)),
-        watched("tail", lambda layer, *_: 1 - before(layer)),
-    ]
+    return {
+        "encode": counted("encode", lambda *_: 1.0),
+        "prefix": counted("prefix", lambda layer, *_: before(layer)),
+        "tail": counted("tail", lambda layer, *_: 1 - before(layer)),
+    }
 
 
 def _count(output: Tensor, share: float, count: Passes) -> None:

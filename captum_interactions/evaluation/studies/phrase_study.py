@@ -8,9 +8,16 @@ from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import check_regions, pointing, readable, unread_notes
+from captum_interactions.evaluation.phrases import (
+    check_regions,
+    phrase_spans,
+    pointing,
+    readable,
+    unread_notes,
+)
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.study import MethodStudy, view
+from captum_interactions.evaluation.statistics import Difference, paired_difference
+from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.metrics import Sign
 
 
@@ -56,30 +63,50 @@ class PhraseStudy(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         complete = self.is_complete(wrapper, variant)
         return [
             {
-                "score": imap.score,
                 "delta": getattr(imap, "convergence_delta", None) if complete else None,
-                "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
-                "unread": len(record.grounded) - len(readable(imap, record)),
+                **self.values(imap, record),
             }
             for imap, record in zip(maps, records, strict=True)
         ]
 
+    def values(self, imap: Map, record: Record) -> dict[str, Any]:
+        """What is measured on a record's map."""
+        return {
+            "score": imap.score,
+            "phrases": pointing(imap, record, regions=self.regions, sign=self.sign),
+            "unread": len(record.grounded) - len(readable(imap, record)),
+        }
+
     def phrases(self, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
-        """Phrases that pass the filters, with their ``record``, by variant."""
+        """Phrases that pass the filters and that the model sees, by variant.
+
+        A phrase on which a method is undefined (a map without mass of the sign) counts as chance.
+
+        Returns:
+            dict: of each variant, what :func:`~captum_interactions.evaluation.phrases.pointing`
+            measured, with ``key``, the same for all variants, ``cluster``, see
+            :attr:`Row.cluster`, and ``defined``.
+        """
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             kept = found.setdefault(row.variant, [])
-            kept += [
-                {**phrase, "record": row.record}
-                for phrase in row.values["phrases"]
-                if self.min_area <= phrase["area"] <= self.max_area
-                and (not self.single_instance or phrase["n_boxes"] == phrase["n_alike"] == 1)
-            ]
+            for place, phrase in enumerate(row.values["phrases"]):
+                if phrase["chance"] is not None and self._passes(phrase):
+                    own = {"key": (row.record, place), "cluster": row.cluster, "defined": True}
+                    if phrase["pge"] is None:
+                        own |= dict.fromkeys(("pge", "pga"), phrase["chance"])
+                        own["defined"] = False
+                    kept.append({**phrase, **own})
         return found
+
+    def _passes(self, phrase: Mapping[str, Any]) -> bool:
+        is_single = phrase["n_boxes"] == phrase["n_alike"] == 1
+        fits = self.min_area <= phrase["area"] <= self.max_area
+        return fits and (is_single or not self.single_instance)
 
     def notes(self, rows: Sequence[Row]) -> list[str]:
         """Which phrases are counted, and how."""
@@ -88,6 +115,19 @@ class PhraseStudy(MethodStudy):
             filters.append("one box a phrase, and no other of its label")
         counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
         return [counted, *unread_notes(rows)]
+
+
+def paired(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], measure: str = "pge"
+) -> Difference:
+    """How a measure of two variants differs on the phrases that both have."""
+    others = {phrase["key"]: phrase[measure] for phrase in second}
+    common = [phrase for phrase in first if phrase["key"] in others]
+    return paired_difference(
+        [phrase[measure] for phrase in common],
+        [others[phrase["key"]] for phrase in common],
+        [phrase["cluster"] for phrase in common],
+    )
 
 
 def no_ground_truth(record: Record) -> str | None:

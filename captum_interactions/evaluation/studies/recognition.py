@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,16 +13,24 @@ from torch import Tensor
 
 from captum_interactions.datasets import ObjectGrids, Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import image_axis, readable, unread_notes
+from captum_interactions.evaluation.phrases import image_axis, phrase_spans, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean
-from captum_interactions.evaluation.study import Map, MethodStudy
+from captum_interactions.evaluation.statistics import (
+    holm,
+    mean,
+    mean_estimate,
+    numbers,
+    paired_difference,
+)
+from captum_interactions.evaluation.study import Map, MethodStudy, rows_in, view
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.metrics import quadrants, recognition_chance, recognition_score
 
 READOUTS = ("map", "centred", "with main effects", "both")
 """How a phrase's map is read off an explanation; see :class:`Recognition`."""
+PHRASES, POOLED = "over phrases", "pooled"
+"""How the phrases of a picture are averaged; see :class:`Recognition`."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,9 @@ class Recognition(MethodStudy):
       for each named phrase, as far as the method has any;
     - *both*.
 
+    The phrases of a picture are averaged in two ways: *over phrases*, each with a score of its own,
+    or *pooled*, their masses added up before they are divided, as published tables have it.
+
     Source: Baniecki et al. (arXiv 2508.05430), whose classes and photographs are not part of this
     package: the objects are cut out of the dataset at hand.
     """
@@ -49,6 +61,9 @@ class Recognition(MethodStudy):
     cell: int = 112
     """Side of a cell in pixels."""
     n_named: tuple[int, ...] = (1, 2, 3, 4)
+    validation: str = view("")
+    """Folder with rows of this study on other pictures, such as those of another seed: the best
+    readings are chosen there and reported on these. Default: none"""
 
     def records(self, records: Sequence[Record]) -> Sequence[Record]:
         return ObjectGrids(records, self.n_named, cell=self.cell, seed=self.seed)
@@ -56,32 +71,132 @@ class Recognition(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        maps = self.explain(wrapper, variant, records)
+        maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         return [_scores(imap, record) for imap, record in zip(maps, records, strict=True)]
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         counts = sorted({row.values["named"] for row in rows})
-        cells = []
-        for variant in dict.fromkeys(row.variant for row in rows):
-            for readout in READOUTS:
-                found = {n: _values(rows, variant, readout, n) for n in counts}
-                means = (mean(values) for values, _ in found.values())
-                cells.append([variant, readout, *means, _chance(rows, variant, readout)])
-        best = [max((row[2 + i] or 0.0) for row in cells) for i in range(len(counts))]
-        table = Table(
-            ("method", "read as", *(f"{n} named" for n in counts), "chance"),
-            sorted(cells, key=lambda row: -sum(value or 0.0 for value in row[2:-1])),
-            "Mean share of a phrase's map that is right: positive in its own cell, negative in the "
-            "others. *chance*: the same of maps whose patches are shuffled, which is 1/4 without, "
-            "and 1/2 with as many negative values.",
-        )
-        n_pictures = len({row.record.rpartition("/")[0] for row in rows})
+        readings = _readings(rows)
+        cells = [
+            [
+                *reading,
+                *(mean(value for value, _ in found[n].values()) for n in counts),
+                _chance(rows, *reading),
+            ]
+            for reading, found in readings.items()
+        ]
+        tables = {
+            "by_method": Table(
+                ("method", "read as", "averaged", *(f"{n} named" for n in counts), "chance"),
+                sorted(cells, key=lambda row: (row[2], -sum(value or 0.0 for value in row[3:-1]))),
+                "Mean share of a phrase's map that is right: positive in its own cell, negative in "
+                "the others. *chance*: the same of maps whose patches are shuffled, which is 1/4 "
+                "without, and 1/2 with as many negative values.",
+            ),
+            "intervals": Table(
+                ("method", "read as", "averaged", "named", "values", "pictures", "mean",
+                 "95 % from", "to"),
+                [
+                    [*reading, n, *_sizes(found[n]), *mean_estimate(*_apart(found[n]))]
+                    for reading, found in readings.items()
+                    for n in counts
+                ],
+                "Intervals: pictures drawn anew.",
+            ),
+        }  # fmt: skip
+        first = next(iter(readings))
+        others = [key for key in readings if key[1:] == first[1:] and key != first]
+        if others:
+            tables["differences"] = _differences(first, others, readings, counts)
+        if self.validation:
+            tables["chosen"] = _chosen(_readings(rows_in(self.validation)), readings, counts)
+        n_pictures = len({row.cluster for row in rows})
         notes = [
-            f"{n_pictures} pictures. Best by column: "
-            + ", ".join(f"{value:.3f} ({n} named)" for n, value in zip(counts, best, strict=True))
+            (
+                f"{n_pictures} pictures. The best of {len(readings) // 2} readings is partly luck: "
+                "choose one on other pictures (validation)."
+            )
         ]
         notes += unread_notes(rows)
-        return Summary({"by_method": table}, {"recognition": _figure(rows, counts)}, notes)
+        return Summary(tables, {"recognition": _figure(readings, counts)}, notes)
+
+
+Reading = tuple[str, str, str]
+"""Method, readout, and how phrases are averaged."""
+Values = Mapping[tuple[str, int], tuple[Any, str]]
+"""By record and place of the phrase: the value, and the picture that it belongs to."""
+
+
+def _readings(rows: Sequence[Row]) -> dict[Reading, dict[int, Values]]:
+    """The values of every reading, by the number of named objects."""
+    found: dict[Reading, dict[int, Values]] = {}
+    for averaged in (PHRASES, POOLED):
+        for row in rows:
+            for readout in READOUTS:
+                own = row.values[readout] if averaged == PHRASES else [row.values[POOLED][readout]]
+                by_count = found.setdefault((row.variant, readout, averaged), {})
+                values: Any = by_count.setdefault(row.values["named"], {})
+                for place, value in enumerate(own):
+                    values[row.record, place] = value, row.cluster
+    return found
+
+
+def _apart(values: Values) -> tuple[list[Any], list[str]]:
+    return [value for value, _ in values.values()], [picture for _, picture in values.values()]
+
+
+def _sizes(values: Values) -> tuple[int, int]:
+    known, pictures = _apart(values)
+    return len(numbers(known)), len(set(pictures))
+
+
+def _differences(
+    first: Reading,
+    others: Sequence[Reading],
+    readings: Mapping[Reading, Mapping[int, Values]],
+    counts: Sequence[int],
+) -> Table:
+    """The first method minus each other one, on the phrases that both have."""
+    found = []
+    for other in others:
+        for n in counts:
+            ours, theirs = readings[first][n], readings[other].get(n, {})
+            common = [key for key in ours if key in theirs]
+            gap = paired_difference(
+                [ours[key][0] for key in common],
+                [theirs[key][0] for key in common],
+                [ours[key][1] for key in common],
+            )
+            found.append(([other[0], n, *gap[:4]], gap.p))
+    return Table(
+        ("method", "named", "common phrases", "difference", "95 % from", "to", "p"),
+        [[*own, p] for (own, _), p in zip(found, holm([p for _, p in found]), strict=True)],
+        f"{first[0]} minus the method, read as *{first[1]}*, mean over the phrases that both have. "
+        "Intervals: pictures drawn anew; *p*: sign-flip test over pictures, corrected by Holm's "
+        f"method (number of comparisons: {len(found)}).",
+    )
+
+
+def _chosen(
+    there: Mapping[Reading, Mapping[int, Values]],
+    here: Mapping[Reading, Mapping[int, Values]],
+    counts: Sequence[int],
+) -> Table:
+    """The readings that are best on the validation pictures, as they are on these."""
+    cells: list[list[Any]] = []
+    for n, averaged in product(counts, (PHRASES, POOLED)):
+        means = {
+            reading: mean(_apart(found[n])[0]) or 0.0
+            for reading, found in there.items()
+            if reading[2] == averaged and n in found and reading in here
+        }
+        best = max(means, key=means.__getitem__)
+        cells.append([n, *best, means[best], *mean_estimate(*_apart(here[best][n]))])
+    return Table(
+        ("named", "method", "read as", "averaged", "mean there", "mean", "95 % from", "to"), cells,
+        f"Of {len(here) // 2} readings, the best on the validation pictures, and what it has on "
+        "these. Intervals: pictures drawn anew.",
+    )  # fmt: skip
 
 
 def _scores(imap: Map, record: Record) -> Mapping[str, Any]:
@@ -98,18 +213,22 @@ def _scores(imap: Map, record: Record) -> Mapping[str, Any]:
         main += torch.from_numpy(axis.to_grid(imap.main_effects_a.numpy()))
     with_main = maps + main / len(own)
     read = (maps, _centred(maps), with_main, _centred(with_main))
+    by_name = dict(zip(READOUTS, read, strict=True))
     where = torch.tensor([own])
+
+    def of_each(metric: Callable[..., Tensor], *, pooled: bool = False) -> dict[str, Any]:
+        return {
+            name: metric(one, cells, where, pooled=pooled)[0].tolist()
+            for name, one in by_name.items()
+        }
+
     return {
         "named": len(record.phrases),
         "unread": len(record.phrases) - len(phrases),
-        "chances": {
-            name: recognition_chance(one, cells, where)[0].tolist()
-            for name, one in zip(READOUTS, read, strict=True)
-        },
-        **{
-            name: recognition_score(one, cells, where)[0].tolist()
-            for name, one in zip(READOUTS, read, strict=True)
-        },
+        "chances": of_each(recognition_chance),
+        POOLED: of_each(recognition_score, pooled=True),
+        "pooled_chances": of_each(recognition_chance, pooled=True),
+        **of_each(recognition_score),
     }
 
 
@@ -117,38 +236,24 @@ def _centred(maps: Tensor) -> Tensor:
     return maps - maps.mean((-2, -1), keepdim=True)
 
 
-def _values(
-    rows: Sequence[Row], variant: str, readout: str, named: int
-) -> tuple[list[Any], list[str]]:
-    """The values of all phrases, and the record that each belongs to."""
-    chosen = [r for r in rows if r.variant == variant and r.values["named"] == named]
-    pairs = [(value, row.record) for row in chosen for value in row.values[readout]]
-    return [value for value, _ in pairs], [record for _, record in pairs]
+def _chance(rows: Sequence[Row], variant: str, readout: str, averaged: str) -> float | None:
+    own = [row.values for row in rows if row.variant == variant]
+    if averaged == POOLED:
+        return mean(values["pooled_chances"][readout] for values in own)
+    return mean(value for values in own for value in values["chances"][readout])
 
 
-def _chance(rows: Sequence[Row], variant: str, readout: str) -> float | None:
-    own = (row.values.get("chances", {}) for row in rows if row.variant == variant)
-    return mean(value for levels in own for value in levels.get(readout, ()))
-
-
-def _figure(rows: Sequence[Row], counts: Sequence[int]) -> Any:
+def _figure(readings: Mapping[Reading, Mapping[int, Values]], counts: Sequence[int]) -> Any:
     from matplotlib import pyplot as plt
 
-    variants = list(dict.fromkeys(row.variant for row in rows))
+    shown = {key[0]: found for key, found in readings.items() if key[1:] == (READOUTS[0], PHRASES)}
     figure, ax = plt.subplots(figsize=(7.0, 3.6), layout="constrained")
-    for place, variant in enumerate(variants):
-        found = [_values(rows, variant, READOUTS[0], n) for n in counts]
-        means = np.array([mean(values) for values, _ in found], float)  # None becomes NaN
-        spread = np.array(
-            [
-                bootstrap_interval(values, names, statistic=lambda x: float(x.mean()))
-                for values, names in found
-            ],
-            float,
-        )
-        x = np.asarray(counts) + 0.04 * (place - len(variants) / 2)
-        (line,) = ax.plot(x, means, marker="o", markersize=4, label=variant)
-        ax.vlines(x, spread[:, 0], spread[:, 1], color=line.get_color(), linewidth=1)
+    for place, (method, found) in enumerate(shown.items()):
+        estimates = [mean_estimate(*_apart(found.get(n, {}))) for n in counts]
+        x = np.asarray(counts) + 0.04 * (place - len(shown) / 2)
+        means, low, high = np.array(estimates, float).T  # None becomes NaN
+        (line,) = ax.plot(x, means, marker="o", markersize=4, label=method)
+        ax.vlines(x, low, high, color=line.get_color(), linewidth=1)
     ax.axhline(0.5, color="0.5", linestyle=":", linewidth=1)
     ax.set(xticks=counts, xlabel="objects named in the caption", ylabel="recognition score")
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

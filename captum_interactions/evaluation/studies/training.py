@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from captum_interactions.datasets.record import Record
-from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.encoders import DualEncoderWrapper, TowerInputs
 from captum_interactions.encoders.wrapper import unit
 
 DEFAULT_SCALE = 1 / 0.07
@@ -38,6 +38,9 @@ class FineTuning:
     """Learning rate of the last step, as a share of the highest one."""
     l2_penalty: float = 0.0
     """Weight of the squared distance from the initial weights."""
+    hard_negatives: bool = False
+    """Whether the false captions of a batch's images are among those that its images choose from,
+    as in NegCLIP (Yuksekgonul et al., ICLR 2023)."""
     seed: int = 0
 
 
@@ -54,11 +57,13 @@ def fine_tune(
 
     The loss is the symmetric cross-entropy over the scores of a batch, with its own captions as
     targets. A caption of the batch that is true of another image counts as false, as in the
-    training of CLIP. The batch of a step depends on the seed and the step alone.
+    training of CLIP. The batch of a step depends on the seed and the step alone. With hard
+    negatives, records with a false caption are not drawn, but go along with that of the true one.
 
     Args:
         wrapper (DualEncoderWrapper): What to start from.
-        records (sequence of Record): Pairs; at least ``batch_size`` of them, none of them a foil.
+        records (sequence of Record): Pairs; at least ``batch_size`` of them with true captions.
+            False captions are hard negatives if the setting has them, and an error if not.
         setting (FineTuning): How to train.
         checkpoint (Path, optional): File that the state is kept in; training goes on from it.
             Default: None, nothing is kept
@@ -69,14 +74,15 @@ def fine_tune(
         DualEncoderWrapper: the trained copy, in eval mode.
 
     Raises:
-        ValueError: If there are too few records, a record is a foil, or the checkpoint belongs to
-            another setting.
+        ValueError: If there are too few records, a caption is false (or none is, with hard
+            negatives), or the checkpoint belongs to another setting.
 
     Source: Möller et al., TMLR 2025, Section 4.3, and the authors' published training loop.
     """
-    if len(records) < setting.batch_size:
+    true, false = _pairs(records, setting)
+    if len(true) < setting.batch_size:
         raise ValueError(
-            f"a batch takes {setting.batch_size} records, but there are only {len(records)}"
+            f"a batch takes {setting.batch_size} records, but there are only {len(true)}"
         )
     trained = copy.deepcopy(wrapper).train()
     weights = {n: p for n, p in trained.named_parameters() if p.requires_grad}
@@ -97,7 +103,8 @@ def fine_tune(
     for step in steps:
         for group in optimizer.param_groups:
             group["lr"] = setting.learning_rate * _schedule(step, setting)
-        loss = _loss(trained, _batch(records, setting, step))
+        batch = _batch(records, true, setting, step)
+        loss = _loss(trained, batch, [c for r in batch for c in false.get(r.key, ())])
         if setting.l2_penalty:
             drift = [(weights[n] - initial[n]).square().sum() for n in weights]
             loss = loss + setting.l2_penalty * torch.stack(drift).sum()
@@ -112,27 +119,59 @@ def fine_tune(
     return trained.eval()
 
 
-def _batch(records: Sequence[Record], setting: FineTuning, step: int) -> list[Record]:
+def _pairs(
+    records: Sequence[Record], setting: FineTuning
+) -> tuple[Sequence[int], dict[str, list[str]]]:
+    """Which records are to be drawn, and the false captions of each by its key."""
+    if not setting.hard_negatives:
+        return range(len(records)), {}
+    true: list[int] = []
+    false: dict[str, list[str]] = {}
+    for index, record in enumerate(records):
+        if record.foil is None:
+            true.append(index)
+        else:
+            false.setdefault(record.foil.positive_key, []).append(record.caption)
+    if not false:
+        raise ValueError("there are no hard negatives: no record of these has a false caption")
+    return true, false
+
+
+def _batch(
+    records: Sequence[Record], true: Sequence[int], setting: FineTuning, step: int
+) -> list[Record]:
     rng = np.random.default_rng([setting.seed, step])
-    chosen = rng.choice(len(records), setting.batch_size, replace=False)
-    batch = [records[int(index)] for index in chosen]
-    foils = [record.key for record in batch if record.foil is not None]
-    if foils:
-        raise ValueError(f"captions to train on must be true, but {foils[0]!r} is a foil")
+    chosen = rng.choice(len(true), setting.batch_size, replace=False)
+    batch = [records[true[int(place)]] for place in chosen]
+    false = [record.key for record in batch if record.foil is not None]
+    if false:
+        raise ValueError(
+            f"captions to train on must be true, but that of {false[0]!r} is false: leave such "
+            "records out, or take hard_negatives"
+        )
     return batch
 
 
-def _loss(wrapper: DualEncoderWrapper, batch: Sequence[Record]) -> Tensor:
-    pairs = wrapper.prepare([r.image for r in batch], [r.caption for r in batch], truncation=True)
-    device = next(wrapper.parameters()).device
-    extras_a, extras_b = wrapper.split_additional(
-        tuple(None if x is None else x.to(device) for x in pairs.additional_forward_args)
+def _loss(wrapper: DualEncoderWrapper, batch: Sequence[Record], false: Sequence[str]) -> Tensor:
+    """CLIP's loss, in which images have false captions to choose from too."""
+    captions = [record.caption for record in batch] + list(false)
+    images = wrapper.tower_a.prepare([record.image for record in batch], truncation=True)
+    a = _unit_embeddings(wrapper, wrapper.encode_a, images)
+    b = _unit_embeddings(
+        wrapper, wrapper.encode_b, wrapper.tower_b.prepare(captions, truncation=True)
     )
-    a = unit(wrapper.encode_a(pairs.inputs[0].to(device), *extras_a))
-    b = unit(wrapper.encode_b(pairs.inputs[1].to(device), *extras_b))
     logits = _scale(wrapper) * (a @ b.T)
-    target = torch.arange(len(logits), device=logits.device)
-    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+    target = torch.arange(len(batch), device=logits.device)
+    of_texts = logits[:, : len(batch)].T
+    return (cross_entropy(logits, target) + cross_entropy(of_texts, target)) / 2
+
+
+def _unit_embeddings(
+    wrapper: DualEncoderWrapper, encode: Callable[..., Tensor], prepared: TowerInputs
+) -> Tensor:
+    device = next(wrapper.parameters()).device
+    extras = (None if x is None else x.to(device) for x in prepared.extras)
+    return unit(encode(prepared.inputs.to(device), *extras))
 
 
 def _scale(wrapper: DualEncoderWrapper) -> Tensor | float:

@@ -13,7 +13,7 @@ from captum_interactions.attr.second_order.interaction_lime import draw_masks
 from tests import models
 from tests.ablation import Game
 from tests.attr.second_order.test_by_hand import linear
-from tests.expected import relative_error
+from tests.expected import relative_error, rounding, rounding_of_products
 
 PAIR = models.images(), models.caption(7)
 
@@ -49,6 +49,29 @@ def test_exact_recovery_with_random_masks(n_features):
     expected = torch.einsum("ni,ki,kj,nj->nij", x, a.weight, b.weight, y)
     actual = lime.attribute((x, y), n_samples=40)
     torch.testing.assert_close(actual, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_that_hardly_change():
+    """Coefficients of an additive game, up to the rounding of sums of its changes.
+
+    Embeddings are 4 plus multiples of 2^-10, which float32 holds exactly.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randint(-8, 9, (4, n), generator=generator) / 2**10 for n in (6, 5)]
+    a, b = (linear(one.tolist(), [4.0] * 4) for one in weights)
+    lime = InteractionLIME(wrap((a, b)), normalization="none")
+    actual = lime.attribute((torch.ones(1, 6), torch.ones(1, 5)), n_samples=64)[0].double()
+    phi, psi = (one.double() for one in weights)
+    errors = []
+    for one in (phi, psi):
+        masks = draw_masks(one.shape[1], 64, seed=0).double()
+        changes = masks @ one.T
+        sizes = lime._pseudo_inverse(masks).abs() @ (changes - changes.mean(0)).abs()
+        # The constant 4 comes back with the rounding of a sum that is zero.
+        errors.append(rounding(len(masks), sizes)[1:] + 4e-14)
+    bound = rounding_of_products(phi.T, psi, errors[0], errors[1].T)
+    assert bound.max() < 1e-4 * (phi.T @ psi).abs().max()
+    assert ((actual - phi.T @ psi).abs() <= bound).all()
 
 
 def regression(game, masks_a, masks_b, width):

@@ -1,0 +1,90 @@
+"""What ``explain`` says of its maps: a file, lines of text, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_interactions.maps.first_order_map import FirstOrderMap
+    from captum_interactions.maps.interaction_map import InteractionMap
+
+    Map = InteractionMap | FirstOrderMap
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
+"""Endings of files that become a picture."""
+
+
+def write_maps(
+    path: Path, maps: Mapping[str, Map], phrase: str | None, box: tuple[float, ...] | None
+) -> None:
+    """Write maps of one pair as what the file's ending asks for: a picture, a page, or the map.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    first = next(iter(maps.values()))
+    if path.suffix.lower() == ".safetensors":
+        first.save(path)  # type: ignore[union-attr]  # explain refuses it for first-order methods
+        return
+    if path.suffix.lower() == ".html":
+        from captum_interactions.visualization.report import save_report
+
+        save_report(path, [maps], a=box, b=phrase)
+        return
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from captum_interactions.axes import ImageAxis
+    from captum_interactions.visualization import plot_comparison
+    from captum_interactions.visualization.sides import is_second_order
+
+    if len(maps) == 1 and (is_second_order(first) or isinstance(first.axis_a, ImageAxis)):
+        figure, _ = first.plot(phrase, box)
+    else:
+        figure, _ = plot_comparison(maps, None if phrase is None else [phrase])
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+def selection_lines(imap: Map, phrase: str | None, box: tuple[float, ...] | None) -> Iterator[str]:
+    """How a phrase or a box interacts with the other input."""
+    from captum_interactions.visualization.sides import is_second_order
+
+    if phrase is None and box is None:
+        return
+    if not is_second_order(imap):
+        yield "a first-order map: it is the same for every phrase and every box"
+    elif phrase is not None:
+        yield f"{phrase!r} in all patches: {imap.heatmap(phrase).sum():+.4f}"
+    else:
+        yield f"words in the box {box}:"
+        for word, weight in imap.word_weights(box):
+            yield f"  {weight:+.4f} {word}"
+
+
+def map_as_json(imap: Map, phrase: str | None, box: tuple[float, ...] | None) -> dict[str, Any]:
+    """A map's numbers by name: the parts of the score, patches, words and strongest pairs."""
+    from captum_interactions.axes import ImageAxis, TextAxis
+    from captum_interactions.visualization.sides import is_second_order
+
+    found: dict[str, Any] = {"score": imap.score, "settings": imap.settings}
+    if is_second_order(imap):
+        found |= {
+            "constant": imap.constant,
+            "main_effects_a": float(imap.main_effects_a.sum()),
+            "main_effects_b": float(imap.main_effects_b.sum()),
+            "interactions": float(imap.interactions.sum()),
+            "convergence_delta": imap.convergence_delta,
+            "strongest_pairs": [pair._asdict() for pair in imap.top_pairs(10)],
+            "phrase": phrase,
+            "box": box,
+        }
+    if isinstance(imap.axis_a, ImageAxis) and getattr(imap, "attributions_a", 0) is not None:
+        found["heatmap"] = imap.heatmap(phrase).tolist()
+    if isinstance(imap.axis_b, TextAxis) and getattr(imap, "attributions_b", 0) is not None:
+        found["words"] = [
+            {"word": word, "attribution": weight} for word, weight in imap.word_weights(box)
+        ]
+    return found

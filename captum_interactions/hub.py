@@ -1,0 +1,90 @@
+"""Where the files of a model are: in a folder, in the cache, or on the model hub."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+_CONFIGS = ("config.json", "modules.json")
+"""Of models of ``transformers``, and of ``sentence-transformers``."""
+
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""A name on the hub; anything else is a path."""
+
+_PATIENCE = 3.0
+"""Seconds within which the hub must answer."""
+
+
+def needs_local_files(
+    name_or_path: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    **_: Any,
+) -> bool:
+    """See that there is a model, before the libraries that load it are imported.
+
+    By themselves these take a minute of retries to notice that there is no network, even for a
+    model that was downloaded before, and take a path that does not exist for a name on the hub.
+
+    Args:
+        name_or_path (str or Path): A folder, or a name on the model hub.
+        cache_dir, revision, local_files_only: As the loaders of ``transformers`` take them; other
+            options of theirs are ignored.
+
+    Returns:
+        bool: Whether the model must be loaded with ``local_files_only=True``: it is in the cache,
+        and the hub cannot be reached.
+
+    Raises:
+        OSError: If there is no such folder, or the model is not in the cache and the hub cannot be
+            reached.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if path.is_dir():
+        if not any((path / config).is_file() for config in _CONFIGS):
+            raise _not_found(name, f"the folder has neither {' nor '.join(_CONFIGS)}")
+        return False
+    if path.exists():
+        raise _not_found(name, "it is a file, but a model is a folder or a name on the model hub")
+    if isinstance(name_or_path, Path) or not _NAME.fullmatch(name):
+        raise _not_found(name, "there is no such folder")
+
+    import huggingface_hub as hub
+
+    if not (local_files_only or hub.is_offline_mode() or not _answers(hub.constants.ENDPOINT)):
+        return False
+    for config in _CONFIGS:
+        found = hub.try_to_load_from_cache(name, config, cache_dir=cache_dir, revision=revision)
+        if isinstance(found, str):
+            return True
+    if local_files_only or hub.is_offline_mode():
+        reason = "files may not be downloaded (local_files_only or HF_HUB_OFFLINE)"
+    else:
+        reason = f"the model hub, {hub.constants.ENDPOINT}, cannot be reached"
+    raise _not_found(name, f"there is no such folder, it was not downloaded before, and {reason}")
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers, and not only a proxy that cannot reach it."""
+    from huggingface_hub import get_session
+
+    answers = []
+
+    def ask() -> None:
+        with suppress(Exception):  # each library for requests has exceptions of its own
+            answers.append(get_session().head(url, timeout=_PATIENCE).status_code < 500)
+
+    # Looking up a name takes as long as the system likes: a thread can be left behind.
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return any(answers)
+
+
+def _not_found(name: str, reason: str) -> OSError:
+    return OSError(f"no model could be loaded from {name!r}: {reason}")
