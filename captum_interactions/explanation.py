@@ -167,10 +167,7 @@ def explain_batch(
             f"spans must be one sequence of ranges a pair, but there are {len(spans)} of them for "
             f"{len(b)} pairs"
         )
-    method, to_constructor, to_call = _divided(attribution, options)
-    takes = inspect.signature(method).parameters
-    if "cosine" not in wrapper.normalizations and "normalization" in takes:
-        to_constructor.setdefault("normalization", wrapper.normalizations[0])
+    method, to_constructor, to_call = _divided(attribution, options, wrapper)
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
@@ -231,7 +228,7 @@ def is_complete(wrapper: DualEncoderWrapper, attribution: str, options: Mapping[
 
     Only then is a map's ``convergence_delta`` an error.
     """
-    method, to_constructor, _ = _divided(attribution, options)
+    method, to_constructor, _ = _divided(attribution, options, wrapper)
     return method.order == 2 and bool(method(wrapper, **to_constructor).has_convergence_delta())
 
 
@@ -241,7 +238,9 @@ class _Divided(NamedTuple):
     to_call: dict[str, Any]
 
 
-def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
+def _divided(
+    attribution: str, options: Mapping[str, Any], wrapper: DualEncoderWrapper | None = None
+) -> _Divided:
     """The method, and the options of its constructor and of its call."""
     if attribution not in ATTRIBUTIONS:
         raise ValueError(
@@ -258,6 +257,9 @@ def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
             f"{attribution} has no option {', '.join(sorted(unknown))}; its options are "
             f"{', '.join(sorted(to_constructor | to_call))}"
         )
+    own = "cosine" if wrapper is None else wrapper.normalizations[0]
+    if own != "cosine" and "normalization" in to_constructor:
+        options = {"normalization": own, **options}
     return _Divided(
         method,
         {k: v for k, v in options.items() if k in to_constructor},

@@ -16,6 +16,7 @@ from captum_interactions import (
     explain,
 )
 from captum_interactions.encoders import LateInteractionWrapper, TextTower, TokenTower
+from captum_interactions.explanation import is_complete
 from captum_interactions.functional import quadrature
 from tests import models, tokenizers
 from tests.expected import relative_error
@@ -183,6 +184,7 @@ class TestMap:
         imap = explain(wrapper, *pair, n_steps=60)
         assert abs(imap.convergence_delta) < 1e-3 * imap.score
         assert imap.settings["normalization"] == "none"
+        assert is_complete(wrapper, "second_order_integrated_gradients", {})
         batch = wrapper.prepare(*pair)
         of_baselines = []
         for side, ids in zip((wrapper.tower_a, wrapper.tower_b), batch.inputs, strict=True):
