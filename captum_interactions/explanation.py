@@ -167,7 +167,7 @@ def explain_batch(
             f"spans must be one sequence of ranges a pair, but there are {len(spans)} of them for "
             f"{len(b)} pairs"
         )
-    method, to_constructor, to_call = _divided(attribution, options)
+    method, to_constructor, to_call = _divided(attribution, options, wrapper)
     explainer = method(wrapper, **to_constructor)
     run = explainer.decompose if method.order == 2 else explainer.attribute
     pairs = [_prepared(wrapper, *pair, truncation=truncation) for pair in zip(a, b, strict=True)]
@@ -200,7 +200,8 @@ def explain_batch(
         result = run(batch.inputs, additional_forward_args=extras, **to_call, **more)
         settings = {"attribution": attribution, **used, **_nodes(explainer)}
         settings["layers"] = list(explainer.layers)
-        found = to_maps(wrapper, batch, explainer, result, settings)
+        each = [{**settings, **notes} for notes in wrapper.notes(batch)]
+        found = to_maps(wrapper, batch, explainer, result, each)
         maps.update(zip(indices, found, strict=True))
     for one in maps.values():
         if one.at_rounding:
@@ -227,7 +228,7 @@ def is_complete(wrapper: DualEncoderWrapper, attribution: str, options: Mapping[
 
     Only then is a map's ``convergence_delta`` an error.
     """
-    method, to_constructor, _ = _divided(attribution, options)
+    method, to_constructor, _ = _divided(attribution, options, wrapper)
     return method.order == 2 and bool(method(wrapper, **to_constructor).has_convergence_delta())
 
 
@@ -237,7 +238,9 @@ class _Divided(NamedTuple):
     to_call: dict[str, Any]
 
 
-def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
+def _divided(
+    attribution: str, options: Mapping[str, Any], wrapper: DualEncoderWrapper | None = None
+) -> _Divided:
     """The method, and the options of its constructor and of its call."""
     if attribution not in ATTRIBUTIONS:
         raise ValueError(
@@ -254,6 +257,9 @@ def _divided(attribution: str, options: Mapping[str, Any]) -> _Divided:
             f"{attribution} has no option {', '.join(sorted(unknown))}; its options are "
             f"{', '.join(sorted(to_constructor | to_call))}"
         )
+    own = "cosine" if wrapper is None else wrapper.normalizations[0]
+    if own != "cosine" and "normalization" in to_constructor:
+        options = {"normalization": own, **options}
     return _Divided(
         method,
         {k: v for k, v in options.items() if k in to_constructor},
@@ -312,9 +318,10 @@ def _interaction_maps(
     batch: Batch,
     explainer: Any,
     parts: Decomposition,
-    settings: dict[str, Any],
+    settings: list[dict[str, Any]],
 ) -> list[InteractionMap]:
-    if getattr(explainer, "normalization", "cosine") != "none":
+    own = wrapper.normalizations[0]
+    if getattr(explainer, "normalization", own) in (own, "frozen"):
         _check_scores(wrapper, batch, explainer.layers, parts.score)
     if explainer.has_convergence_delta():
         _check_deltas(parts)
@@ -330,7 +337,7 @@ def _interaction_maps(
             convergence_delta=float(parts.convergence_delta[row]),
             axis_a=wrapper.tower_a.axis_at(layer_a, axis_a, n_a),
             axis_b=wrapper.tower_b.axis_at(layer_b, axis_b, n_b),
-            settings=dict(settings),
+            settings=settings[row],
         )
         for row, (axis_a, axis_b) in enumerate(zip(batch.axes_a, batch.axes_b, strict=True))
     ]
@@ -341,7 +348,7 @@ def _first_order_maps(
     batch: Batch,
     explainer: Any,
     sides: tuple[Tensor | None, Tensor | None],
-    settings: dict[str, Any],
+    settings: list[dict[str, Any]],
 ) -> list[FirstOrderMap]:
     scores = _scores(wrapper, batch)
     towers = (wrapper.tower_a, wrapper.tower_b)
@@ -355,7 +362,7 @@ def _first_order_maps(
             )
         )
         score = float(scores[row])
-        maps.append(FirstOrderMap(values[0], values[1], score, axis_a, axis_b, dict(settings)))
+        maps.append(FirstOrderMap(values[0], values[1], score, axis_a, axis_b, settings[row]))
     return maps
 
 
@@ -381,7 +388,7 @@ def _check_scores(
     half = any(parameter.element_size() < 4 for parameter in wrapper.parameters())
     scores = _scores(wrapper, batch)
     for score, made in zip(scores.tolist(), explained.tolist(), strict=True):
-        if not abs(score - made) <= (0.05 if half else 1e-3):
+        if not abs(score - made) <= (0.05 if half else 1e-3) * max(1.0, abs(score)):
             raise ValueError(
                 f"the wrapper gives the score {score:.4f}, but its towers, entered at their "
                 f"layers, make {made:.4f}: a tower's tail is not the rest of its model, or a hook "

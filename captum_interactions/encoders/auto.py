@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,15 @@ from captum_interactions.encoders.families.dual_models import (
     is_dual_model,
 )
 from captum_interactions.encoders.families.flava import flava_towers, is_flava
+from captum_interactions.encoders.families.multi_vector import (
+    is_multi_vector,
+    multi_vector_wrapper,
+)
 from captum_interactions.encoders.families.open_clip import is_open_clip, open_clip_towers
+from captum_interactions.encoders.families.page_retrieval import (
+    is_page_retriever,
+    page_wrapper,
+)
 from captum_interactions.encoders.families.sentence_transformers import (
     dual_inside,
     is_sentence_model,
@@ -42,6 +51,13 @@ _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower
 
 _SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
 """Options that say where files come from, for the model and the processor alike."""
+
+_SENTENCE_CLASSES = {
+    "SparseEncoder": "SparseEncoder",
+    "MultiVectorEncoder": "MultiVectorEncoder",
+    "ColBERT": "MultiVectorEncoder",
+}
+"""Classes of ``sentence-transformers`` by what a model's config says that it is."""
 
 _CAPTUM = "Captum's own methods explain such a score: from captum.attr import FeatureAblation"
 _TEXTS = "Pairs of texts can be explained: wrap(model.text_model)"
@@ -90,6 +106,9 @@ def wrap(
               ... see :doc:`/models`), of ``open_clip`` or of OpenAI's ``clip``;
             - a single encoder, for pairs of the same kind: a ``SentenceTransformer``, or a text or
               vision model of ``transformers``;
+            - a model with an embedding for each token, whose score is a sum of best matches: a
+              ``MultiVectorEncoder``, or ColPali or ColQwen2 of ``transformers`` with its processor.
+              It becomes a :class:`~captum_interactions.encoders.LateInteractionWrapper`;
             - a pair of encoders: single ones, :class:`~captum_interactions.encoders.Tower`, or
               callables and modules that map a batch of real-valued tensors to embeddings (B, K).
               The latter are explained at their inputs, with zeros as references.
@@ -105,7 +124,8 @@ def wrap(
             DPR; for images ``"cls"`` if there is a class token, or else ``"pooler"`` if the model
             has one, or else ``"mean"``
         prompts (tuple, optional): Names of the prompts that a ``SentenceTransformer`` puts before
-            texts a and b, such as ``("query", "document")``. Default: the model's own default
+            texts a and b, such as ``("query", "document")``. Default: the model's own default, or
+            for a ``MultiVectorEncoder`` the prompts of its own two encoding methods
 
     Returns:
         DualEncoderWrapper: the wrapper. If the model's config has a ``captum_interactions`` entry
@@ -127,6 +147,12 @@ def wrap(
     model = _bare(model)
     for part in model if isinstance(model, tuple) else (model,):
         check_placement(part)
+    if is_multi_vector(model):
+        _refuse(f"{type(model).__name__}, which has its own", pooling=pooling)
+        return multi_vector_wrapper(model, prompts)
+    if is_page_retriever(model):
+        _refuse(type(model).__name__, pooling=pooling, prompts=prompts)
+        return page_wrapper(model, processor)
     if is_sentence_model(model):
         inside, pair = dual_inside(model), routes(model)
         if inside is not None:
@@ -189,7 +215,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     options = {key: kwargs.pop(key) for key in ("pooling", "prompts") if key in kwargs}
     if needs_local_files(name_or_path, **kwargs):
         kwargs["local_files_only"] = True
-    if _is_sentence_source(name_or_path, kwargs):
+    if _cached_file(name_or_path, "modules.json", kwargs) is not None:
         return wrap(_load_sentence_model(name_or_path, kwargs), **options)
 
     import transformers
@@ -201,7 +227,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         config = AutoConfig.from_pretrained(name_or_path, **source)
         name, *_ = getattr(config, "architectures", None) or [""]
         # The auto class may know another one of the family, without the projection for instance.
-        is_head = re.search("For[A-Z]|LMHead", name) and name != "BlipForImageTextRetrieval"
+        is_head = re.search("For[A-Z]|LMHead", name) and not name.endswith("Retrieval")
         loader = AutoModel if is_head else getattr(transformers, name, AutoModel)
         model, report = loader.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
         missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
@@ -265,7 +291,8 @@ def _bare(model: Any) -> Any:
     return model
 
 
-def _is_sentence_source(name_or_path: str | Path, options: dict[str, Any]) -> bool:
+def _cached_file(name_or_path: str | Path, name: str, options: dict[str, Any]) -> Path | None:
+    """Where a file of a model is on this disk, downloaded if need be; None if there is none."""
     from transformers.utils.hub import cached_file
 
     source = {key: value for key, value in options.items() if key in _SOURCE_OPTIONS}
@@ -273,25 +300,35 @@ def _is_sentence_source(name_or_path: str | Path, options: dict[str, Any]) -> bo
     try:
         found = cached_file(
             str(name_or_path),
-            "modules.json",
+            name,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_connection_errors=False,
             **source,
         )
     except OSError:
-        return False
-    return found is not None
+        return None
+    return None if found is None else Path(found)
 
 
 def _load_sentence_model(name_or_path: str | Path, options: dict[str, Any]) -> Any:
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers
     except ImportError as error:
         raise ImportError(
             f"{str(name_or_path)!r} is a model of sentence-transformers: install it with "
             "pip install 'captum-interactions[sentence-transformers]'"
         ) from error
+    config = _cached_file(name_or_path, "config_sentence_transformers.json", options)
+    kind = None if config is None else json.loads(config.read_text("utf-8")).get("model_type")
+    # Another class than the model's own would replace what follows its transformer.
+    name = _SENTENCE_CLASSES.get(str(kind), "SentenceTransformer")
+    loader = getattr(sentence_transformers, name, None)
+    if loader is None:
+        raise ImportError(
+            f"{str(name_or_path)!r} is a {name}, which sentence-transformers "
+            f"{sentence_transformers.__version__} does not have: install a newer version"
+        )
     own = {name: options.pop(name) for name in ("dtype", "torch_dtype") if name in options}
     settings = {**options.pop("model_kwargs", {}), **own}
-    return SentenceTransformer(str(name_or_path), model_kwargs=settings or None, **options)
+    return loader(str(name_or_path), model_kwargs=settings or None, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class DualEncoderWrapper(nn.Module):
         >>> wrapper(torch.ones(2, 4), torch.ones(2, 5)).shape
         torch.Size([2])
     """
+
+    normalizations: tuple[Literal["cosine", "frozen", "none"], ...] = ("cosine", "frozen", "none")
+    """Values of ``normalization`` that attributions take; the first explains the wrapper's own
+    score."""
 
     def __init__(
         self,
@@ -150,6 +154,10 @@ class DualEncoderWrapper(nn.Module):
             inputs_a.axes,
             inputs_b.axes,
         )
+
+    def notes(self, batch: Batch) -> list[dict[str, Any]]:
+        """What the settings of each pair's map state besides the method and its options."""
+        return [{} for _ in batch.axes_a]
 
     def split_additional(self, additional: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Divide ``additional_forward_args`` between the towers.

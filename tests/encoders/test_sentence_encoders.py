@@ -458,7 +458,6 @@ class TestRefused:
         [
             ("CrossEncoder", "it reads both inputs as one text"),
             ("SparseEncoder", "only those that pool the logits of a masked language model"),
-            ("MultiVectorEncoder", "best matches between many embeddings"),
         ],
     )
     def test_other_scores(self, name, message):

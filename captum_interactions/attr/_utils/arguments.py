@@ -29,11 +29,16 @@ def check_wrapper(name: str, wrapper: Any) -> None:
         )
 
 
-def check_normalization(normalization: str) -> None:
-    """Raise a ValueError if the normalization is unknown."""
+def check_normalization(normalization: str, wrapper: DualEncoderWrapper) -> None:
+    """Raise a ValueError if the normalization is unknown, or not one of the wrapper's."""
     if normalization not in ("cosine", "frozen", "none"):
         raise ValueError(
             f"normalization must be 'cosine', 'frozen' or 'none', but got {normalization!r}"
+        )
+    if normalization not in wrapper.normalizations:
+        raise ValueError(
+            f"the score of a {type(wrapper).__name__} is explained with normalization="
+            f"{wrapper.normalizations[0]!r}, but got {normalization!r}"
         )
 
 

@@ -179,7 +179,7 @@ def masked_score(
         True
     """
     check_wrapper("masked_score", wrapper)
-    check_normalization(normalization)
+    check_normalization(normalization, wrapper)
     layers = resolve_layers(wrapper, first_layers(wrapper) if layers is None else layers)
     check_count("perturbations_per_eval", perturbations_per_eval)
     with explaining(wrapper), torch.no_grad():

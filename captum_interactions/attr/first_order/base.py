@@ -74,7 +74,8 @@ class FirstOrderAttribution(DualEncoderAttribution, Generic[Map]):
         with explaining(self.wrapper):
             a, b = propagate_pairs(
                 self.wrapper, self.layers, inputs, baselines, additional_forward_args,
-                with_baselines=self.uses_baselines, normalization="cosine",
+                with_baselines=self.uses_baselines,
+                normalization=self.wrapper.normalizations[0],
             )  # fmt: skip
             for side in (a, b):
                 self._check(side)

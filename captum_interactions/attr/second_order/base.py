@@ -39,7 +39,8 @@ class SecondOrderAttribution(DualEncoderAttribution):
         normalization (str, optional): The score to explain. ``"cosine"``: embeddings have unit
             length, also those of baselines, of masked inputs and everywhere on a path, which is the
             score of the wrapper. ``"frozen"``: the dot product over the norms of the actual pair,
-            taken as constants. ``"none"``: the dot product. Default: ``"cosine"``
+            taken as constants. ``"none"``: the dot product, which is the only score of a
+            :class:`~captum_interactions.encoders.LateInteractionWrapper`. Default: ``"cosine"``
     """
 
     order = 2
@@ -52,7 +53,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
         normalization: Normalization = "cosine",
     ) -> None:
         check_wrapper(type(self).__name__, wrapper)
-        check_normalization(normalization)
+        check_normalization(normalization, wrapper)
         super().__init__(wrapper, layers)
         self.normalization: Normalization = normalization
         self._multiply_by_inputs = True

@@ -25,8 +25,8 @@ from captum_interactions.encoders.towers.text_tower import TextTower, shortest
 _OTHER_SCORES = {
     "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "
     "from captum.attr import LayerIntegratedGradients",
-    "MultiVectorEncoder": "its score is a sum of best matches between many embeddings. Its encoder "
-    "can be explained with their mean: wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
+    "MultiVectorEncoder": "it encodes queries and documents, so it makes no pair with another one. "
+    "By itself it can be wrapped: wrap(model)",
     "SparseEncoder": "only those that pool the logits of a masked language model (SPLADE) are "
     "known. The encoder can be explained with a mean of its states: "
     "wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
@@ -161,6 +161,11 @@ def _why_not(model: Any) -> str | None:
     """Why a model has no tower, in words."""
     if type(model).__name__ in _OTHER_SCORES:
         return _OTHER_SCORES[type(model).__name__]
+    return why_no_texts(model)
+
+
+def why_no_texts(model: Any) -> str | None:
+    """Why a model is no chain that starts with a text transformer, in words; None if it is one."""
     for module in model:
         if type(module).__name__ in _OTHER_MODULES:
             return f"its {type(module).__name__} {_OTHER_MODULES[type(module).__name__]}"

@@ -172,7 +172,8 @@ def _footer(pairs: Sequence[Mapping[str, Map]]) -> str:
     """How each map was computed, once a method."""
     lines: dict[str, None] = {}
     for name, imap in (item for pair in pairs for item in pair.items()):
-        options = {k: v for k, v in imap.settings.items() if k != "attribution"}
+        # Matches of tokens are those of a single pair.
+        options = {k: v for k, v in imap.settings.items() if k not in ("attribution", "matches")}
         described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items())
         lines[f"{name}: {described}" if described else name] = None
     return "<br>".join(map(escape, lines)) + "<br>Made with captum-interactions."
