@@ -24,7 +24,7 @@ def check_wrapper(
     """Check a wrapper on a few inputs: for adapters of one's own, and for models not seen before.
 
     For each tower: embeddings are finite, the same each time and for each example by itself as in a
-    batch; the reference is valid and is not the input; at every layer, what is before and what is
+    batch; the baseline is valid and is not the input; at every layer, what is before and what is
     after make the model's own embedding, from the hidden states alone; tokens that are said not to
     count do not; axes have a token for each token; folding and spreading agree. For the pair: both
     plans (from a to b and from b to a) give the same map, padding is zero, a pair by itself has the
@@ -110,8 +110,8 @@ def _tower_problems(
     try:
         tower.check(inputs, *extras)
         full = tower.encode(inputs, *extras)
-        reference = tower.reference(inputs, *extras)
-        at_reference = tower.encode(reference, *extras)
+        baseline = tower.baseline(inputs, *extras)
+        at_baseline = tower.encode(baseline, *extras)
     except Exception as error:  # noqa: BLE001
         yield f"it cannot encode: {type(error).__name__}: {error}"
         return
@@ -124,23 +124,23 @@ def _tower_problems(
     if not _same(tower.encode(inputs, *extras), full, tolerance):
         yield "the same input has another embedding the second time: something in it is random"
         return
-    if reference.shape != inputs.shape:
-        yield (f"the reference has shape {tuple(reference.shape)}, the input {tuple(inputs.shape)}")
-    elif torch.equal(reference, inputs):
-        yield "the reference is the input itself, so nothing is left to explain"
-    elif not torch.equal(tower.reference(reference, *extras), reference):
-        yield "the reference of the reference is another one"
-    if not torch.isfinite(at_reference).all() or not at_reference.norm(dim=-1).all():
-        yield "the embedding of the reference is zero or not finite, so it has no cosine"
-    elif _same(full, at_reference, 1e-6) and _same(full, full.flip(0), 1e-6):
-        yield "all inputs and the reference have the same embedding"
+    if baseline.shape != inputs.shape:
+        yield (f"the baseline has shape {tuple(baseline.shape)}, the input {tuple(inputs.shape)}")
+    elif torch.equal(baseline, inputs):
+        yield "the baseline is the input itself, so nothing is left to explain"
+    elif not torch.equal(tower.baseline(baseline, *extras), baseline):
+        yield "the baseline of the baseline is another one"
+    if not torch.isfinite(at_baseline).all() or not at_baseline.norm(dim=-1).all():
+        yield "the embedding of the baseline is zero or not finite, so it has no cosine"
+    elif _same(full, at_baseline, 1e-6) and _same(full, full.flip(0), 1e-6):
+        yield "all inputs and the baseline have the same embedding"
         return
     for row, (one, own) in enumerate(alone):
         rows = slice(row, row + 1)
         if not _same(tower.encode(one, *own), full[rows], tolerance):
             yield f"input {row} has another embedding by itself than in the batch"
-        if not torch.equal(tower.reference(inputs[rows], *_row(extras, row)), reference[rows]):
-            yield f"input {row} has another reference by itself than in the batch"
+        if not torch.equal(tower.baseline(inputs[rows], *_row(extras, row)), baseline[rows]):
+            yield f"input {row} has another baseline by itself than in the batch"
     first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
     for layer in tower.layers:
         try:

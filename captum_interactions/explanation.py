@@ -13,13 +13,13 @@ from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.axes import TextAxis
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.hooks import as_written, structure
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.user_warnings import warn_caller
 
 _CHECKED: WeakKeyDictionary[DualEncoderWrapper, set[tuple[Any, ...]]] = WeakKeyDictionary()
 """What :func:`_check_scores` has seen."""

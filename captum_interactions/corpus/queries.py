@@ -51,7 +51,7 @@ def pair_map(first: Item, second: Item) -> InteractionMap:
     a, b = _sides(first, second)
     parts = decompose(
         a.values[None], b.values[None], a.embedding[None], b.embedding[None],
-        a.reference[None], b.reference[None],
+        a.baseline[None], b.baseline[None],
     )  # fmt: skip
     return InteractionMap(
         interactions=parts.interactions[0].float(),

@@ -92,7 +92,7 @@ def wrap(
               vision model of ``transformers``;
             - a pair of encoders: single ones, :class:`~captum_interactions.encoders.Tower`, or
               callables and modules that map a batch of real-valued tensors to embeddings (B, K).
-              The latter are explained at their inputs, with zeros as references.
+              The latter are explained at their inputs, with zeros as baselines.
 
             Models that are compiled, in PEFT or in ``DataParallel`` are taken out of their shell.
         processor (optional): The model's processor, for raw inputs: a processor, tokenizer, image

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import keeping
+from captum_interactions.encoders.baselines import caching
 from captum_interactions.encoders.towers.base import Layer, Tower
 
 
@@ -95,10 +95,10 @@ class DualEncoderWrapper(nn.Module):
         return (unit(embedding_a) * unit(embedding_b)).sum(-1)
 
     @contextmanager
-    def keeping_references(self) -> Iterator[None]:
-        """While this holds, references are carried to their layers once, not for every call.
+    def caching_baselines(self) -> Iterator[None]:
+        """While this holds, baselines are carried to their layers once, not for every call.
 
-        A reference that is the same for all inputs, as an image's is, then costs nothing from the
+        A baseline that is the same for all inputs, as an image's is, then costs nothing from the
         second call on. The model must stay as it is meanwhile: changes of parameters in place (by
         an optimizer, by ``load_state_dict``) and of hooks are noticed, but not those through
         ``parameter.data``, nor of attributes.
@@ -107,10 +107,10 @@ class DualEncoderWrapper(nn.Module):
 
             >>> from captum_interactions import explain, load_demo
             >>> wrapper, scenes = load_demo(2)
-            >>> with wrapper.keeping_references():
+            >>> with wrapper.caching_baselines():
             ...     maps = [explain(wrapper, scene.image, scene.caption) for scene in scenes]
         """
-        with keeping(self.tower_a), keeping(self.tower_b):
+        with caching(self.tower_a), caching(self.tower_b):
             yield
 
     def encode_a(self, a: Tensor, *extras: Any) -> Tensor:

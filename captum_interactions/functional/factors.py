@@ -24,8 +24,8 @@ class Factors:
     """One vector of R^K per token, shape (N, T, K); padding tokens are zero."""
     embedding: Tensor
     """Embeddings of the inputs as the score uses them, shape (N, K)."""
-    reference: Tensor
-    """Embeddings of their references, likewise, shape (N, K)."""
+    baseline: Tensor
+    """Embeddings of their baselines, likewise, shape (N, K)."""
 
     @classmethod
     def cat(cls, parts: Sequence[Factors]) -> Factors:
@@ -41,12 +41,12 @@ class Factors:
         return cls(
             torch.cat([F.pad(p.values, (0, 0, 0, longest - p.values.shape[1])) for p in parts]),
             torch.cat([part.embedding for part in parts]),
-            torch.cat([part.reference for part in parts]),
+            torch.cat([part.baseline for part in parts]),
         )
 
     def __getitem__(self, rows: slice | Tensor) -> Factors:
         """Factors of some of the inputs."""
-        return Factors(self.values[rows], self.embedding[rows], self.reference[rows])
+        return Factors(self.values[rows], self.embedding[rows], self.baseline[rows])
 
     def __len__(self) -> int:
         return len(self.values)
@@ -109,4 +109,4 @@ class Factors:
     def convergence_delta(self, other: Factors) -> Tensor:
         """Sum of each pair's map minus what it should be, shape (N, M)."""
         total = self.values.sum(1) @ other.values.sum(1).T
-        return total - (self.embedding - self.reference) @ (other.embedding - other.reference).T
+        return total - (self.embedding - self.baseline) @ (other.embedding - other.baseline).T

@@ -52,7 +52,7 @@ from captum_interactions.zoo.training_set import (
 )
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Zero after normalisation is a mid grey, a background like any other: a neutral reference."""
+"""Zero after normalisation is a mid grey, a background like any other: a neutral baseline."""
 
 DEFAULT_LAYERS = (0, 0)
 """Image and text layer that ground best on held-out scenes, by ``zoo.report``."""
@@ -162,7 +162,7 @@ def build_model(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     )
     # Positions as large as contents: then the layer norm over their sum bends less along a path
     # from a
-    # reference to an input, and integrals along that path need fewer nodes.
+    # baseline to an input, and integrals along that path need fewer nodes.
     for embeddings in (model.vision_model.embeddings, model.text_model.embeddings):
         nn.init.normal_(embeddings.position_embedding.weight, std=recipe.position_std)
     nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=recipe.position_std)

@@ -14,7 +14,7 @@ from tests.attr.second_order.test_second_derivatives import Once, Opaque, Sine
 
 # Ten image tokens, and captions of six and four tokens that are padded to sixteen.
 IDS, MASK = (pad(values, (0, 10)) for values in models.captions(6, 4))
-# The first token is that of the reference: it has no product.
+# The first token is that of the baseline: it has no product.
 BATCH = {"inputs": (models.images(2), IDS), "additional_forward_args": MASK, "n_steps": 5}
 
 

@@ -358,10 +358,10 @@ class TestModels:
         box = box_within(size)
         without, image = picture(size), picture(size, box)
         ids = models.caption(16)
-        reference = wrapper.tower_a.prepare([without]).inputs
+        baseline = wrapper.tower_a.prepare([without]).inputs
         layer = "input" if wrapper.tower_a.convolutional else 0
         imap = explain(
-            wrapper, image, ids, layers=(layer, -1), n_steps=8, baselines=(reference, None)
+            wrapper, image, ids, layers=(layer, -1), n_steps=8, baselines=(baseline, None)
         )
         heat, axis = imap.heatmap(), imap.axis_a
         assert heat.shape == axis.grid

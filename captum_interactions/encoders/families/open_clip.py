@@ -199,7 +199,7 @@ class _TextsOfTransformers(TextTower):
         return super().set_constant(ids, value, attention_mask)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        # All of them end a text by a special token, and a reference of padding alone is no text.
+        # All of them end a text by a special token, and a baseline of padding alone is no text.
         places = torch.arange(ids.shape[1], device=ids.device)
         last = (self._attended(ids) * places).argmax(-1, keepdim=True)
         return super()._is_special(ids).scatter(1, last, True)

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.families.dual_models import context_length, is_dual_model
 from captum_interactions.encoders.families.single_models import is_single_model, text_blocks
 from captum_interactions.encoders.families.trial import is_tested, try_out
@@ -21,6 +20,7 @@ from captum_interactions.encoders.families.word_weights import (
 )
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.text_tower import TextTower, shortest
+from captum_interactions.user_warnings import warn_caller
 
 _OTHER_SCORES = {
     "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "

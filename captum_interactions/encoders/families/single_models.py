@@ -104,7 +104,7 @@ def text_blocks(
         )
     if "attention_mask" not in takes:
         raise TypeError(
-            f"{name} cannot be explained: it takes no attention mask, so padding, which references "
+            f"{name} cannot be explained: it takes no attention mask, so padding, which baselines "
             "are made of, would be a part of the text"
         )
     blocks = find_blocks(model, within)
@@ -151,7 +151,7 @@ def _texts(
     model: nn.Module, ids: Tensor, mask: Tensor | None = None, *, pooling: Pooling | None
 ) -> Tensor:
     if mask is None:
-        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a reference
+        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a baseline
     output = model(input_ids=ids, attention_mask=mask)
     return pooled(output, pooling, mask) if pooling else _projected(output)
 

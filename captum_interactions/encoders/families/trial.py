@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from captum_interactions.axes import ImageAxis, TokenAxis
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.user_warnings import warn_caller
 
 SINGLE = (
     *("albert", "bert", "clip_text_model", "deberta", "deberta-v2", "distilbert", "dpr", "electra"),

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 
 _WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 """Pillow's modes with more than 8 bits a channel, which its own conversion to RGB cuts off at 255.

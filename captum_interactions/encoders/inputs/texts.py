@@ -10,7 +10,7 @@ import regex
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 
 # Braille has an empty cell, and annotations have marks of their own.
 _VISIBLE = regex.compile(r"[^\s\p{Z}\p{Cc}\p{DI}\u2800\ufff9-\ufffb]", regex.V1)

@@ -20,7 +20,7 @@ class AudioTower(BlockTower):
 
     CLAP folds a spectrogram into a square: it cuts time into stretches and puts these one above the
     other. Hidden states are cells of that square, larger ones at later blocks. At the input, tokens
-    are frames. The reference is the mean sound of the model's training data, a level a mel bin,
+    are frames. The baseline is the mean sound of the model's training data, a level a mel bin,
     which the model's own normalisation makes zero. (Features are decibels: zero would be loud.)
 
     Args:
@@ -70,7 +70,7 @@ class AudioTower(BlockTower):
                 f"({len(inputs)}, 1), but got {tuple(is_longer.shape)}"
             )
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
         return self.model.get_buffer(self._mean_level).to(inputs).expand_as(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:

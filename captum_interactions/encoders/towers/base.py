@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import KeptReferences
+from captum_interactions.encoders.baselines import CachedBaselines
 
 Layer = int | Literal["input", "pool"]
 """The layer to attribute at: k for the hidden state entering block k (0 is the embedding output, -1
@@ -46,7 +46,7 @@ def unpacked(raw: Any, name: str, extra_names: Sequence[str]) -> Any:
 class Tower(nn.Module):
     """Base class of towers, and all that the mathematics asks of one.
 
-    A family of models implements :meth:`encode`, :meth:`reference` and :meth:`prepare`; to open its
+    A family of models implements :meth:`encode`, :meth:`baseline` and :meth:`prepare`; to open its
     blocks it sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and :meth:`token_mask`.
     Hidden states are always (B, T, D): a convolutional tower flattens its feature map into cells.
     A call of a tower is complete in itself: nothing of it outlives the call, so an encoder that
@@ -57,9 +57,9 @@ class Tower(nn.Module):
     """Number of blocks whose entering hidden state can be explained."""
     extra_names: tuple[str, ...] = ()
     """Names of the arguments beside the input, such as ``("attention_mask",)``."""
-    kept_references: KeptReferences | None = None
-    """Features of references, while they are kept: see
-    :meth:`~captum_interactions.DualEncoderWrapper.keeping_references`."""
+    cached_baselines: CachedBaselines | None = None
+    """Features of baselines, while they are kept: see
+    :meth:`~captum_interactions.DualEncoderWrapper.caching_baselines`."""
 
     # What a family of models implements.
 
@@ -67,7 +67,7 @@ class Tower(nn.Module):
         """The model's own embedding, (B, ...) -> (B, K), before any normalisation."""
         raise NotImplementedError
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
         """The uninformative input to compare with, of the shape of ``inputs``."""
         raise NotImplementedError
 
@@ -78,7 +78,7 @@ class Tower(nn.Module):
     def prefix(self, layer: Layer, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """Hidden states (B, T, D) at a layer, and the context that the tail needs.
 
-        Tensors in the context have B rows. Text pools where its context says, so a reference is
+        Tensors in the context have B rows. Text pools where its context says, so a baseline is
         pooled where the caption is when it is given the caption's context.
         """
         raise NotImplementedError

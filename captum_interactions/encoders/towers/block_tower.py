@@ -44,7 +44,7 @@ _QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\.")
 class BlockTower(Tower):
     """Mechanics of towers whose encoder is cut from outside, see :mod:`.cut`.
 
-    The modality (text, image, audio) says what inputs, references and tokens are.
+    The modality (text, image, audio) says what inputs, baselines and tokens are.
 
     Args:
         model (nn.Module): The whole model. It is used as it is.

@@ -20,7 +20,7 @@ from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 class ImageTower(BlockTower):
     """An image encoder. Inputs are pixel values (B, C, H, W).
 
-    The reference is zero in normalised pixel space.
+    The baseline is zero in normalised pixel space.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See :class:`~.block_tower.BlockTower`.
@@ -94,7 +94,7 @@ class ImageTower(BlockTower):
                 f"have shape {tuple(inputs.shape)}"
             )
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
         return torch.zeros_like(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:

@@ -20,7 +20,7 @@ class NaflexTower(ImageTower):
 
     Every image keeps its aspect ratio: ``spatial_shapes`` (B, 2) says how many rows and columns of
     patches it has, and padding follows them, which ``pixel_attention_mask`` (B, N) hides. The
-    reference is zero in normalised pixel space.
+    baseline is zero in normalised pixel space.
     """
 
     extra_names: tuple[str, ...] = ("pixel_attention_mask", "spatial_shapes")

@@ -18,10 +18,10 @@ from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 class TextTower(BlockTower):
     """A text encoder. Inputs are token ids (B, T); the attention mask is optional.
 
-    The reference keeps the special tokens where they are and has padding tokens between, so it is
+    The baseline keeps the special tokens where they are and has padding tokens between, so it is
     as long as the text and pooled at the same place. If padding is the token at which the model
     pools, it has the id 0 between, with which CLIP was trained. Special are the tokens of
-    :func:`~.inputs.texts.special_ids`, in references as on axes. If there is no tokenizer and the
+    :func:`~.inputs.texts.special_ids`, in baselines as on axes. If there is no tokenizer and the
     config knows none, the first and the last token that are attended to count as special.
 
     Args:
@@ -39,7 +39,7 @@ class TextTower(BlockTower):
             one. Default: None, they pool otherwise
         fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
             ``end_of_text`` hides it, padding is a part of such a text. Default: False
-        prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
+        prompt (str): What the model wants before each raw text. Its tokens stay in the baseline.
             Default: none
     """
 
@@ -120,12 +120,12 @@ class TextTower(BlockTower):
                 f"{place}: 1 stands for a token, 0 for padding"
             )
 
-    def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def baseline(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
         pad = getattr(source, "pad_token_id", None)
         if pad is None:
             raise ValueError(
-                "the text reference needs a padding token, but the model's tokenizer or config has "
+                "the text baseline needs a padding token, but the model's tokenizer or config has "
                 "none: pass token ids as the text baseline"
             )
         ends = self.end_of_text

@@ -214,8 +214,8 @@ def surgery_tokens(image, n_blocks):
 @pytest.mark.parametrize("n_blocks", [1, 2, 6])
 def test_clip_surgery(model, image, text, n_blocks):
     tokens = surgery_tokens(image, min(n_blocks, 3))
-    reference = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
-    difference = text.embedding - plain_text(model, reference).embedding
+    baseline = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
+    difference = text.embedding - plain_text(model, baseline).embedding
     actual = CLIPSurgery(wrap(model), n_blocks).attribute((PIXELS, IDS))
     check(actual, shown(image, tokens @ difference), None)
 

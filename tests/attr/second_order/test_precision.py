@@ -10,7 +10,7 @@ import torch
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.functional import Factors, quadrature
 from tests import models
-from tests.expected import expected_map, image_side, relative_error, text_reference, text_side
+from tests.expected import expected_map, image_side, relative_error, text_baseline, text_side
 
 PIXELS, (IDS, MASK) = models.images(2), models.captions(9, 6)
 NORMALIZATIONS = ("cosine", "frozen", "none")
@@ -29,7 +29,7 @@ def test_double_is_double_throughout(dimension, normalization):
     actual, delta = soig.attribute((pixels, ids), n_steps=5, return_convergence_delta=True)
     expected = expected_map(
         image_side(double, pixels, 1, torch.zeros_like(pixels)),
-        text_side(double, ids, 1, text_reference(ids, models.PAD)),
+        text_side(double, ids, 1, text_baseline(ids, models.PAD)),
         quadrature(n_steps=5, dtype=torch.float64),
         normalization=normalization,
     )
