@@ -60,7 +60,7 @@ class Item:
         return f"Item({self.key!r}, side {self.settings.side}, {len(self.axis)} tokens)"
 
 
-class Factoriser:
+class FactorEncoder:
     """Computes the factors of raw inputs of one side of a dual encoder.
 
     Args:
@@ -129,7 +129,7 @@ class Factoriser:
         baseline: Baseline = None,
         truncation: bool = False,
         internal_batch_size: int | None = None,
-    ) -> Factoriser:
+    ) -> FactorEncoder:
         """One for the other side: what it computes makes maps with factors of these settings.
 
         Args:

@@ -198,8 +198,8 @@ def _measure(
 def _check_text(record: Record) -> None:
     """Raise a UnicodeEncodeError if a record holds half of a surrogate pair, which is no text."""
     labels = [phrase.label for phrase in record.phrases if phrase.label is not None]
-    foil = record.foil.replaced if record.foil is not None else None
-    for text in (record.caption, *labels, *(foil or ())):
+    negative = record.hard_negative.replaced if record.hard_negative is not None else None
+    for text in (record.caption, *labels, *(negative or ())):
         text.encode()
 
 

@@ -1,4 +1,4 @@
-"""Reusable factors: N + M factorisations give all N·M interaction maps."""
+"""Reusable factors: the factors of N + M inputs give all N·M interaction maps."""
 
 from __future__ import annotations
 

@@ -240,16 +240,16 @@ def products(a: Effects, b: Effects, weights: Tensor) -> tuple[Tensor, Tensor]:
     return values, variance.sqrt()
 
 
-def _variance(moving: Effects, fixed: Tensor, weights: Tensor) -> Tensor:
-    """Variance of products by the sampling of one side, (P of moving, P of fixed)."""
-    n_moving, n_fixed = moving.values.shape[1], fixed.shape[1]
-    total = fixed.new_zeros(n_moving, n_fixed)
-    if moving.is_exact:
+def _variance(sampled: Effects, fixed: Tensor, weights: Tensor) -> Tensor:
+    """Variance of products by the sampling of one side, (P of sampled, P of fixed)."""
+    n_sampled, n_fixed = sampled.values.shape[1], fixed.shape[1]
+    total = fixed.new_zeros(n_sampled, n_fixed)
+    if sampled.is_exact:
         return total
-    scores = moving.residuals @ fixed.transpose(1, 2) * weights[:, None, None]
-    readout = moving.readout.unflatten(2, (-1, 2))
+    scores = sampled.residuals @ fixed.transpose(1, 2) * weights[:, None, None]
+    readout = sampled.readout.unflatten(2, (-1, 2))
     scores = scores.unflatten(1, (-1, 2))
-    size = max(1, _CHUNK // max(1, n_moving * n_fixed))
+    size = max(1, _CHUNK // max(1, n_sampled * n_fixed))
     for some, their in zip(readout.split(size, 2), scores.split(size, 1), strict=True):
         total += torch.einsum("qicr,qcrj->cij", some, their).square().sum(0)
     return total

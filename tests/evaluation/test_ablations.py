@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from captum_interactions import explain, wrap
-from captum_interactions.datasets import Foil, Record
+from captum_interactions.datasets import HardNegative, Record
 from captum_interactions.evaluation import Row, run_study
 from captum_interactions.evaluation.studies.ablations import (
     Ablations,
@@ -132,7 +132,12 @@ def test_summary_by_hand():
 
 def test_further_settings_are_added(wrapper, tmp_path):
     false = Record(
-        "f", "a dred circle", (), record().open_image, "", Foil("r0", "a red circle", (2, 6))
+        "f",
+        "a dred circle",
+        (),
+        record().open_image,
+        "",
+        HardNegative("r0", "a red circle", (2, 6)),
     )
     for varied in (("default",), ("n_steps=2", "layers=[0,0]")):
         found = run_study(Ablations(varied=varied), wrapper, [record(), false], tmp_path)

@@ -132,6 +132,6 @@ def paired(
 
 def no_ground_truth(record: Record) -> str | None:
     """Why a record does not say where the objects of its caption are; None if it does."""
-    if record.foil is not None:
+    if record.hard_negative is not None:
         return "the caption is false of the image"
     return None if record.grounded else "no phrase of the caption has a box"
