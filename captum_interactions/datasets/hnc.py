@@ -60,8 +60,8 @@ class HNCRecords(RecordSequence[Statement]):
     those of the true caption's phrase that the true words are, or, for captions about an attribute,
     that they describe ("the **white** socks", "the socks are **white**"). They are empty where that
     is not plain, for relations and counts, and for "either ... or" captions, whose false words may
-    be true of the image. A false caption with the same words as a true one of the image, of which HNC has some,
-    is left out and listed in ``.skipped`` whatever ``on_error`` says.
+    be true of the image. A false caption with the same words as a true one of the image, of which
+    HNC has some, is left out and listed in ``.skipped`` whatever ``on_error`` says.
 
     Args:
         path: The folder above, a zip file of it, or a JSON file.

@@ -18,7 +18,7 @@ from captum_interactions.attr import (
 )
 from captum_interactions.attr.first_order.attention_rollout import rollout
 from captum_interactions.attr.first_order.clip_surgery import feature_surgery
-from captum_interactions.encoders.model.attention import record
+from captum_interactions.encoders.attention import record
 from tests import models
 from tests.expected import relative_error
 from tests.plain_clip import plain_image, plain_text
