@@ -1,4 +1,4 @@
-"""Features of baselines, kept as long as their tower stays as it is."""
+"""Cache of the features of baselines, valid until their tower changes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from torch import Tensor, nn
 from captum_interactions.encoders.model.hooks import structure
 
 _AT_MOST = 64
-"""So many baselines of one kind are kept."""
+"""Number of cached baselines for each layer and shape."""
 
 
 class CachedBaselines:
-    """Features at layers of baselines of one row, the last ones of each layer and shape.
+    """Cached features of single-row baselines, the most recent ones of each layer and shape.
 
     Args:
-        tower (nn.Module): Their tower. If its parameters, buffers or hooks change, all is dropped.
+        tower (nn.Module): Their tower. A change of its parameters, buffers or hooks clears the
+            cache.
     """
 
     def __init__(self, tower: nn.Module) -> None:
         self._features: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         self._state = _state(tower)
         self.users: list[None] = []
-        """One entry for each context, in any thread, that wants them."""
+        """One entry for each active :func:`caching` context, in any thread."""
 
     def features(self, tower: Any, layer: Any, baseline: Tensor, extras: tuple[Any, ...]) -> Tensor:
-        """The features (1, *F) of a baseline (1, ...), which are computed the first time."""
+        """The features (1, *F) of a baseline (1, ...), computed at the first call."""
         state = _state(tower)
         if state != self._state:
             self._features.clear()
@@ -47,7 +48,7 @@ class CachedBaselines:
 
 @contextmanager
 def caching(tower: Any) -> Iterator[None]:
-    """While this holds in any thread, features of a tower's baselines are kept."""
+    """Context manager in which the features of a tower's baselines are cached, in all threads."""
     shared = tower.cached_baselines = tower.cached_baselines or CachedBaselines(tower)
     shared.users.append(None)
     try:

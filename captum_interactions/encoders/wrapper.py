@@ -1,4 +1,4 @@
-"""Two towers and their similarity: what every attribution in this package explains."""
+"""A dual encoder as two towers and their similarity, which every attribution explains."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ class Batch(NamedTuple):
 
 
 class DualEncoderWrapper(nn.Module):
-    """A dual encoder ``s(a, b) = cos(g(a), h(b))`` with its two towers at hand.
+    """A dual encoder ``s(a, b) = cos(g(a), h(b))`` that gives access to its two towers.
 
     The wrapper is a Captum ``forward_func``: ``wrapper(a, b, *additional)`` returns the cosine
-    similarity of aligned pairs, shape (B,). It changes nothing in the model it wraps.
+    similarity of aligned pairs, shape (B,). The wrapped model is not modified.
 
     Args:
         tower_a (Tower): Encoder of the first input, the image for CLIP.
         tower_b (Tower): Encoder of the second input, the text for CLIP.
-        default_layers (tuple, optional): Layers to attribute at unless told otherwise, see
+        default_layers (tuple, optional): Default layers of attribution, see
             :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
-            tower, the pooling where it weighs tokens by attention, or the input of a tower whose
-            blocks are closed.
-        default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
-            otherwise. A model whose default layers have a sharp path needs more. Default: 20
+            tower; the pooling if it is by attention; the input if the tower has no blocks.
+        default_n_steps (int, optional): Default number of quadrature nodes of ``explain``.
+            Models that change sharply along the path need more. Default: 20
 
     Examples::
 
@@ -96,12 +95,12 @@ class DualEncoderWrapper(nn.Module):
 
     @contextmanager
     def caching_baselines(self) -> Iterator[None]:
-        """While this holds, baselines are carried to their layers once, not for every call.
+        """Context manager in which baselines are propagated to their layers only once.
 
-        A baseline that is the same for all inputs, as an image's is, then costs nothing from the
-        second call on. The model must stay as it is meanwhile: changes of parameters in place (by
-        an optimizer, by ``load_state_dict``) and of hooks are noticed, but not those through
-        ``parameter.data``, nor of attributes.
+        A baseline that is the same for all inputs, such as that of images, costs nothing from the
+        second call on. Do not modify the model inside: the cache detects in-place changes of
+        parameters (by an optimizer, by ``load_state_dict``) and changes of hooks, but not changes
+        through ``parameter.data`` or of attributes.
 
         Examples::
 
@@ -122,7 +121,7 @@ class DualEncoderWrapper(nn.Module):
         return self.tower_b.encode(b, *extras)
 
     def prepare(self, a: Any, b: Any, *, truncation: bool = False) -> Batch:
-        """Turn raw inputs into tensors, with the meaning of their tokens.
+        """Convert raw inputs to tensors, with axes that describe their tokens.
 
         Args:
             a: One raw input or a list of them (images for CLIP), or a ready tensor with a batch

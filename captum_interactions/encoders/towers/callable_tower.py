@@ -1,4 +1,4 @@
-"""A tower made of any function of the user's own."""
+"""A tower made from a callable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captum_interactions.encoders.towers.base import Tower, TowerInputs
 
 
 class CallableTower(Tower):
-    """A tower made of any callable ``(inputs, *extras) -> (B, K)``, explained at its input.
+    """A tower made from a callable ``(inputs, *extras) -> (B, K)``, explained at its input.
 
     Args:
         function (Callable): A function or module that maps a batch to embeddings.
@@ -30,7 +30,7 @@ class CallableTower(Tower):
     ) -> None:
         super().__init__()
         self.function = function
-        # The module of a bound method, so that it is explained in eval mode.
+        # The module of a bound method, so that it runs in evaluation mode.
         self.owner = getattr(function, "__self__", None)
         self.extra_names = tuple(extra_names)
         self._baseline = baseline
