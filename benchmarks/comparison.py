@@ -3,7 +3,7 @@
     python -m benchmarks.comparison --scenes 500 --results comparison.jsonl
     python -m benchmarks.comparison_figure comparison.jsonl comparison.png
 
-Results are appended as they come, a line a method and scene, and runs go on where others stopped:
+Results are appended as they come, a line per method and scene, and runs go on where others stopped:
 ``--methods`` and ``--scenes`` choose what is added. A table of all that the file holds is printed
 at the end. Captions name two or three of several objects; a first-order method has one map for all
 phrases. Times are CPU seconds of one thread.

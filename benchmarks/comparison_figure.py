@@ -20,7 +20,7 @@ COLOURS = {1: "#8a8f98", 2: "#1f6fb4"}
 
 
 def draw(found: list[Summary], by_chance: float, path: Path) -> None:
-    """Draw a row a method, the best median at the top, into an image file."""
+    """Draw a row per method, the best median at the top, into an image file."""
     figure, (energy, pointing, cost) = plt.subplots(
         1, 3, figsize=(10, 0.3 * len(found) + 1.2), sharey=True, width_ratios=(5, 3, 3),
         layout="constrained",
@@ -44,7 +44,7 @@ def draw(found: list[Summary], by_chance: float, path: Path) -> None:
     pointing.set_xlim(0, 1)
     pointing.set_xlabel("pointing accuracy")
     cost.set_xscale("log")
-    cost.set_xlabel("CPU seconds a pair,\nmedian")
+    cost.set_xlabel("CPU seconds per pair,\nmedian")
     for axes in (energy, pointing, cost):
         axes.grid(axis="both", color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)

@@ -2,7 +2,7 @@
 2 · Beside Captum's first-order explainers
 ==========================================
 
-Captum's methods attribute a score to the parts of its inputs, one value a part. That is the right
+Captum's methods attribute a score to the parts of its inputs, one value per part. That is the right
 answer to "what matters?", and no answer to "what matters *for what*?". Here both look at the same pair.
 """
 

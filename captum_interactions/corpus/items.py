@@ -50,7 +50,7 @@ class Item:
                 :class:`~captum_interactions.InteractionMap`. Default: one of all tokens
 
         Returns:
-            Tensor: one vector a selection, shape (P, K). Its product with a token's vector of the
+            Tensor: one vector per selection, shape (P, K). Its product with a token's vector of the
             other side is the interaction of that token and the whole part.
         """
         weights = [torch.from_numpy(self.axis.select(one)) for one in selections or (None,)]

@@ -173,7 +173,7 @@ def _missing(
 def _measure(
     study: Study, wrapper: DualEncoderWrapper, variant: str, batch: Sequence[tuple[int, Record]]
 ) -> list[Row]:
-    """One row a record, whatever happens to it."""
+    """One row per record, whatever happens to it."""
     rows: list[Row] = []
     wanted: list[tuple[int, Record]] = []
     for index, record in batch:
@@ -273,7 +273,7 @@ def _counts(rows: Sequence[Row]) -> Table:
                 sum(seconds) / len(seconds) if seconds else None,
             ]
         )  # fmt: skip
-    columns = ("variant", "measured", "declined", "failed", "refused", "seconds a record")
+    columns = ("variant", "measured", "declined", "failed", "refused", "seconds per record")
     return Table(
         columns, cells,
         "Records: *declined* where the study has nothing to ask of them, *refused* where the "

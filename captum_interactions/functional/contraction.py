@@ -1,4 +1,4 @@
-"""From the factors of two inputs to the parts of their score.
+"""Compute the parts of a score from the factors of both inputs.
 
 A factor matrix holds one vector of R^K per token: ``phi_i`` for input a, ``psi_j`` for input b,
 with ``Σᵢ phi_i = g(a) − g(r_a)`` and ``Σⱼ psi_j = h(b) − h(r_b)``. The score ``<g(a), h(b)>`` is

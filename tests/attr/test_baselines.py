@@ -14,7 +14,7 @@ PIXELS, IDS = models.images(2), models.captions(7, 7)[0]
 OTHER_PIXELS, OTHER_IDS = models.images(2, seed=5), models.caption(7, seed=6).repeat(2, 1)
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def soig(request):
     return SecondOrderIntegratedGradients(wrap(models.clip(dimension=request.param)), (1, 1))
 

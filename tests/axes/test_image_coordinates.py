@@ -256,7 +256,7 @@ def random_crop(image):
         (Transforms(ImageOps.solarize, squash), (60, 60), "it must resize, crop and pad images"),
         (Transforms(lambda image: image.rotate(90)), (60, 60), "it must resize, crop and pad"),
         (Transforms(random_crop, squash), (60, 60), "the preprocessing of images is random"),
-        (PROCESSORS["torchvision"], (7, 60), "side has 7 of them.* at least 8 pixels a side"),
+        (PROCESSORS["torchvision"], (7, 60), "side has 7 of them.* at least 8 pixels per side"),
     ],
     ids=["mirrored", "other colours", "turned", "random", "too small"],
 )

@@ -152,7 +152,7 @@ def test_localization_is_summed_up(monkeypatch):
 
 
 def energies(method, values, *, named=1, chance=0.5, area=0.5, cluster=None):
-    """A row a record with the PGE of its phrases; None is undefined."""
+    """A row per record with the PGE of its phrases; None is undefined."""
     return [
         Row(
             f"r{i}", method, i, "measured",

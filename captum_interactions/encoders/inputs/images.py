@@ -175,7 +175,7 @@ def _line(positions: NDArray[Any], levels: NDArray[Any], length: int) -> tuple[f
         raise ValueError(
             "cannot find out where the image processor puts the pixels of an image whose side has "
             f"{length} of them: it must resize, crop and pad images and nothing else, and images "
-            f"must have at least {_FEWEST} pixels a side"
+            f"must have at least {_FEWEST} pixels per side"
         )
     # Images are resized to whole pixels, and most are cropped at whole pixels.
     scale = round(length / slope) / length

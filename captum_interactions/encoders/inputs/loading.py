@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from captum_interactions.user_warnings import warn_caller
 
 _WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-"""Pillow's modes with more than 8 bits a channel, which its own conversion to RGB cuts off at 255.
+"""Pillow's modes with more than 8 bits per channel, which its conversion to RGB clips at 255.
 """
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0

@@ -112,7 +112,7 @@ class PhraseStudy(MethodStudy):
         """Which phrases are counted, and how."""
         filters = [f"boxes cover {self.min_area:g} to {self.max_area:g} of the image"]
         if self.single_instance:
-            filters.append("one box a phrase, and no other of its label")
+            filters.append("one box per phrase, and no other of its label")
         counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
         return [counted, *unread_notes(rows)]
 

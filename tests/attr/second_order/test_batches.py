@@ -13,7 +13,7 @@ LENGTHS = (5, 13, 8)
 OPTIONS = {"n_steps": 3}
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def wrapper(request):
     return wrap(models.clip(dimension=request.param))
 

@@ -15,7 +15,7 @@ LENGTHS = (6, 9)
 NORMALIZATIONS = ("cosine", "frozen", "none")
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def wrapper(request):
     return wrap(models.clip(dimension=request.param))
 

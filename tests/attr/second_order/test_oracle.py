@@ -24,7 +24,7 @@ LAYERS = [(0, 0), (1, 2), (-1, -1), ("input", 1)]
 PLANS = {
     "text first": {"dimension": 24, "length": 6},
     "image first": {"dimension": 24, "length": 14},
-    "a product a dimension": {"dimension": 4, "length": 6},
+    "a product per dimension": {"dimension": 4, "length": 6},
 }
 
 
