@@ -1,9 +1,9 @@
 """Every attribution method on generated scenes: does its map find the object that a phrase names?
 
     python -m benchmarks.comparison --scenes 500 --results comparison.jsonl
-    python -m benchmarks.comparison --scenes 0 --results comparison.jsonl --figure comparison.png
+    python -m benchmarks.comparison_figure comparison.jsonl comparison.png
 
-Results are appended as they come, a line a method and scene, and runs go on where others stopped:
+Results are appended as they come, a line per method and scene, and runs go on where others stopped:
 ``--methods`` and ``--scenes`` choose what is added. A table of all that the file holds is printed
 at the end. Captions name two or three of several objects; a first-order method has one map for all
 phrases. Times are CPU seconds of one thread.
@@ -200,16 +200,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--results", type=Path, default=Path("comparison.jsonl"))
     parser.add_argument("--methods", nargs="*", default=CASES, choices=CASES, metavar="NAME")
-    parser.add_argument("--figure", type=Path, help="draw the table, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     run(options.results, options.scenes, options.methods)
-    found = summaries(options.results)
-    print("\n".join(table(found)))
-    if options.figure is not None:
-        from benchmarks.comparison_figure import draw
-
-        draw(found, float(np.median(chance(max(one.n_scenes for one in found)))), options.figure)
+    print("\n".join(table(summaries(options.results))))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _store(folder: Path, factors: Factors, storage: str, side: Any) -> FactorInd
                 str(r),
                 factors.values[r],
                 factors.embedding[r],
-                factors.reference[r],
+                factors.baseline[r],
                 axis,
                 settings,
             )

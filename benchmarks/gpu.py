@@ -177,7 +177,7 @@ def _captum(
     gradients = LayerIntegratedGradients(wrapper, a.blocks[index - 1] if index else first)
     return lambda: gradients.attribute(
         inputs[0],
-        a.reference(inputs[0]),
+        a.baseline(inputs[0]),
         additional_forward_args=inputs[1],
         n_steps=n_steps,
     )

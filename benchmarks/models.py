@@ -25,7 +25,7 @@ _SIZES = {
 
 
 def clip(patch: int, image_size: int = 224, **tiny: Any) -> CLIPModel:
-    """CLIP ViT-B with 16 or 32 pixels a patch, or ViT-L with 14, at 224 pixels.
+    """CLIP ViT-B with 16 or 32 pixels per patch, or ViT-L with 14, at 224 pixels.
 
     ``tiny`` changes both towers' config.
     """

@@ -68,7 +68,7 @@ class Case(NamedTuple):
     method: str = "riemann_right"
     what: str = "map"
     """``"map"``, ``"phrase"`` or ``"pixels"``."""
-    keep_references: bool = False
+    cache_baselines: bool = False
     programs: tuple[str, ...] = PROGRAMS
     quick: bool = False
     whole_oracle: bool = False
@@ -96,8 +96,8 @@ CASES = {
     "B/16 last block, N for 1e-3 known": Case(
         "B/16", LAST, n_steps=(5, 3), method="gausslegendre", programs=MAP_ONLY
     ),
-    "B/32 last block, references kept": Case("B/32", LAST, keep_references=True, programs=MAP_ONLY),
-    "B/16 last block, references kept": Case("B/16", LAST, keep_references=True, programs=MAP_ONLY),
+    "B/32 last block, baselines kept": Case("B/32", LAST, cache_baselines=True, programs=MAP_ONLY),
+    "B/16 last block, baselines kept": Case("B/16", LAST, cache_baselines=True, programs=MAP_ONLY),
     "B/32 last block, phrase": Case("B/32", LAST, what="phrase", programs=NO_ORACLE, quick=True),
     "B/16 last block, phrase": Case("B/16", LAST, what="phrase", programs=NO_ORACLE),
     "B/16 last block, 16 tokens": Case("B/16", LAST, n_tokens=16, programs=MAP_ONLY),
@@ -146,7 +146,7 @@ def measure(case: Case, program: str, n_threads: int) -> dict[str, Any]:
     if program == "oracle" and not case.whole_oracle:
         return _extrapolated(wrapper, inputs, case)
     explainer = SecondOrderIntegratedGradients(wrapper, case.layers, normalization="none")
-    kept = wrapper.keeping_references() if case.keep_references else nullcontext()
+    kept = wrapper.caching_baselines() if case.cache_baselines else nullcontext()
     with kept:
         return _measured(explainer, inputs, case, program)
 
@@ -240,7 +240,7 @@ def _captum(
         first = a.pool.module
     before = a.model.get_submodule(first) if index in (0, "pool") else a.blocks[index - 1]
     layer = LayerIntegratedGradients(wrapper, before)
-    baseline = a.reference(inputs[0])
+    baseline = a.baseline(inputs[0])
     return lambda: layer.attribute(inputs[0], baseline, additional_forward_args=inputs[1], **common)
 
 
@@ -256,7 +256,7 @@ def _oracle(
     for tower, layer, one in zip(towers, explainer.layers, inputs, strict=True):
         block = tower.blocks[layer] if layer != "pool" else tower.model.vision_model.head
         # In one run, as the attribution does it: rounding depends on the size of the batch.
-        both = torch.cat([one, tower.reference(one)])
+        both = torch.cat([one, tower.baseline(one)])
         end, start = entering(block, lambda tower=tower, both=both: tower.encode(both))
         paths.append((start, end))
 

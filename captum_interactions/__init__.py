@@ -1,4 +1,4 @@
-"""Second-order attributions for dual encoders: which part of a met which part of b?"""
+"""Second-order attributions for dual encoders: the parts of a and b that interact."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Find out what is wrong with a wrapper, in words."""
+"""Check a wrapper, and report problems."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ def check_wrapper(
     n_steps: int = 50,
     tolerance: float = 1e-4,
 ) -> list[str]:
-    """Check a wrapper on a few inputs: for adapters of one's own, and for models not seen before.
+    """Check a wrapper on a few inputs: for custom adapters, and for untested models.
 
-    For each tower: embeddings are finite, the same each time and for each example by itself as in a
-    batch; the reference is valid and is not the input; at every layer, what is before and what is
-    after make the model's own embedding, from the hidden states alone; tokens that are said not to
-    count do not; axes have a token for each token; folding and spreading agree. For the pair: both
-    plans (from a to b and from b to a) give the same map, padding is zero, a pair by itself has the
-    map that it has in a batch, and the map is complete. The model is left as it was.
+    The checks of each tower: embeddings are finite, deterministic, and independent of the batch;
+    the baseline is valid and differs from the input; at every layer, the two parts of the tower
+    compose to the model's own embedding, and the second part depends only on the hidden states;
+    masked tokens do not influence the embedding; axes have as many tokens as the hidden states;
+    ``fold`` and ``spread`` are adjoint. The checks of the pair: both plans (from a to b and from b
+    to a) give the same map; padding is zero; maps do not depend on the batch; the map is complete.
+    The model is not modified.
 
     Args:
-        wrapper (DualEncoderWrapper): What to check.
-        a (optional): Two first inputs or more, raw or ready, as :meth:`DualEncoderWrapper.prepare`
-            takes them; best of different lengths. Default: None, the tower's own samples
-        b (optional): As many second inputs. Default: None, likewise
+        wrapper (DualEncoderWrapper): The wrapper to check.
+        a (optional): At least two first inputs for :meth:`DualEncoderWrapper.prepare`, preferably
+            of different lengths. Default: None, the samples of the tower
+        b (optional): As many second inputs. Default: None, the samples of the tower
         n_steps (int): Quadrature nodes of the maps. Default: 50
-        tolerance (float): Largest difference between what should be equal, relative to the largest
-            value. Default: 1e-4, for float32
+        tolerance (float): Tolerance of comparisons, relative to the largest value. Default: 1e-4,
+            for float32
 
     Returns:
-        list of str: what is wrong, a sentence each; empty if all is well.
+        list of str: one sentence per problem; empty if there is none.
 
     Raises:
-        NotImplementedError: If inputs are needed, because a tower has no samples.
+        NotImplementedError: If inputs are missing and a tower has no samples.
         ValueError: If there is only one input, or the numbers of inputs differ.
 
     Examples::
@@ -89,13 +90,13 @@ def _problems(
                 sizes.append(tower.encode(inputs, *extras).shape[1])
     yield from found
     if found:
-        return  # maps say nothing about towers that are wrong
+        return  # maps of wrong towers are meaningless
     if sizes[0] != sizes[1]:
         yield f"the encoders embed into spaces of {sizes[0]} and of {sizes[1]} dimensions"
         return
     try:
         yield from _map_problems(wrapper, batch, alone, n_steps, tolerance)
-    except Exception as error:  # noqa: BLE001 - whatever the model raises is what is wrong
+    except Exception as error:  # noqa: BLE001 - any error is a problem to report
         yield f"no map can be made: {type(error).__name__}: {error}"
 
 
@@ -110,8 +111,8 @@ def _tower_problems(
     try:
         tower.check(inputs, *extras)
         full = tower.encode(inputs, *extras)
-        reference = tower.reference(inputs, *extras)
-        at_reference = tower.encode(reference, *extras)
+        baseline = tower.baseline(inputs, *extras)
+        at_baseline = tower.encode(baseline, *extras)
     except Exception as error:  # noqa: BLE001
         yield f"it cannot encode: {type(error).__name__}: {error}"
         return
@@ -124,16 +125,16 @@ def _tower_problems(
     if not _same(tower.encode(inputs, *extras), full, tolerance):
         yield "the same input has another embedding the second time: something in it is random"
         return
-    if reference.shape != inputs.shape:
-        yield (f"the reference has shape {tuple(reference.shape)}, the input {tuple(inputs.shape)}")
-    elif torch.equal(reference, inputs):
-        yield "the reference is the input itself, so nothing is left to explain"
-    elif not torch.equal(tower.reference(reference, *extras), reference):
-        yield "the reference of the reference is another one"
-    if not torch.isfinite(at_reference).all() or not at_reference.norm(dim=-1).all():
-        yield "the embedding of the reference is zero or not finite, so it has no cosine"
-    elif _same(full, at_reference, 1e-6) and _same(full, full.flip(0), 1e-6):
-        yield "all inputs and the reference have the same embedding"
+    if baseline.shape != inputs.shape:
+        yield (f"the baseline has shape {tuple(baseline.shape)}, the input {tuple(inputs.shape)}")
+    elif torch.equal(baseline, inputs):
+        yield "the baseline is the input itself, so nothing is left to explain"
+    elif not torch.equal(tower.baseline(baseline, *extras), baseline):
+        yield "the baseline of the baseline is another one"
+    if not torch.isfinite(at_baseline).all() or not at_baseline.norm(dim=-1).all():
+        yield "the embedding of the baseline is zero or not finite, so it has no cosine"
+    elif _same(full, at_baseline, 1e-6) and _same(full, full.flip(0), 1e-6):
+        yield "all inputs and the baseline have the same embedding"
         return
     for row, (one, own) in enumerate(alone):
         rows = slice(row, row + 1)
@@ -143,13 +144,13 @@ def _tower_problems(
         by_itself = torch.nn.functional.pad(by_itself, (0, missing))
         if not _same(by_itself, full[rows], tolerance):
             yield f"input {row} has another embedding by itself than in the batch"
-        if not torch.equal(tower.reference(inputs[rows], *_row(extras, row)), reference[rows]):
-            yield f"input {row} has another reference by itself than in the batch"
+        if not torch.equal(tower.baseline(inputs[rows], *_row(extras, row)), baseline[rows]):
+            yield f"input {row} has another baseline by itself than in the batch"
     first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
     for layer in tower.layers:
         try:
             yield from _layer_problems(tower, layer, inputs, extras, axes, full, tolerance)
-            # A batch of two can be taken for two outputs, and hide what one example shows.
+            # A batch of two may be mistaken for two outputs.
             yield from _layer_problems(tower, layer, *first, tolerance)
         except Exception as error:  # noqa: BLE001, PERF203
             yield f"layer {layer} cannot be entered: {type(error).__name__}: {error}"
@@ -175,7 +176,7 @@ def _layer_problems(
     if not _same(tower.tail(layer, states, *context), full, tolerance):
         yield f"{where}, the rest of the encoder does not make the model's own embedding"
         return
-    # Another input of the same length: a model may mask and pool by what the tokens are.
+    # Another input of the same length: masks and pooling may depend on token ids.
     value = 0.5 if inputs.is_floating_point() else int(inputs[0, min(1, inputs.shape[1] - 1)])
     other = tower.set_constant(inputs, value, *extras)
     replayed = tower.tail(layer, tower.prefix(layer, other, *extras)[0], *context)
@@ -207,7 +208,7 @@ def _layer_problems(
         known = len(tower.axis_at(layer, axis, states.shape[1]))
         if known != states.shape[1]:
             yield f"{where}, the axis has {known} tokens, but there are {states.shape[1]}"
-    # Any features will do; those behind a layer norm would sum to zero.
+    # Random features, since those after a layer norm sum to zero.
     tokens = tower.fold(layer, noise)
     weights = torch.rand(tokens.shape[1], generator=generator).to(tokens)
     spread = tower.spread(layer, weights, noise.shape)
@@ -243,12 +244,12 @@ def _map_problems(
         own = soig.attribute(
             one.inputs, additional_forward_args=one.additional_forward_args, n_steps=n_steps
         )
-        # Padding may stand before a text or behind it, so the tokens beside it are compared.
+        # Padding may be on the left or on the right, so the other tokens are compared.
         (own_a,), (own_b,) = _counted(soig, one, own)
         in_batch = maps[row][counted[0][row]][:, counted[1][row]]
         if not _same(own[0][own_a][:, own_b], in_batch, 10 * tolerance):
             yield f"pair {row} has another map by itself than in the batch"
-    scale = max(float(maps.sum((1, 2)).abs().max()), 0.01)  # of cosines, which reach from -1 to 1
+    scale = max(float(maps.sum((1, 2)).abs().max()), 0.01)  # of cosines, which are in [-1, 1]
     if delta.abs().max() > 0.05 * scale:
         yield (
             f"the map misses what it should sum to by {float(delta.abs().max()):.1e} of "
@@ -260,7 +261,7 @@ def _map_problems(
 def _counted(
     soig: SecondOrderIntegratedGradients, batch: Batch, maps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which tokens of each input count, by the encoders' token masks: (B, Ta) and (B, Tb)."""
+    """The encoders' token masks: (B, Ta) and (B, Tb)."""
     counted = []
     for side, tower in enumerate((soig.wrapper.tower_a, soig.wrapper.tower_b)):
         inputs, extras = _side(soig.wrapper, batch, side)
@@ -271,7 +272,7 @@ def _counted(
 
 
 def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row: int) -> Batch:
-    """One pair as it is by itself: from its raw inputs, or without the padding of the batch."""
+    """A single pair, from its raw inputs, or without the padding of the batch."""
     own = []
     for side, tower in enumerate((wrapper.tower_a, wrapper.tower_b)):
         if isinstance(raw[side], list):
@@ -308,7 +309,7 @@ def _row(extras: Any, row: int) -> tuple[Any, ...]:
 
 
 def _state(wrapper: DualEncoderWrapper) -> list[Any]:
-    """What an explanation must not change."""
+    """The state of a model that an explanation must not change."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return [
         (module.training, "forward" in vars(module), *(len(getattr(module, h)) for h in hooks))

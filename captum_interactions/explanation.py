@@ -1,4 +1,4 @@
-"""From raw inputs to explanations, in one call."""
+"""Explain pairs of raw inputs in one call."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.axes import TextAxis
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.hooks import as_written, structure
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.functional import Decomposition
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.user_warnings import warn_caller
 
 _CHECKED: WeakKeyDictionary[DualEncoderWrapper, set[tuple[Any, ...]]] = WeakKeyDictionary()
-"""What :func:`_check_scores` has seen."""
+"""Configurations for which :func:`_check_scores` has passed."""
 
 
 @overload
@@ -58,7 +58,7 @@ def explain(
     truncation: bool = False,
     **options: Any,
 ) -> InteractionMap | FirstOrderMap:
-    """Explain the score of one pair of raw inputs, by any method that :func:`attributions` lists.
+    """Explain the score of one pair of raw inputs, by a method of :func:`attributions`.
 
     Args:
         wrapper (DualEncoderWrapper): The model, see :func:`~captum_interactions.wrap`.
@@ -111,9 +111,8 @@ def explain_batch(
 ) -> list[InteractionMap | FirstOrderMap]:
     """Explain the scores of aligned pairs of raw inputs: ``a[0]`` with ``b[0]``, and so on.
 
-    Every pair gets the map that :func:`explain` gives it alone, but for rounding. Pairs whose
-    inputs have the same shapes, as images with captions of as many tokens have, are evaluated
-    together; no caption is padded.
+    The maps are those of :func:`explain` up to rounding. Pairs with inputs of the same shapes, such
+    as images with captions of equal length, are evaluated together; no caption is padded.
 
     Args:
         wrapper (DualEncoderWrapper): The model.
@@ -122,21 +121,19 @@ def explain_batch(
         attribution (str): Name of the attribution method. Default:
             ``"second_order_integrated_gradients"``
         truncation (bool): Cut captions that are longer than the model's context. Default: False
-        spans (sequence, optional): The character ranges of each text b that maps are asked for.
-            A method whose ``decompose`` takes ``groups_b`` then explains tokens that no span tells
-            apart as one, see :meth:`TextAxis.merged`: that gives the same values of these ranges,
-            at the cost of so few tokens. Other methods take no notice. Default: None, every token
-            by itself
-        options: Options of the method, the same for all pairs. Baselines that are tensors have one
-            row, for all of them.
+        spans (sequence, optional): The character ranges of each text b whose values are needed.
+            A method whose ``decompose`` takes ``groups_b`` then merges tokens that no span
+            distinguishes, see :meth:`TextAxis.merged`: the values of the ranges are the same, at
+            the cost of fewer tokens. Other methods ignore them. Default: None, no merging
+        options: Options of the method, the same for all pairs. Tensors of baselines have one row.
 
     Returns:
-        list: one InteractionMap a pair, or one FirstOrderMap for a first-order method.
+        list: one InteractionMap per pair, or one FirstOrderMap for a first-order method.
 
     Raises:
         ValueError: If the numbers of inputs or of spans differ, and in the cases of
             :func:`explain`.
-        TypeError: If ``a`` or ``b`` is no sequence, and in the cases of :func:`explain`.
+        TypeError: If ``a`` or ``b`` is not a sequence, and in the cases of :func:`explain`.
 
     Examples::
 
@@ -179,7 +176,7 @@ def explain_batch(
         merged = [_merged(pair, own) for pair, own in zip(pairs, spans, strict=True)]
         pairs, groups = [pair for pair, _ in merged], [weights for _, weights in merged]
     if to_call.get("n_steps") == "auto":
-        # Recorded, because the number of steps alone does not say that they were chosen.
+        # Recorded, because the number of steps does not tell that it was chosen automatically.
         to_call.setdefault("tolerance", parameters["tolerance"].default)
     given = {**to_constructor, **to_call}
     used = {k: v for k, v in given.items() if isinstance(v, (str, int, float, bool))}
@@ -214,7 +211,7 @@ def explain_batch(
 
 
 def check_options(attribution: str, options: Mapping[str, Any]) -> None:
-    """Whether a method and its options exist, which needs no model.
+    """Check that a method and its options exist; this needs no model.
 
     Raises:
         ValueError: If the method is unknown.
@@ -224,7 +221,7 @@ def check_options(attribution: str, options: Mapping[str, Any]) -> None:
 
 
 def is_complete(wrapper: DualEncoderWrapper, attribution: str, options: Mapping[str, Any]) -> bool:
-    """Whether the parts that a method gives are meant to make the score.
+    """Whether the parts of a method should sum to the score.
 
     Only then is a map's ``convergence_delta`` an error.
     """
@@ -241,7 +238,7 @@ class _Divided(NamedTuple):
 def _divided(
     attribution: str, options: Mapping[str, Any], wrapper: DualEncoderWrapper | None = None
 ) -> _Divided:
-    """The method, and the options of its constructor and of its call."""
+    """The method, with the options of its constructor and of its call."""
     if attribution not in ATTRIBUTIONS:
         raise ValueError(
             f"attribution must be one of {', '.join(ATTRIBUTIONS)}, but got {attribution!r}"
@@ -268,7 +265,7 @@ def _divided(
 
 
 def _nodes(explainer: Any) -> dict[str, Any]:
-    """The number of nodes that were taken, on either side, if that was left to the method."""
+    """The numbers of nodes of both sides, if the method chose them."""
     steps = getattr(explainer, "n_steps_used", None)
     if steps is None:
         return {}
@@ -283,7 +280,7 @@ def _prepared(wrapper: DualEncoderWrapper, a: Any, b: Any, *, truncation: bool) 
 
 
 def _merged(pair: Batch, spans: Sequence[tuple[int, int]]) -> tuple[Batch, Tensor | None]:
-    """A pair whose text has the tokens that the spans need, and what these are made of."""
+    """A pair with the merged tokens of its text, and the weights of their groups."""
     (axis,) = pair.axes_b
     if not isinstance(axis, TextAxis):
         return pair, None
@@ -292,7 +289,7 @@ def _merged(pair: Batch, spans: Sequence[tuple[int, int]]) -> tuple[Batch, Tenso
 
 
 def _shapes(pair: Batch) -> tuple[Any, ...]:
-    """What pairs must have in common to be evaluated together."""
+    """The shapes that pairs evaluated together have in common."""
     tensors = (*pair.inputs, *pair.additional_forward_args)
     return tuple(None if x is None else (tuple(x.shape), x.dtype) for x in tensors)
 
@@ -375,12 +372,12 @@ def _scores(wrapper: DualEncoderWrapper, batch: Batch) -> Tensor:
 def _check_scores(
     wrapper: DualEncoderWrapper, batch: Batch, layers: tuple[Layer, Layer], explained: Tensor
 ) -> None:
-    """The towers are explained in pieces: see that the pieces still make the model's own scores.
+    """Check that the parts of the towers compose to the model's own scores.
 
-    That takes a run of the whole model, so it is done once for every shape of inputs, layers and
-    set of hooks.
+    This needs a run of the whole model, so it is done once for each combination of input shapes,
+    layers and hooks.
     """
-    with as_written(wrapper):  # hooks of explanations in other threads do not count
+    with as_written(wrapper):  # ignores hooks of explanations in other threads
         run = (structure(wrapper), layers, *(tuple(x.shape[1:]) for x in batch.inputs))
     checked = _CHECKED.setdefault(wrapper, set())
     if run in checked:

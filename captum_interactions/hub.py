@@ -1,4 +1,4 @@
-"""Where the files of a model are: in a folder, in the cache, or on the model hub."""
+"""Locate the files of a model: in a folder, in the cache, or on the model hub."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from threading import Thread
 from typing import Any
 
 _CONFIGS = ("config.json", "modules.json")
-"""Of models of ``transformers``, and of ``sentence-transformers``."""
+"""Configuration files of ``transformers`` and of ``sentence-transformers``."""
 
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-"""A name on the hub; anything else is a path."""
+"""Pattern of names on the hub; other strings are paths."""
 
 _PATIENCE = 3.0
-"""Seconds within which the hub must answer."""
+"""Timeout of the hub in seconds."""
 
 
 def needs_local_files(
@@ -26,18 +26,18 @@ def needs_local_files(
     local_files_only: bool = False,
     **_: Any,
 ) -> bool:
-    """See that there is a model, before the libraries that load it are imported.
+    """Check that a model exists, before the libraries that load it are imported.
 
-    By themselves these take a minute of retries to notice that there is no network, even for a
-    model that was downloaded before, and take a path that does not exist for a name on the hub.
+    Those libraries retry for a minute without a network, even if the model has been downloaded, and
+    mistake a missing path for a name on the hub.
 
     Args:
         name_or_path (str or Path): A folder, or a name on the model hub.
-        cache_dir, revision, local_files_only: As the loaders of ``transformers`` take them; other
-            options of theirs are ignored.
+        cache_dir, revision, local_files_only: Options of the loaders of ``transformers``; further
+            options are ignored.
 
     Returns:
-        bool: Whether the model must be loaded with ``local_files_only=True``: it is in the cache,
+        bool: Whether to load the model with ``local_files_only=True``, because it is in the cache
         and the hub cannot be reached.
 
     Raises:
@@ -70,16 +70,16 @@ def needs_local_files(
 
 
 def _answers(url: str) -> bool:
-    """Whether a server answers, and not only a proxy that cannot reach it."""
+    """Whether the server itself answers, not only a proxy."""
     from huggingface_hub import get_session
 
     answers = []
 
     def ask() -> None:
-        with suppress(Exception):  # each library for requests has exceptions of its own
+        with suppress(Exception):  # each HTTP library has its own exceptions
             answers.append(get_session().head(url, timeout=_PATIENCE).status_code < 500)
 
-    # Looking up a name takes as long as the system likes: a thread can be left behind.
+    # A DNS lookup has no timeout, so it runs in a thread that can be abandoned.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_PATIENCE)

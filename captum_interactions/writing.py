@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, and by one process at a time."""
+"""Atomic writes, and locks between processes."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _ABANDONED = 3600.0
-"""Seconds after which what a writer has begun is not of one that is still at work."""
+"""Age in seconds at which a temporary file counts as abandoned."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and whoever comes after a crash, see all of it or nothing.
+    """Write a file atomically: after a crash, it is either complete or unchanged.
 
-    What is there already stays until all is written beside it. A link stays a link, and what is no
-    regular file (a pipe, a terminal) is written to as it is.
+    The content is written to a temporary file, which then replaces the file. A symbolic link is
+    followed. If the path is not a regular file (a pipe, a terminal), it is written directly.
 
     Raises:
-        OSError: If it cannot be written; nothing has changed then.
+        OSError: If it cannot be written; the old file is then unchanged.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
     path = path.resolve()
-    # Other workers, maybe on other machines, may be writing the same file, and the same content.
-    start = f".{path.name[:50]}."  # of a name that may be as long as names can be
+    # Other workers, maybe on other machines, may write the same file with the same content.
+    start = f".{path.name[:50]}."  # the name may already have the maximum length
     temporary = path.with_name(f"{start}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        written = temporary.stat().st_mtime  # by the clock of the folder, which may be remote
+        written = temporary.stat().st_mtime  # by the clock of the file system, which may be remote
         if path.exists():
             temporary.chmod(path.stat().st_mode)
         temporary.replace(path)
@@ -56,11 +56,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(path: Path, holder: str, timeout: float = 0.0) -> Iterator[None]:
-    """Hold a lock file, which goes with the process that holds it.
+    """Hold a lock file, which the system releases when the process ends.
 
     Args:
-        path: The file, which stays.
-        holder: What else may hold it, for the message.
+        path: The lock file. It is not deleted.
+        holder: Description of other holders, for the message.
         timeout: Seconds to wait for it. Default: 0
 
     Raises:

@@ -9,7 +9,7 @@ from captum_interactions import DualEncoderWrapper
 
 
 class Game:
-    """A pair whose tokens may be absent: then their features at the layer are the reference's."""
+    """A pair whose tokens may be absent: then their features at the layer are the baseline's."""
 
     def __init__(
         self,
@@ -17,7 +17,7 @@ class Game:
         layers: tuple,
         inputs: tuple[Tensor, Tensor],
         extras: tuple = ((), ()),
-        references: tuple | None = None,
+        baselines: tuple | None = None,
         cosine: bool = True,
     ) -> None:
         self.cosine = cosine
@@ -25,12 +25,12 @@ class Game:
         for index, tower in enumerate((wrapper.tower_a, wrapper.tower_b)):
             layer = tower.resolve_layer(layers[index])
             own = inputs[index]
-            reference = tower.reference(own, *extras[index])
-            if references is not None:
-                reference = references[index]
+            baseline = tower.baseline(own, *extras[index])
+            if baselines is not None:
+                baseline = baselines[index]
             with torch.no_grad():
                 end, context = tower.features(layer, own, *extras[index])
-                start, _ = tower.features(layer, reference, *extras[index])
+                start, _ = tower.features(layer, baseline, *extras[index])
             self.sides.append((tower, layer, start, end, context))
 
     def n_tokens(self, side: int) -> int:

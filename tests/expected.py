@@ -33,7 +33,7 @@ class Side(NamedTuple):
         return self.function
 
 
-def image_side(model: Any, pixels: Tensor, layer: int | str, reference: Tensor) -> Side:
+def image_side(model: Any, pixels: Tensor, layer: int | str, baseline: Tensor) -> Side:
     resized = tuple(pixels.shape[-2:]) != (model.vision_model.embeddings.image_size,) * 2
 
     def run(x: Tensor) -> Tensor:
@@ -41,26 +41,26 @@ def image_side(model: Any, pixels: Tensor, layer: int | str, reference: Tensor) 
         return output.pooler_output
 
     if layer == "input":
-        return Side(run, reference[0], pixels[0])
-    return _at_block(model.vision_model.encoder.layers[layer], run, pixels, reference)
+        return Side(run, baseline[0], pixels[0])
+    return _at_block(model.vision_model.encoder.layers[layer], run, pixels, baseline)
 
 
-def text_side(model: Any, ids: Tensor, layer: int, reference: Tensor) -> Side:
+def text_side(model: Any, ids: Tensor, layer: int, baseline: Tensor) -> Side:
     def run(x: Tensor) -> Tensor:
         return model.get_text_features(input_ids=x).pooler_output
 
-    return _at_block(model.text_model.encoder.layers[layer], run, ids, reference)
+    return _at_block(model.text_model.encoder.layers[layer], run, ids, baseline)
 
 
 def _at_block(
-    block: nn.Module, run: Callable[[Tensor], Tensor], inputs: Tensor, reference: Tensor
+    block: nn.Module, run: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor
 ) -> Side:
     def function(states: Tensor) -> Tensor:
         # The states alone count; ids say where to pool.
         with replaced_input(block, states):
             return run(inputs.expand(len(states), *inputs.shape[1:]))
 
-    start, end = (entering(block, lambda x=x: run(x))[0] for x in (reference, inputs))
+    start, end = (entering(block, lambda x=x: run(x))[0] for x in (baseline, inputs))
     return Side(function, start, end)
 
 
@@ -92,11 +92,11 @@ def expected_map(*args: Any, patch: int = 4, **kwargs: Any) -> Tensor:
     return pooled.flatten(1).T
 
 
-def text_reference(ids: Tensor, pad: int) -> Tensor:
+def text_baseline(ids: Tensor, pad: int) -> Tensor:
     """The first and the last id, and padding between."""
-    reference = torch.full_like(ids, pad)
-    reference[:, 0], reference[:, -1] = ids[:, 0], ids[:, -1]
-    return reference
+    baseline = torch.full_like(ids, pad)
+    baseline[:, 0], baseline[:, -1] = ids[:, 0], ids[:, -1]
+    return baseline
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

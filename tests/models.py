@@ -150,7 +150,7 @@ class Sentences(Tower):
     def encode(self, inputs: Tensor, mask: Tensor) -> Tensor:
         return self.tail(0, self.prefix(0, inputs, mask)[0], mask)
 
-    def reference(self, inputs: Tensor, mask: Tensor) -> Tensor:
+    def baseline(self, inputs: Tensor, mask: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
 
     def token_mask(self, inputs: Tensor, mask: Tensor) -> Tensor:

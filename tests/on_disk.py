@@ -87,14 +87,14 @@ def check(records: Sequence[Record]) -> None:
         assert np.array_equal(pixels, shown)
         sent = pickle.loads(pickle.dumps(record))
         assert np.array_equal(pixels, np.asarray(sent.image))
-        if record.foil is not None:
-            positive = next(r for r in records if r.key == record.foil.positive_key)
-            assert positive.foil is None
-            assert positive.caption == record.foil.positive_caption
+        if record.hard_negative is not None:
+            positive = next(r for r in records if r.key == record.hard_negative.positive_key)
+            assert positive.hard_negative is None
+            assert positive.caption == record.hard_negative.positive_caption
             assert np.array_equal(pixels, np.asarray(positive.image))
-            if record.foil.span is not None and record.foil.replaced is not None:
-                words = record.caption[slice(*record.foil.span)]
-                assert words.lower() == record.foil.replaced[1].lower()
+            if record.hard_negative.span is not None and record.hard_negative.replaced is not None:
+                words = record.caption[slice(*record.hard_negative.span)]
+                assert words.lower() == record.hard_negative.replaced[1].lower()
     assert records[1:] == list(records)[1:]
     with pytest.raises(IndexError, match=f"record {len(records)} of {len(records)}"):
         records[len(records)]

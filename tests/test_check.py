@@ -45,22 +45,22 @@ class Fails(Sentences):
         raise RuntimeError("out of paper")
 
 
-class OwnReference(Sentences):
-    def reference(self, inputs, mask):
+class OwnBaseline(Sentences):
+    def baseline(self, inputs, mask):
         return inputs
 
 
-class ShortReference(Sentences):
-    def reference(self, inputs, mask):
+class ShortBaseline(Sentences):
+    def baseline(self, inputs, mask):
         return inputs[:, :1]
 
 
-class RestlessReference(Sentences):
-    def reference(self, inputs, mask):
+class RestlessBaseline(Sentences):
+    def baseline(self, inputs, mask):
         return (inputs + 1) % 10
 
 
-class ZeroAtReference(Sentences):
+class ZeroAtBaseline(Sentences):
     def encode(self, inputs, mask):
         return super().encode(inputs, mask) * inputs.any(1, keepdim=True)
 
@@ -143,8 +143,8 @@ class WrongAxes(Sentences):
         return TowerInputs(inputs, extras, axes[:1] * len(axes))
 
 
-class ReferenceOfTheBatch(Sentences):
-    def reference(self, inputs, mask):
+class BaselineOfTheBatch(Sentences):
+    def baseline(self, inputs, mask):
         return inputs.min(0, keepdim=True).values.expand_as(inputs)
 
 
@@ -167,10 +167,10 @@ class LeavesAHook(Sentences):
         (NotFinite, "encoder a: an embedding is not finite"),
         (WrongShape, r"encoder a: embeddings must have shape (2, K), but have (2, 1, 5)"),
         (Fails, "encoder a: it cannot encode: RuntimeError: out of paper"),
-        (OwnReference, "encoder a: the reference is the input itself"),
-        (ShortReference, "encoder a: the reference has shape (2, 1), the input (2, 4)"),
-        (RestlessReference, "encoder a: the reference of the reference is another one"),
-        (ZeroAtReference, "encoder a: the embedding of the reference is zero"),
+        (OwnBaseline, "encoder a: the baseline is the input itself"),
+        (ShortBaseline, "encoder a: the baseline has shape (2, 1), the input (2, 4)"),
+        (RestlessBaseline, "encoder a: the baseline of the baseline is another one"),
+        (ZeroAtBaseline, "encoder a: the embedding of the baseline is zero"),
         (OtherTail, "at layer 1, the rest of the encoder does not make the model's own embedding"),
         (DeafTail, "at layer 0, the embedding does not depend on the hidden states"),
         (FlatStates, "at layer 0, hidden states must have shape (2, T, D), but have (2, 16)"),
@@ -181,9 +181,9 @@ class LeavesAHook(Sentences):
         (RoundedTail, "the map misses what it should sum to by"),
         (LeavesAHook, "the model is not as it was"),
         (Bypass, "the rest of the encoder depends on more than hidden states"),
-        (Constant, "encoder a: all inputs and the reference have the same embedding"),
+        (Constant, "encoder a: all inputs and the baseline have the same embedding"),
         (WrongAxes, "at layer 0, the axes have padding at other tokens than the token mask"),
-        (ReferenceOfTheBatch, "encoder a: input 0 has another reference by itself"),
+        (BaselineOfTheBatch, "encoder a: input 0 has another baseline by itself"),
         (Wide, "the encoders embed into spaces of 10 and of 5 dimensions"),
     ],
 )

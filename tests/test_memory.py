@@ -92,7 +92,7 @@ def test_batches_and_cached_baselines(raw):
     wrapper, image, caption = raw
 
     def batch():
-        with wrapper.keeping_references():
+        with wrapper.caching_baselines():
             explain_batch(wrapper, [image] * 2, [caption] * 2)
 
     check(batch)

@@ -2,7 +2,7 @@
 2 · Beside Captum's first-order explainers
 ==========================================
 
-Captum's methods attribute a score to the parts of its inputs, one value a part. That is the right
+Captum's methods attribute a score to the parts of its inputs, one value per part. That is the right
 answer to "what matters?", and no answer to "what matters *for what*?". Here both look at the same pair.
 """
 
@@ -74,16 +74,16 @@ figure, axes = plot_phrase_grid(imap, [thing.phrase for thing in scene.named], w
 # Gradients of the part of the score that the caption changes, ``s(a, b) - s(a, r_b)``. At the pixels,
 # and with the same nodes:
 
-reference = wrapper.tower_b.reference(ids, *extras)
+baseline = wrapper.tower_b.baseline(ids, *extras)
 
 
-def against_reference(pixels, ids, reference, *extras):
-    """What the caption adds to the score of its reference."""
-    return wrapper(pixels, ids, *extras) - wrapper(pixels, reference, *extras)
+def against_baseline(pixels, ids, baseline, *extras):
+    """What the caption adds to the score of its baseline."""
+    return wrapper(pixels, ids, *extras) - wrapper(pixels, baseline, *extras)
 
 
-captum = IntegratedGradients(against_reference).attribute(
-    pixels, additional_forward_args=(ids, reference, *extras), n_steps=20
+captum = IntegratedGradients(against_baseline).attribute(
+    pixels, additional_forward_args=(ids, baseline, *extras), n_steps=20
 )
 ours = SecondOrderIntegratedGradients(wrapper, layers=("input", -1)).attribute(
     batch.inputs, additional_forward_args=extras, n_steps=20, full_resolution="a"

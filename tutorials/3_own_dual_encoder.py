@@ -67,14 +67,14 @@ print(f"the right pair of colours scores highest for {float(right):.0%} of new i
 # Wrap them
 # ---------
 #
-# Inputs of the shape (B, T, D) have T tokens, and attributions are summed over D. The reference of a
+# Inputs of the shape (B, T, D) have T tokens, and attributions are summed over D. The baseline of a
 # point is a point in the middle without a colour, that of a word is no colour at all.
 
 from captum_interactions import CallableTower, check_wrapper, explain, wrap
 
 encode_points.eval()
 middle = torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25])
-wrapper = wrap((CallableTower(encode_points, reference=middle), CallableTower(encode_words, 0.25)))
+wrapper = wrap((CallableTower(encode_points, baseline=middle), CallableTower(encode_words, 0.25)))
 points, words = draw(1)
 print(check_wrapper(wrapper, draw(3)[0], draw(3)[1]))
 
@@ -113,5 +113,5 @@ axes[1].set_title("interactions of points and words")
 # %%
 # .. admonition:: Takeaway
 #
-#    ``wrap((encode_a, encode_b))`` is all it takes. Choose references that mean "nothing is said", and
+#    ``wrap((encode_a, encode_b))`` is all it takes. Choose baselines that mean "nothing is said", and
 #    let ``check_wrapper`` look for mistakes.

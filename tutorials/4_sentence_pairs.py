@@ -37,7 +37,7 @@ figure, _ = imap.plot()
 # Look at all four parts
 # ----------------------
 #
-# The references of this model, texts of padding, resemble each other at almost 1. So the constant alone
+# The baselines of this model, texts of padding, resemble each other at almost 1. So the constant alone
 # is more than the score, the main effects take most of it away, and the interactions say what the two
 # texts have in common.
 
@@ -71,5 +71,5 @@ figure, _ = explain(wrapper, "The food was good", "The food was not good").plot(
 # %%
 # .. admonition:: Takeaway
 #
-#    On sentence encoders the references are far from neutral, so read the constant and the main effects
+#    On sentence encoders the baselines are far from neutral, so read the constant and the main effects
 #    beside the map. The map then shows what a score of 0.8 is made of.

@@ -48,7 +48,7 @@ for phrase in record.grounded:
 # All of them, and other methods
 # ------------------------------
 #
-# A study appends one row a record to a file as it goes. Stopped and started again, it goes on where it
+# A study appends one row per record to a file as it goes. Stopped and started again, it goes on where it
 # was, and more methods can be added later. The same from a shell::
 #
 #    captum-interactions evaluate localization --dataset scenes --limit 24

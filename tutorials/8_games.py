@@ -45,7 +45,7 @@ for n_samples in (600, 1200, 4800):
 # ---------------------------
 #
 # Both methods answer for the same phrase. Games compare inputs with and without a patch; gradients
-# follow a path from the reference.
+# follow a path from the baseline.
 
 from captum_interactions.visualization import plot_comparison
 

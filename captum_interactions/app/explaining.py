@@ -78,8 +78,8 @@ def explain_image(
     if not isinstance(wrapper.tower_a, ImageTower) or not isinstance(wrapper.tower_b, TextTower):
         raise TypeError("this model does not take an image and a text; try the tab for two texts")
     image = _open(path)
-    reference = _baseline(wrapper.tower_a, image, baseline)
-    return _explain(wrapper, image, caption, method, layer, reference)
+    image_baseline = _baseline(wrapper.tower_a, image, baseline)
+    return _explain(wrapper, image, caption, method, layer, image_baseline)
 
 
 @lru_cache(maxsize=16)

@@ -1,7 +1,7 @@
-"""What the rows and columns of an interaction map stand for: words, patches, stretches of sound.
+"""Axes describe the rows and columns of a map: words, patches, stretches of sound.
 
-An axis turns what a person selects (a phrase, a character span, a box, a mask, seconds) into
-weights over tokens. Axes are plain data: they keep no model and can be saved.
+An axis converts a selection (a phrase, a character span, a box, a mask, seconds) to weights of
+tokens. Axes are plain data: they hold no model and can be saved.
 """
 
 from captum_interactions.axes.audio import AudioAxis

@@ -1,4 +1,4 @@
-"""The tokens of a sound, and the seconds that they stand for."""
+"""The axis of a sound: time and frequency of its tokens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class AudioAxis(TokenAxis):
     """The tokens of a sound: cells of a spectrogram, or whole stretches of time."""
 
     times: tuple[tuple[float, float], ...]
-    """Seconds (start, stop) that each token hears, from the start of the model's window."""
+    """Start and stop of each token in seconds, from the start of the model's window."""
     bands: tuple[int, ...]
     """Frequency band of each token; 0 is the lowest."""
     duration: float
     """Seconds of the original sound."""
     copies: int
-    """How often the window holds the sound, one after the other; then silence follows."""
+    """Number of repetitions of the sound in the window; silence follows."""
 
     @classmethod
     def of_cells(
@@ -41,11 +41,11 @@ class AudioAxis(TokenAxis):
         return cls(tuple(names), none, none, spans, tuple(bands.tolist()), duration, copies)
 
     def select(self, selection: Any = None) -> Weights:
-        """Turn a selection into one weight a token: the share of its time that is covered.
+        """Convert a selection to one weight per token: the share of its time that is covered.
 
         Args:
             selection: None for every token; a tuple (start, stop) in seconds of the original sound,
-                also where the model hears it again; or a slice, range, set or list of token
+                which selects its repetitions too; or a slice, range, set or list of token
                 indices.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Axes as plain fields that JSON can hold, and back, checked."""
+"""Convert axes to JSON-serialisable fields, and back, with validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {cls.__name__: cls for cls in (TokenAxis, TextAxis, ImageAxis, AudioAxi
 
 
 def axis_to_fields(axis: TokenAxis) -> dict[str, Any]:
-    """All of an axis but the image itself."""
+    """The fields of an axis, without the image."""
     plain = replace(axis, image=None) if isinstance(axis, ImageAxis) else axis
     found = asdict(plain)
     found.pop("image", None)
@@ -28,15 +28,15 @@ def axis_to_fields(axis: TokenAxis) -> dict[str, Any]:
 
 
 def axis_from_fields(found: Any, image: Image.Image | None = None, name: str = "axis") -> TokenAxis:
-    """The axis that :func:`axis_to_fields` took apart.
+    """The axis from the fields of :func:`axis_to_fields`.
 
     Args:
-        found: What JSON gave.
+        found: The parsed JSON value.
         image (PIL image, optional): The image of an ImageAxis, if it is known.
-        name (str, optional): What messages call the axis. Default: ``"axis"``
+        name (str, optional): Name of the axis in messages. Default: ``"axis"``
 
     Raises:
-        ValueError: If a field is missing, is not known or has no valid value; the message names it.
+        ValueError: If a field is missing, unknown or invalid; the message names it.
     """
     kind = _KINDS.get(str(found.get("kind"))) if isinstance(found, dict) else None
     if kind is None:
@@ -104,7 +104,7 @@ _RULES = {
 
 
 def _checked(kind: type[Any], found: Any, name: str) -> dict[str, Any]:
-    """The values of all fields of a dataclass, but for an image."""
+    """The values of the fields of a dataclass, without an image."""
     expected = [field.name for field in fields(kind) if field.name != "image"]
     if not isinstance(found, dict) or found.keys() != set(expected):
         came = sorted(found) if isinstance(found, dict) else found
@@ -121,11 +121,11 @@ def _checked(kind: type[Any], found: Any, name: str) -> dict[str, Any]:
 
 
 def _problem(axis: TokenAxis) -> str:
-    """What of an axis does not go together, after the name of the field; nothing if all does."""
+    """Description of inconsistent fields of an axis; empty if they are consistent."""
     for key in ("special", "padding", "spans", "times", "bands"):
         count = len(getattr(axis, key, axis.labels))
         if count != len(axis):
-            return f"{key} must have one value a token, but has {count} for {len(axis)} tokens"
+            return f"{key} must have one value per token, but has {count} for {len(axis)} tokens"
     if isinstance(axis, TextAxis):
         beyond = [span for span in axis.spans if span and span[1] > len(axis.text)]
         if beyond:
@@ -147,5 +147,5 @@ def _problem(axis: TokenAxis) -> str:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+    """Convert the lists of JSON back to tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

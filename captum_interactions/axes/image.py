@@ -1,4 +1,4 @@
-"""The tokens of an image, and the pixels that they stand for."""
+"""The axis of an image: the pixels of its tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_interactions.axes.token import TokenAxis, Weights
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the pixels that a model sees lie in the original image.
+    """The geometry of preprocessing, from the original image to model pixels.
 
     A point (x, y) of the original image is at ``scale * (x, y) - offset`` in model pixels.
     """
@@ -28,11 +28,11 @@ class Frame:
     scale: tuple[float, float]
     """Model pixels per original pixel, (x, y)."""
     offset: tuple[float, float]
-    """Model pixels cut off at the left and the top (negative: added)."""
+    """Model pixels cropped at the left and the top (negative: padded)."""
 
     @classmethod
     def identity(cls, size: tuple[int, int]) -> Frame:
-        """The frame of an image that the model takes as it is."""
+        """The frame of an image without preprocessing."""
         return cls(size, size, (1.0, 1.0), (0.0, 0.0))
 
 
@@ -40,7 +40,7 @@ class Frame:
 class ImageAxis(TokenAxis):
     """The tokens of an image: special tokens, the cells of a patch grid row by row, and others.
 
-    Cells at the right and the lower border may reach beyond the image.
+    Cells at the right and the lower border may extend beyond the image.
     """
 
     grid: tuple[int, int]
@@ -49,7 +49,7 @@ class ImageAxis(TokenAxis):
     """(height, width) of a patch in model pixels."""
     frame: Frame
     image: Image.Image | None = None
-    """The original image, if it is known."""
+    """The original image, if available."""
 
     @classmethod
     def of_grid(
@@ -81,7 +81,7 @@ class ImageAxis(TokenAxis):
 
     @property
     def patches(self) -> slice:
-        """Where the patches are among the tokens."""
+        """The slice of the patches among the tokens."""
         first = self.special.index(False)
         return slice(first, first + self.grid[0] * self.grid[1])
 
@@ -96,7 +96,7 @@ class ImageAxis(TokenAxis):
         )
 
     def select(self, selection: Any = None) -> Weights:
-        """Turn a selection into one weight a token: the share of each patch that is covered.
+        """Convert a selection to one weight per token: the share of each patch that is covered.
 
         Args:
             selection: None for every token, special ones included; a tuple (x0, y0, x1, y1), a box
@@ -108,8 +108,8 @@ class ImageAxis(TokenAxis):
 
         Raises:
             TypeError: If the kind of selection is unknown.
-            ValueError: If a box is empty, a mask has another size, other values or nothing inside,
-                the model sees none of it, or a list of four numbers may be a box as well as tokens.
+            ValueError: If a box is empty, a mask has another size, other values or no pixel, the
+                selection was cropped, or a list of four numbers may be a box or tokens.
         """
         if not _is_region(selection):
             check_not_a_box(selection)
@@ -129,9 +129,8 @@ class ImageAxis(TokenAxis):
     def coverage(self, *regions: Any) -> Weights:
         """Share of each patch that is covered by the union of boxes and masks.
 
-        What lies in several of them counts once. What the model does not see does not count, so of
-        a region that the crop cut, the visible part is left, and all shares are zero if it cut the
-        region off.
+        Overlaps count once. Pixels outside of the model's crop do not count: of a region that is
+        partly cropped, the visible part counts, and all shares are zero if it is fully cropped.
 
         Args:
             regions: Tuples (x0, y0, x1, y1), boxes in pixels of the original image, and masks of
@@ -153,7 +152,7 @@ class ImageAxis(TokenAxis):
                     "a mask must have the original image's (height, width) = "
                     f"{self.frame.original}, but got shape {mask.shape}"
                 )
-        # Between neighbouring borders of patches, boxes and pixels all is covered, or nothing is.
+        # Between consecutive borders of patches, boxes and pixels, coverage is constant.
         centres, shares = [], []
         for axis in (1, 0):
             edges = self._edges(axis)
@@ -191,7 +190,7 @@ class ImageAxis(TokenAxis):
 
         Args:
             grid (ndarray): shape (rows, columns).
-            fill (float): Value of pixels that the model does not see. Default: 0.0
+            fill (float): Value of cropped pixels. Default: 0.0
 
         Returns:
             ndarray: shape (height, width) of the original image; each pixel has its patch's value.
@@ -202,9 +201,9 @@ class ImageAxis(TokenAxis):
         return np.where(inside_y[:, None] & inside_x[None, :], values, fill)
 
     def box(self, token: int) -> tuple[float, float, float, float] | None:
-        """The patch of a token as (x0, y0, x1, y1) in original pixels, cut where the image ends.
+        """The patch of a token as (x0, y0, x1, y1) in original pixels, clipped to the image.
 
-        None if the token is no patch.
+        None if the token is not a patch.
         """
         index = token - self.patches.start
         if not 0 <= index < self.grid[0] * self.grid[1]:
@@ -216,7 +215,7 @@ class ImageAxis(TokenAxis):
         return x0, y0, x1, y1
 
     def extent(self) -> tuple[float, float, float, float]:
-        """(left, right, bottom, top) of the patch grid in original pixels, as matplotlib has it."""
+        """(left, right, bottom, top) of the patch grid in original pixels, as in matplotlib."""
         x, y = self._edges(0), self._edges(1)
         return float(x[0]), float(x[-1]), float(y[-1]), float(y[0])
 
@@ -255,9 +254,9 @@ def checked_mask(mask: Any) -> NDArray[np.bool_]:
     """A mask of two dimensions as booleans.
 
     Raises:
-        TypeError: If it is no array.
-        ValueError: If it has not two dimensions, or holds neither booleans, nor 0 and 1, nor 0 and
-            255.
+        TypeError: If it is not an array.
+        ValueError: If it does not have two dimensions, or other values than booleans, 0 and 1, or
+            0 and 255.
     """
     if not isinstance(mask, np.ndarray):
         raise TypeError(
@@ -284,7 +283,7 @@ def _may_be_box(values: Sequence[Any]) -> bool:
 
 
 def check_not_a_box(selection: Any) -> None:
-    """Raise a ValueError for a list or an array that may be a box as well as four tokens."""
+    """Raise a ValueError for a list or an array that may be a box or four tokens."""
     if isinstance(selection, np.ndarray) and selection.ndim == 1:
         selection = selection.tolist()
     if isinstance(selection, list) and _may_be_box(selection):

@@ -1,4 +1,4 @@
-"""The tokens of a text, and the words and characters that they stand for."""
+"""The axis of a text: the words and characters of its tokens."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import regex
 
 from captum_interactions.axes.token import TokenAxis, Unit, Weights
 
-# Scripts that put no spaces between words: what the tokenizer keeps together is a word there.
+# Scripts without spaces between words, in which characters that share a token are a word.
 _SCRIPTS = ("Han", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt")
 _UNSPACED = "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS) + r"--\p{scx=Latn}"
-# Marks and joiners without width belong to the letter before, and a keycap to no letter.
+# Combining marks and zero-width joiners belong to the preceding letter; a keycap is no letter.
 _LETTERS = rf"(?:(?![0-9]\ufe0f?\u20e3)[[\p{{L}}\p{{N}}_]--[{_UNSPACED}]][\p{{M}}\u200c\u200d]*)+"
 _RUN = rf"(?:[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*)+"
 _JOINER = r"(?:['’\-\u2010\u2011\u00ad·׳״]|(?<=\p{N})[.,:](?=\p{N}))"
-# What is neither a letter nor joins two is by itself, an emoji of several code points too.
+# All other characters are words by themselves, including emoji of several code points.
 _WORD = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}(?:{_JOINER}{_LETTERS})*|(?!\s)\X", regex.V1)
 _PART = regex.compile(rf"(?P<run>{_RUN})|{_LETTERS}|(?!\s)\X", regex.V1)
 
 
 class Word(NamedTuple):
-    """A word of a text and the tokens it is made of."""
+    """A word of a text with its tokens."""
 
     text: str
     span: tuple[int, int]
@@ -40,7 +40,7 @@ class Word(NamedTuple):
 class TextAxis(TokenAxis):
     """The tokens of a text with the characters they cover.
 
-    ``spans`` holds one half-open character range a token, and None for tokens without characters.
+    ``spans`` holds one half-open character range per token, and None for tokens without characters.
     """
 
     text: str
@@ -51,9 +51,9 @@ class TextAxis(TokenAxis):
         """Words, punctuation marks and emoji, each with its tokens, in reading order.
 
         Every token that is neither special nor padding belongs to exactly one word. Words that
-        share a token are one word, from the start of the first to the end of the last. Where a
-        script has no spaces between words (Chinese, Japanese, Thai), characters that share a token
-        are a word.
+        share a token are merged, from the start of the first to the end of the last. In scripts
+        without spaces between words (Chinese, Japanese, Thai), characters that share a token are
+        a word.
         """
         found: list[Word] = []
         for match in _WORD.finditer(self.text):
@@ -69,15 +69,15 @@ class TextAxis(TokenAxis):
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """Words, or tokens if the text is not known."""
+        """Words, or tokens if the text is unknown."""
         words = tuple(Unit(word.text, word.tokens) for word in self.words)
         return words or super().units
 
     def find(self, phrase: str) -> tuple[int, int]:
         """Character span of a phrase that occurs exactly once, ignoring case.
 
-        Whole words come first; if there are none, the parts of words like *well-made* count too.
-        Letters with marks are the same in every Unicode normalization form.
+        Whole words are matched first, then parts of words such as *well-made*. Letters with marks
+        match in every Unicode normalization form.
 
         Raises:
             ValueError: If the phrase does not occur, or occurs several times.
@@ -106,7 +106,7 @@ class TextAxis(TokenAxis):
         return spans[0]
 
     def select(self, selection: Any = None) -> Weights:
-        """Turn a selection into one weight a token.
+        """Convert a selection to one weight per token.
 
         Args:
             selection: None for every token; a phrase (str) that occurs once in the text; a tuple
@@ -135,17 +135,17 @@ class TextAxis(TokenAxis):
         return super().select(selection)
 
     def merged(self, spans: Sequence[tuple[int, int]]) -> tuple[Weights, TextAxis]:
-        """Fewer tokens that still tell some spans apart: what a map of these spans alone needs.
+        """Merge tokens that given spans do not distinguish.
 
         Neighbouring tokens that the same spans cover become one token. All tokens that no span
-        covers, special tokens and padding too, become one more, which has no characters.
+        covers, including special tokens and padding, become one more, without characters.
 
         Args:
             spans: Half-open ranges of characters; they may overlap.
 
         Returns:
-            tuple: which tokens each new one is made of, zeros and ones of shape (G, T), and the
-            axis of the G new ones. Of every span, it selects what this axis does.
+            tuple: the tokens of each group as zeros and ones, shape (G, T), and the axis of the G
+            groups, on which the spans select the same tokens.
         """
         covered = [frozenset(self._tokens_of(span)) for span in spans]
         covering = [tuple(t in tokens for tokens in covered) for t in range(len(self))]
@@ -170,14 +170,14 @@ class TextAxis(TokenAxis):
         return weights, axis
 
     def _borders(self, pieces: regex.Pattern[str]) -> set[int]:
-        """Where a phrase may start or stop; no character of several code points is cut."""
+        """Positions at which a phrase may start or stop: not within a combined character."""
         borders = set()
         for match in pieces.finditer(self.text):
             borders |= {*match.span(), *(_ends(match) if match["run"] else ())}
         return borders
 
     def _pieces(self, run: regex.Match[str]) -> list[tuple[int, int]]:
-        """A run of letters cut wherever no token, and no character, is cut."""
+        """Split a run of letters at boundaries of both tokens and characters."""
         covered = [token for token in self.spans if token is not None]
         borders = [b for b in _ends(run) if not any(first < b < last for first, last in covered)]
         return list(zip([run.start(), *borders], [*borders, run.end()], strict=False))
@@ -191,9 +191,9 @@ class TextAxis(TokenAxis):
 
     @cached_property
     def _covered(self) -> tuple[tuple[int, int] | None, ...]:
-        """The characters of each token; a token of spaces has the next one, or else the last one.
+        """The characters of each token; a token of spaces takes the next one, or else the last one.
 
-        Other tokenizers hold the space before a word in the word's own token.
+        Other tokenizers include the space in the token of the following word.
         """
         spans = [
             span if span is not None and self.text[slice(*span)].strip() else None
@@ -218,9 +218,9 @@ class TextAxis(TokenAxis):
 
 
 def _composed(text: str) -> tuple[str, list[int]]:
-    """A text in the form NFC, and where each of its characters, and its end, are in the text.
+    """A text in NFC, and the positions of its characters, and of its end, in the original text.
 
-    Inside of what was several code points and is not any more, there is no place: -1.
+    Positions within composed characters are -1.
     """
     pieces, places = [], []
     for character in regex.finditer(r"\X", text):
@@ -232,5 +232,5 @@ def _composed(text: str) -> tuple[str, list[int]]:
 
 
 def _ends(run: regex.Match[str]) -> list[int]:
-    """Where the characters of a match end, those of several code points taken as one."""
+    """The ends of the characters of a match, with their combining marks."""
     return [run.start() + character.end() for character in regex.finditer(r"\X", run[0])]

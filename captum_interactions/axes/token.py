@@ -13,7 +13,7 @@ Weights = NDArray[np.float32]
 
 
 class Unit(NamedTuple):
-    """A part of an input that a person would name, and the tokens it is made of."""
+    """A natural part of an input, such as a word or a patch, with its tokens."""
 
     label: str
     tokens: tuple[int, ...]
@@ -22,7 +22,7 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenAxis:
-    """Tokens without further meaning: labels, and which of them are special or padding."""
+    """An axis of tokens with labels, some of which are special or padding."""
 
     labels: tuple[str, ...]
     special: tuple[bool, ...]
@@ -38,12 +38,12 @@ class TokenAxis:
         return len(self.labels)
 
     def at_input(self) -> TokenAxis:
-        """The axis of the raw input: tokens that the model adds by itself are gone."""
+        """The axis of the raw input, without tokens that the model adds."""
         return self
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """The parts that a person would name: here every token but special ones and padding.
+        """The natural parts of the input: here, all tokens except special ones and padding.
 
         Every token that is neither special nor padding belongs to exactly one unit, so that the
         values of units sum to those of these tokens.
@@ -79,7 +79,7 @@ class TokenAxis:
         return np.concatenate([sums, outside], -1)
 
     def select(self, selection: Any = None) -> Weights:
-        """Turn a selection into one weight a token.
+        """Convert a selection to one weight per token.
 
         Args:
             selection: None for every token, or a slice, range, set or list of token indices.
@@ -88,7 +88,7 @@ class TokenAxis:
             ndarray: float32 weights in [0, 1], shape (T,).
 
         Raises:
-            TypeError: If the kind of selection is not one that this axis understands.
+            TypeError: If the kind of selection is unknown.
             ValueError: If nothing is selected.
         """
         weights = np.zeros(len(self), np.float32)

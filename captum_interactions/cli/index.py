@@ -17,14 +17,14 @@ def add_index_commands(commands: Any) -> None:
     index = commands.add_parser(
         "index",
         help="explain a whole collection",
-        description="Factorise a collection once, and search it by what matched.",
+        description="Compute the factors of a collection once, then search it.",
     )
     actions = index.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser(
         "build",
-        help="factorise images or texts into a folder",
-        description="Factorise images or texts into a folder, or go on where a build stopped. "
-        "Under torchrun, each worker takes its share.",
+        help="write the factors of images or texts to a folder",
+        description="Write the factors of images or texts to a folder, or resume an interrupted "
+        "build. Under torchrun, each worker takes its share.",
     )
     build.set_defaults(run=_build)
     build.add_argument("folder", type=Path, metavar="FOLDER", help="where the index is written")
@@ -74,7 +74,7 @@ def _build(options: argparse.Namespace) -> None:
             lines = enumerate(options.texts.read_text(encoding="utf-8").splitlines(), 1)
         items = {f"line {number}": line for number, line in lines if line.strip()}
     if not items:
-        raise ValueError("there is nothing to factorise: no image, and no line of text")
+        raise ValueError("there is nothing to index: no image, and no line of text")
     check_model(options.model)
 
     from captum_interactions.corpus import build_index
@@ -108,14 +108,14 @@ def _query(options: argparse.Namespace) -> None:
         raise ValueError(f"--text: {options.text!r} is an image file, but the query is text")
     check_model(options.model)
 
-    from captum_interactions.corpus import FactorIndex, Factoriser, top_regions
+    from captum_interactions.corpus import FactorEncoder, FactorIndex, top_regions
 
     index = FactorIndex(options.folder)
     if not len(index):
         raise ValueError(f"the index at {str(options.folder)!r} holds no item yet")
-    factorise = Factoriser.matching(load_model(options.model), index.settings)
+    encoder = FactorEncoder.matching(load_model(options.model), index.settings)
     with speaking_of("--text"):
-        query = factorise(options.text)
+        query = encoder(options.text)
     with speaking_of("--phrase"):
         factors = query.factors(options.phrase)
     found = (index.embeddings @ query.embedding).topk(min(options.top, len(index)))

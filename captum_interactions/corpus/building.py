@@ -1,4 +1,4 @@
-"""Build an index: factorise a collection once, in pieces that survive whatever comes between."""
+"""Build an index: the factors of a collection, in shards, so that a build can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_interactions.attr._utils.arguments import Baseline, Normalization
 from captum_interactions.corpus.folder import Part, read_folder, write_settings
 from captum_interactions.corpus.header import STORAGE
 from captum_interactions.corpus.index import FactorIndex
-from captum_interactions.corpus.items import Factoriser, Item
+from captum_interactions.corpus.items import FactorEncoder, Item
 from captum_interactions.corpus.shards import SUFFIX, Shard, write_shard
 from captum_interactions.corpus.work import planning, work
 from captum_interactions.encoders import DualEncoderWrapper, Layer
@@ -44,7 +44,7 @@ def build_index(
     world_size: int | None = None,
     show_progress: bool = False,
 ) -> FactorIndex:
-    """Factorise items of one side of a dual encoder into a folder, or go on with it.
+    """Write the factors of items of one side of a dual encoder to a folder, or resume a build.
 
     Items are taken in their order, ``shard_size`` to a file; a file appears when it is complete.
     Called again with the same items after an interruption, it computes the files that are missing.
@@ -64,10 +64,10 @@ def build_index(
             tensor has a batch axis of length one.
         side (str): ``"a"`` or ``"b"``: which tower takes the items.
         layers, normalization, n_steps, method, baseline, truncation, internal_batch_size: See
-            :class:`Factoriser`.
+            :class:`FactorEncoder`.
         storage (str): ``"float32"``, ``"float16"`` or ``"bfloat16"``; what it changes is measured,
             see :attr:`FactorIndex.storage_error`. Default: ``"float16"``
-        batch_size (int): Items that are factorised together. Default: 16
+        batch_size (int): Items in a batch of the encoder. Default: 16
         shard_size (int): Items a file: what an interruption can lose. Default: 256
         rank, world_size (int, optional): Which worker this is, and of how many. Default: the
             environment variables ``RANK`` and ``WORLD_SIZE``, or the only one
@@ -90,7 +90,7 @@ def build_index(
             raise ValueError(f"{name} must be at least 1, but got {value}")
     rank, world_size = _worker(rank, world_size)
     raw = _as_mapping(items)
-    factoriser = Factoriser(
+    encoder = FactorEncoder(
         wrapper,
         side,
         layers=layers,
@@ -104,8 +104,8 @@ def build_index(
     folder = Path(folder)
     with ExitStack() as stack:
         with planning(folder):
-            write_settings(folder, factoriser.settings, storage)
-            parts, shards = read_folder(folder, factoriser.settings)
+            write_settings(folder, encoder.settings, storage)
+            parts, shards = read_folder(folder, encoder.settings)
             part, chunks = _plan(parts, shards, raw, shard_size)
             stack.enter_context(work(folder, part.name, rank))
             _write_parts(folder, parts, shards, part)
@@ -119,7 +119,7 @@ def build_index(
             made: list[Item] = []
             for start in range(0, len(keys), batch_size):
                 batch = keys[start : start + batch_size]
-                made += _factorise(factoriser, batch, [raw[key] for key in batch])
+                made += _items(encoder, batch, [raw[key] for key in batch])
                 progress.update(len(batch))
             sources = [_source(raw[key]) for key in keys]
             write_shard(folder / f"{name}{SUFFIX}", made, sources, storage)
@@ -199,14 +199,16 @@ def _write_parts(folder: Path, parts: Sequence[Part], shards: Sequence[Shard], o
     own.write(folder)
 
 
-def _factorise(factoriser: Factoriser, keys: Sequence[str], raw: Sequence[Any]) -> list[Item]:
+def _items(encoder: FactorEncoder, keys: Sequence[str], raw: Sequence[Any]) -> list[Item]:
     try:
-        return factoriser.batch(keys, [one() if callable(one) else one for one in raw])
+        return encoder.batch(keys, [one() if callable(one) else one for one in raw])
     except (ValueError, TypeError, OSError) as error:
         if len(keys) == 1:
-            raise ValueError(f"item {keys[0]!r} cannot be factorised: {error}") from error
+            raise ValueError(
+                f"the factors of item {keys[0]!r} cannot be computed: {error}"
+            ) from error
         for key, one in zip(keys, raw, strict=True):  # which of them is it?
-            _factorise(factoriser, [key], [one])
+            _items(encoder, [key], [one])
         raise
 
 

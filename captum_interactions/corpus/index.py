@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captum_interactions.callers import warn_caller
 from captum_interactions.corpus.folder import read_folder, read_settings
 from captum_interactions.corpus.items import Item
 from captum_interactions.corpus.shards import Shard, ShardError, StorageError
 from captum_interactions.encoders import ImageAxis, TokenAxis
 from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.functional import Factors
+from captum_interactions.user_warnings import warn_caller
 
 _IMAGES = (str, Path, Image.Image, np.ndarray)
 
@@ -128,8 +128,8 @@ class FactorIndex:
         return self._all("embedding")
 
     @property
-    def references(self) -> Tensor:
-        """Embeddings of their references, likewise."""
+    def baselines(self) -> Tensor:
+        """Embeddings of their baselines, likewise."""
         return self._all("reference")
 
     @property

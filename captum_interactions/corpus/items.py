@@ -35,8 +35,8 @@ class Item:
     """One vector of R^K per token, shape (T, K)."""
     embedding: Tensor
     """Embedding of the input as the score uses it, shape (K,)."""
-    reference: Tensor
-    """Embedding of its reference, likewise, shape (K,)."""
+    baseline: Tensor
+    """Embedding of its baseline, likewise, shape (K,)."""
     axis: TokenAxis
     """What the tokens stand for."""
     settings: Settings
@@ -50,7 +50,7 @@ class Item:
                 :class:`~captum_interactions.InteractionMap`. Default: one of all tokens
 
         Returns:
-            Tensor: one vector a selection, shape (P, K). Its product with a token's vector of the
+            Tensor: one vector per selection, shape (P, K). Its product with a token's vector of the
             other side is the interaction of that token and the whole part.
         """
         weights = [torch.from_numpy(self.axis.select(one)) for one in selections or (None,)]
@@ -60,7 +60,7 @@ class Item:
         return f"Item({self.key!r}, side {self.settings.side}, {len(self.axis)} tokens)"
 
 
-class Factoriser:
+class FactorEncoder:
     """Computes the factors of raw inputs of one side of a dual encoder.
 
     Args:
@@ -73,7 +73,7 @@ class Factoriser:
         n_steps (int or "auto", optional): Quadrature nodes; ``"auto"`` finds them for each batch.
             Default: None, ``wrapper.default_n_steps``
         method (str): Quadrature rule. Default: ``"gausslegendre"``
-        baseline (optional): The reference of every input, as ``factors_a`` takes it. Default: None,
+        baseline (optional): The baseline of every input, as ``factors_a`` takes it. Default: None,
             the wrapper's own
         truncation (bool): Cut texts that are longer than the model's context. Default: False
         internal_batch_size (int, optional): At most this many rows (inputs times nodes) are
@@ -129,7 +129,7 @@ class Factoriser:
         baseline: Baseline = None,
         truncation: bool = False,
         internal_batch_size: int | None = None,
-    ) -> Factoriser:
+    ) -> FactorEncoder:
         """One for the other side: what it computes makes maps with factors of these settings.
 
         Args:
@@ -213,7 +213,7 @@ class Factoriser:
                     key,
                     values[torch.tensor(keep)],
                     factors.embedding[row].cpu(),
-                    factors.reference[row].cpu(),
+                    factors.baseline[row].cpu(),
                     _kept(axis_here, keep),
                     settings,
                 )

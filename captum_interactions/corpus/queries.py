@@ -31,7 +31,7 @@ class Region(NamedTuple):
     """The box (x0, y0, x1, y1) of patches in pixels of the original image, a text token's half-open
     character span, a sound token's seconds (start, stop), or None if it is not known."""
     attribution: float
-    """Positive if it matches, negative if it clashes."""
+    """Positive if the parts increase the score together, negative if they decrease it."""
 
 
 def pair_map(first: Item, second: Item) -> InteractionMap:
@@ -51,7 +51,7 @@ def pair_map(first: Item, second: Item) -> InteractionMap:
     a, b = _sides(first, second)
     parts = decompose(
         a.values[None], b.values[None], a.embedding[None], b.embedding[None],
-        a.reference[None], b.reference[None],
+        a.baseline[None], b.baseline[None],
     )  # fmt: skip
     return InteractionMap(
         interactions=parts.interactions[0].float(),
@@ -70,7 +70,7 @@ def explain_hits(query: Item, index: FactorIndex, ids: Sequence[Id]) -> list[Int
     """Why each hit of a retrieval result came up: the maps of a query and items of an index.
 
     Args:
-        query (Item): An item of the other side: of another index, or what a :class:`Factoriser`
+        query (Item): An item of the other side: of another index, or what a :class:`FactorEncoder`
             made.
         index (FactorIndex): The collection that was searched.
         ids (sequence): Keys, or numbers of rows as a vector index gives them for one query.
@@ -113,8 +113,8 @@ def top_regions(
 ) -> list[list[Region]]:
     """Where in a whole collection a phrase matches best.
 
-    All factors of the index are read once, in pieces, for all phrases together. For the strongest
-    clashes, pass the negated factors: attributions are negated then, too.
+    All factors of the index are read once, in pieces, for all phrases together. For the most
+    negative interactions, pass the negated factors: attributions are then negated, too.
 
     Args:
         index (FactorIndex): The collection.

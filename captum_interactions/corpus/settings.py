@@ -33,7 +33,7 @@ class Settings:
     method: str
     """Quadrature rule."""
     baseline: Any
-    """None for the wrapper's own reference, a number, a tensor's digest, or a list of these."""
+    """None for the wrapper's own baseline, a number, a tensor's digest, or a list of these."""
     truncation: bool
     """Whether texts that are too long were cut."""
     model: dict[str, str]

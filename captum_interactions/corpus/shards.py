@@ -41,7 +41,9 @@ _TENSORS = {
     "axis_offsets": (1, torch.int64),
     "axis_of_item": (1, torch.int64),
 }
-"""Tensors of a shard, their numbers of dimensions and their types; None is that of the storage."""
+"""Tensors of a shard, their numbers of dimensions and their types; None is that of the storage.
+
+``"reference"`` holds the embeddings of the baselines; files of this format keep the name."""
 
 
 class StorageError(NamedTuple):
@@ -101,7 +103,7 @@ def write_shard(
     tensors = {
         "values": stored,
         "embedding": torch.stack([item.embedding for item in items]).float(),
-        "reference": torch.stack([item.reference for item in items]).float(),
+        "reference": torch.stack([item.baseline for item in items]).float(),
         "offsets": _offsets([len(item.values) for item in items]),
         "is_part": torch.tensor(is_part, dtype=torch.uint8),
         "axes": torch.from_numpy(np.frombuffer(b"".join(encoded), np.uint8).copy()),

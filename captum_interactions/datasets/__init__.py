@@ -8,7 +8,7 @@ from captum_interactions.datasets.grids import ObjectGrids
 from captum_interactions.datasets.hnc import HNCRecords
 from captum_interactions.datasets.jsonl import JsonLinesRecords, write_jsonl
 from captum_interactions.datasets.problems import DatasetError, Skipped
-from captum_interactions.datasets.record import Box, Foil, Phrase, Record
+from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record
 from captum_interactions.datasets.refcoco import RefCocoRecords
 from captum_interactions.datasets.scene_records import SceneRecords
 from captum_interactions.datasets.scenes import DOMAINS, Scene, SceneObject, Scenes
@@ -21,9 +21,9 @@ __all__ = [
     "CocoRecords",
     "DatasetError",
     "Flickr30kRecords",
-    "Foil",
     "FolderRecords",
     "HNCRecords",
+    "HardNegative",
     "JsonLinesRecords",
     "ObjectGrids",
     "Phrase",

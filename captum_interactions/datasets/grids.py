@@ -132,7 +132,7 @@ def _compose(records: Sequence[Record], min_side: float) -> list[tuple[_Cutting,
     for index, record in enumerate(records):
         used: list[list[_Cutting]] = []
         for number, phrase in enumerate(record.phrases):
-            if record.foil is not None or not _is_suitable(phrase, min_side):
+            if record.hard_negative is not None or not _is_suitable(phrase, min_side):
                 continue
             names: set[str | tuple[str]] = set(re.findall(r"\w+", phrase.text.lower()))
             if phrase.label is not None:

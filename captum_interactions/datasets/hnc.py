@@ -18,7 +18,7 @@ from captum_interactions.datasets.reading import (
     read_json,
     shown,
 )
-from captum_interactions.datasets.record import Box, Foil, Phrase, Record
+from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import WordFinder, plurals
 
@@ -32,7 +32,7 @@ class Statement(NamedTuple):
     type: str
     boxes: Mapping[str, tuple[Box, ...]]
     """Boxes of the objects, by their name."""
-    foil: Foil | None
+    hard_negative: HardNegative | None
 
 
 class HNCRecords(RecordSequence[Statement]):
@@ -53,15 +53,15 @@ class HNCRecords(RecordSequence[Statement]):
     label is the name. In a foil the false word may be a phrase with boxes too: the builders of HNC
     often take it from another object of the image.
 
-    ``foil.span`` and ``foil.replaced`` are the false words and the true ones as the file has them,
-    if putting back the true ones gives the true caption; the file's own are often wrong for type
-    ``attribute_subg`` ("straw" for "bowl" where "banana" was replaced). Otherwise they are all
-    words from the first to the last that differ. ``foil.boxes`` are those of the true caption's
-    phrase that the true words are, or, for captions about an attribute, that they describe ("the
-    **white** socks", "the socks are **white**"). They are empty where that is not plain, for
-    relations and counts, and for "either ... or" captions, whose false words may be true of the
-    image. A false caption with the same words as a true one of the image, of which HNC has some,
-    is left out and listed in ``.skipped`` whatever ``on_error`` says.
+    ``hard_negative.span`` and ``hard_negative.replaced`` are the false words and the true ones as
+    the file has them, if putting back the true ones gives the true caption; the file's own are
+    often wrong for type ``attribute_subg`` ("straw" for "bowl" where "banana" was replaced).
+    Otherwise they are all words from the first to the last that differ. ``hard_negative.boxes`` are
+    those of the true caption's phrase that the true words are, or, for captions about an attribute,
+    that they describe ("the **white** socks", "the socks are **white**"). They are empty where that
+    is not plain, for relations and counts, and for "either ... or" captions, whose false words may
+    be true of the image. A false caption with the same words as a true one of the image, of which
+    HNC has some, is left out and listed in ``.skipped`` whatever ``on_error`` says.
 
     Args:
         path: The folder above, a zip file of it, or a JSON file.
@@ -113,7 +113,7 @@ class HNCRecords(RecordSequence[Statement]):
             phrases=phrases_of(entry.caption, entry.boxes),
             open_image=ImageFile(self._images, f"{entry.image}.jpg"),
             source=f"{self._file}: image {entry.image}, caption {entry.id} ({entry.type})",
-            foil=entry.foil,
+            hard_negative=entry.hard_negative,
             image_key=entry.image,
         )
 
@@ -191,7 +191,7 @@ def phrases_of(caption: str, boxes: Mapping[str, tuple[Box, ...]]) -> tuple[Phra
 
 def _foil(
     image: str, caption: Mapping[str, Any], text: str, captions: Mapping[str, Any], where: str
-) -> Foil:
+) -> HardNegative:
     number = caption.get("cpt_p_id")
     if number is None:  # 0 is the id of a caption
         raise DatasetError(where, "is false, but 'cpt_p_id' does not say of which true caption")
@@ -206,7 +206,7 @@ def _foil(
         words = true_text[slice(*there)], text[slice(*here)]
     phrases = phrases_of(true_text, _boxes(positive.get("bboxes"), place))
     boxes = described(str(caption.get("type")), true_text, there, phrases)
-    return Foil(f"{image}-{number}", true_text, here, words, boxes)
+    return HardNegative(f"{image}-{number}", true_text, here, words, boxes)
 
 
 def _replaced(value: Any, where: str) -> tuple[str, str] | None:

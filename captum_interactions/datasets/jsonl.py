@@ -16,7 +16,7 @@ from captum_interactions.datasets.reading import (
     need_image,
     shown,
 )
-from captum_interactions.datasets.record import Box, Foil, Phrase, Record
+from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import Span
 
@@ -31,7 +31,7 @@ class Line(NamedTuple):
     image: str
     caption: str
     phrases: tuple[Phrase, ...]
-    foil: Foil | None
+    hard_negative: HardNegative | None
 
 
 class JsonLinesRecords(RecordSequence[Line]):
@@ -50,9 +50,9 @@ class JsonLinesRecords(RecordSequence[Line]):
       [x0, y0, x1, y1] in pixels, half-open; with a ``label`` (optional). Photographs are turned
       upright, and boxes are in the pixels of the upright image;
     - ``key`` (optional): text that no other line has as its key. Default: the line's number;
-    - ``foil`` (optional), for a caption that is false: ``{"positive": KEY}`` with the key of the
-      line with the true caption, and optionally ``span``, ``replaced`` ([true words, false words])
-      and ``boxes`` as in :class:`Foil`.
+    - ``hard_negative`` (optional), for a caption that is false: ``{"positive": KEY}`` with the key
+      of the line with the true caption, and optionally ``span``, ``replaced`` ([true words, false
+      words]) and ``boxes`` as in :class:`HardNegative`.
 
     Other keys of a line are passed over.
 
@@ -84,12 +84,14 @@ class JsonLinesRecords(RecordSequence[Line]):
                 if line.key in parsed:
                     first = parsed[line.key][0].number
                     raise DatasetError(where, f"has the key {line.key!r} of line {first}")
-                parsed[line.key] = line, value.get("foil"), where
-        true = {line.key: line.caption for line, foil, _ in parsed.values() if foil is None}
+                parsed[line.key] = line, value.get("hard_negative"), where
+        true = {line.key: line.caption for line, negative, _ in parsed.values() if negative is None}
         entries: list[Line] = []
-        for line, foil, where in parsed.values():
+        for line, negative, where in parsed.values():
             with problems.one_record():
-                entries.append(line._replace(foil=_foil(foil, line.caption, true, where)))
+                entries.append(
+                    line._replace(hard_negative=_hard_negative(negative, line.caption, true, where))
+                )
         super().__init__(entries, problems.report(self._name))
 
     def _line(self, number: int, value: Any, where: str) -> Line:
@@ -111,7 +113,7 @@ class JsonLinesRecords(RecordSequence[Line]):
             phrases=entry.phrases,
             open_image=ImageFile(self._files, entry.image, upright=True),
             source=f"{self._name}, line {entry.number}",
-            foil=entry.foil,
+            hard_negative=entry.hard_negative,
             image_key=entry.image,
         )
 
@@ -178,15 +180,17 @@ def _boxes(holder: Any, where: str) -> tuple[Box, ...]:
     return tuple(box_from_corners(box, where) for box in boxes)
 
 
-def _foil(foil: Any, caption: str, true: dict[str, str], where: str) -> Foil | None:
-    if foil is None:
+def _hard_negative(
+    negative: Any, caption: str, true: dict[str, str], where: str
+) -> HardNegative | None:
+    if negative is None:
         return None
-    where = f"{where}: foil"
-    positive = need(foil, "positive", str, where)
+    where = f"{where}: hard_negative"
+    positive = need(negative, "positive", str, where)
     if positive not in true:
         raise DatasetError(where, f"no line with a true caption has the key {positive!r}")
-    span = _span(foil["span"], caption, where) if foil.get("span") is not None else None
-    replaced = foil.get("replaced")
+    span = _span(negative["span"], caption, where) if negative.get("span") is not None else None
+    replaced = negative.get("replaced")
     if replaced is not None and (
         not isinstance(replaced, list) or [type(words) for words in replaced] != [str, str]
     ):
@@ -194,7 +198,7 @@ def _foil(foil: Any, caption: str, true: dict[str, str], where: str) -> Foil | N
             where, f"'replaced' must be [true words, false words], but is {shown(replaced)}"
         )
     words = (replaced[0], replaced[1]) if replaced else None
-    return Foil(positive, true[positive], span, words, _boxes(foil, where))
+    return HardNegative(positive, true[positive], span, words, _boxes(negative, where))
 
 
 def write_jsonl(records: Iterable[Record], folder: str | Path) -> Path:
@@ -243,12 +247,12 @@ def _written(record: Record, image: str) -> dict[str, Any]:
             for p in record.phrases
         ],
     }
-    if record.foil is not None:
-        foil = record.foil
-        written["foil"] = {
-            "positive": foil.positive_key,
-            "span": foil.span,
-            "replaced": foil.replaced,
-            "boxes": foil.boxes,
+    if record.hard_negative is not None:
+        negative = record.hard_negative
+        written["hard_negative"] = {
+            "positive": negative.positive_key,
+            "span": negative.span,
+            "replaced": negative.replaced,
+            "boxes": negative.boxes,
         }
     return written

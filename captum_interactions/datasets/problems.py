@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 
 ON_ERROR = ("raise", "skip")
 

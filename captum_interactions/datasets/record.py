@@ -32,14 +32,14 @@ class Phrase:
 
 
 @dataclass(frozen=True)
-class Foil:
-    """What makes a caption false: the true one, and the words that differ."""
+class HardNegative:
+    """What makes a caption false: the true caption, and the words that differ."""
 
     positive_key: str
     """Key of the record with the true caption of the same image."""
     positive_caption: str
     span: tuple[int, int] | None
-    """Half-open character range of the false words in the foil's caption; None if unknown."""
+    """Half-open character range of the false words in the false caption; None if unknown."""
     replaced: tuple[str, str] | None = None
     """(true words, false words)."""
     boxes: tuple[Box, ...] = ()
@@ -60,7 +60,7 @@ class Record:
     """Reads the image; nothing is read before."""
     source: str
     """Where the record comes from, as in ``captions_val2017.json: annotation 38``."""
-    foil: Foil | None = None
+    hard_negative: HardNegative | None = None
     """Set where the caption is false of the image."""
     image_key: str = ""
     """The same in all records of an image, whose values are not independent; empty if the image

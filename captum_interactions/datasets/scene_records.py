@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from captum_interactions.datasets.record import Box, Foil, Phrase, Record
+from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record
 from captum_interactions.datasets.scenes import Scene, SceneObject, Scenes
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.shapes import COLOURS, SHAPES
@@ -21,8 +21,8 @@ class SceneRecords(RecordSequence[tuple[int, bool]]):
         n: Number of scenes.
         seed: Any non-negative integer. Default: 0.
         domain: A key of :data:`DOMAINS`. Default: ``"plain"``.
-        foils: If true, each scene's record is followed by one with a false caption: the colour or
-            the shape of one phrase is replaced so that no object of the scene fits it any more.
+        hard_negatives: If true, each scene's record is followed by one with a false caption: the
+            colour or the shape of one phrase is replaced so that no object of the scene fits it.
             There are then 2 ``n`` records. Default: False.
 
     Raises:
@@ -37,14 +37,14 @@ class SceneRecords(RecordSequence[tuple[int, bool]]):
     """
 
     def __init__(
-        self, n: int, seed: int = 0, domain: str = "plain", *, foils: bool = False
+        self, n: int, seed: int = 0, domain: str = "plain", *, hard_negatives: bool = False
     ) -> None:
         self.scenes = Scenes(n, seed, domain)
-        kinds = (False, True) if foils else (False,)
-        super().__init__([(index, is_foil) for index in range(n) for is_foil in kinds])
+        kinds = (False, True) if hard_negatives else (False,)
+        super().__init__([(index, is_false) for index in range(n) for is_false in kinds])
 
     def _record(self, entry: tuple[int, bool]) -> Record:
-        index, is_foil = entry
+        index, is_false = entry
         scene, scenes = self.scenes[index], self.scenes
         key = f"{scenes.domain}-{scenes.seed}-{index}"
         record = Record(
@@ -57,7 +57,9 @@ class SceneRecords(RecordSequence[tuple[int, bool]]):
             unnamed=tuple(_box(thing) for thing in scene.objects if thing.span is None),
         )
         return (
-            _foil(record, scene, np.random.default_rng([scenes.seed, index])) if is_foil else record
+            _hard_negative(record, scene, np.random.default_rng([scenes.seed, index]))
+            if is_false
+            else record
         )
 
 
@@ -72,7 +74,7 @@ def _box(thing: SceneObject) -> Box:
     return x0, y0, x1, y1
 
 
-def _foil(record: Record, scene: Scene, rng: np.random.Generator) -> Record:
+def _hard_negative(record: Record, scene: Scene, rng: np.random.Generator) -> Record:
     """The same scene with one word of its caption made false."""
     k = int(rng.integers(len(scene.named)))
     thing, phrase = scene.named[k], record.phrases[k]
@@ -101,12 +103,12 @@ def _foil(record: Record, scene: Scene, rng: np.random.Generator) -> Record:
                 other.text, (first + shift, last + shift), other.boxes, other.label, other.mask
             )
     return Record(
-        key=f"{record.key}-foil",
+        key=f"{record.key}-negative",
         caption=caption,
         phrases=tuple(phrases),
         open_image=record.open_image,
         source=record.source,
-        foil=Foil(
+        hard_negative=HardNegative(
             positive_key=record.key,
             positive_caption=record.caption,
             span=(start, start + len(false)),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.problems import DatasetError, Problems
 from captum_interactions.datasets.reading import json_lines, need
-from captum_interactions.datasets.record import Foil, Record
+from captum_interactions.datasets.record import HardNegative, Record
 from captum_interactions.datasets.sequence import RecordSequence
 
 _FILE = "examples.jsonl"
@@ -40,9 +40,10 @@ class WinogroundRecords(RecordSequence[Pairing]):
         PATH/images/ex_0_img_0.png  (or images.zip)
 
     An image's name may have its ending or not. Each image comes with its own caption and then with
-    the other, which is a foil: ``image_0`` with ``caption_0``, then with ``caption_1``, ``image_1``
-    with ``caption_1``, then with ``caption_0``. There are no phrases: nothing is annotated in the
-    images. The foil's words are those of the true caption in another order, so its span is None.
+    the other, which is a hard negative: ``image_0`` with ``caption_0``, then with ``caption_1``;
+    ``image_1`` with ``caption_1``, then with ``caption_0``. There are no phrases: nothing is
+    annotated in the images. A hard negative has the words of the true caption in another order, so
+    its span is None.
 
     Args:
         path: The folder above, or a zip file of it.
@@ -92,15 +93,17 @@ class WinogroundRecords(RecordSequence[Pairing]):
 
     def _record(self, entry: Pairing) -> Record:
         image, caption = entry.image, entry.caption
-        foil = None
+        negative = None
         if image != caption:
-            foil = Foil(f"{entry.example}-image{image}-caption{image}", entry.captions[image], None)
+            negative = HardNegative(
+                f"{entry.example}-image{image}-caption{image}", entry.captions[image], None
+            )
         return Record(
             key=f"{entry.example}-image{image}-caption{caption}",
             caption=entry.captions[caption],
             phrases=(),
             open_image=ImageFile(self._images, entry.name),
             source=f"{_FILE}, line {entry.line}",
-            foil=foil,
+            hard_negative=negative,
             image_key=entry.name,
         )

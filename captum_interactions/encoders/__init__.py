@@ -1,4 +1,4 @@
-"""Dual encoders: towers, their similarity, and one adapter a model family."""
+"""Dual encoders: towers, their similarity, and an adapter for each model family."""
 
 from captum_interactions.axes import (
     AudioAxis,

@@ -1,4 +1,4 @@
-"""From a model, or its name, to a wrapper."""
+"""Wrap a model, or load and wrap a model by its name."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower
     (is_open_clip, open_clip_towers),
     (is_flava, flava_towers),
 ]
-"""(whether a model is of this kind, how its towers are made), tried in order."""
+"""(predicate of a kind of model, function that builds its towers), tried in order."""
 
 _SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
-"""Options that say where files come from, for the model and the processor alike."""
+"""Loading options that apply to the model and to the processor."""
 
 _SENTENCE_CLASSES = {
     "SparseEncoder": "SparseEncoder",
@@ -87,7 +87,7 @@ _NOT_DUAL = {
     ),
     "VideoPrismClipModel": ("its first input is a video, which no tower here takes", _TEXTS),
 }
-"""Models that no towers are for: why, and what can be done instead."""
+"""Unsupported models: the reason, and the alternative."""
 
 
 def wrap(
@@ -97,7 +97,7 @@ def wrap(
     pooling: Pooling | None = None,
     prompts: tuple[str | None, str | None] | None = None,
 ) -> DualEncoderWrapper:
-    """Wrap a dual encoder for explanation. The model is used as it is and never changed.
+    """Wrap a dual encoder for explanation. The model is not modified.
 
     Args:
         model: One of
@@ -111,9 +111,9 @@ def wrap(
               It becomes a :class:`~captum_interactions.encoders.LateInteractionWrapper`;
             - a pair of encoders: single ones, :class:`~captum_interactions.encoders.Tower`, or
               callables and modules that map a batch of real-valued tensors to embeddings (B, K).
-              The latter are explained at their inputs, with zeros as references.
+              The latter are explained at their inputs, with baselines of zeros.
 
-            Models that are compiled, in PEFT or in ``DataParallel`` are taken out of their shell.
+            Models wrapped by ``torch.compile``, PEFT or ``DataParallel`` are unwrapped first.
         processor (optional): The model's processor, for raw inputs: a processor, tokenizer, image
             processor or feature extractor of ``transformers``, or a tuple of one for each side; for
             ``open_clip`` a tuple of transforms and tokenizer. Default: None, which asks for ready
@@ -132,8 +132,8 @@ def wrap(
         with ``default_layers`` or ``default_n_steps``, these become the wrapper's.
 
     Raises:
-        TypeError: If the model is of no known kind, or takes no such option.
-        ValueError: If there is no such pooling or prompt.
+        TypeError: If the model is not supported, or does not take an option.
+        ValueError: If the pooling or the prompt is unknown.
 
     Examples::
 
@@ -226,7 +226,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     try:
         config = AutoConfig.from_pretrained(name_or_path, **source)
         name, *_ = getattr(config, "architectures", None) or [""]
-        # The auto class may know another one of the family, without the projection for instance.
+        # The auto class may return a related class, such as one without the projection.
         is_head = re.search("For[A-Z]|LMHead", name) and not name.endswith("Retrieval")
         loader = AutoModel if is_head else getattr(transformers, name, AutoModel)
         model, report = loader.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
@@ -238,7 +238,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     try:
         processor = AutoProcessor.from_pretrained(name_or_path, **source)
     except (OSError, ValueError) as error:
-        wrap(model, **options)  # if it is no dual encoder, that is the reason to give
+        wrap(model, **options)  # if it is not a dual encoder, report that
         raise OSError(
             f"no processor could be loaded from {str(name_or_path)!r} (with one of your own, take "
             f"wrap(model, processor)): {error}"
@@ -249,7 +249,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
 def _tower(
     side: int, part: Any, processor: Any, pooling: Pooling | None, prompt: str | None
 ) -> Tower:
-    """The tower of one encoder, or a dual encoder's own tower of this side."""
+    """The tower of a single encoder, or the tower of this side of a dual encoder."""
     inside = dual_inside(part) if is_sentence_model(part) else None
     if inside is not None:
         part, processor = inside[0], processor or inside[1]
@@ -277,7 +277,7 @@ def _refuse(what: str, **options: Any) -> None:
 
 
 def _bare(model: Any) -> Any:
-    """A model without what torch.compile, PEFT or data parallelism have put around it."""
+    """The model inside of the wrappers of torch.compile, PEFT and data parallelism."""
     if hasattr(model, "_orig_mod"):
         return _bare(model._orig_mod)
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

@@ -1,4 +1,4 @@
-"""Features of references, kept as long as their tower stays as it is."""
+"""Cache of the features of baselines, valid until their tower changes."""
 
 from __future__ import annotations
 
@@ -12,52 +12,51 @@ from torch import Tensor, nn
 from captum_interactions.encoders.model.hooks import structure
 
 _AT_MOST = 64
-"""So many references of one kind are kept."""
+"""Number of cached baselines for each layer and shape."""
 
 
-class KeptReferences:
-    """Features at layers of references of one row, the last ones of each layer and shape.
+class CachedBaselines:
+    """Cached features of single-row baselines, the most recent ones of each layer and shape.
 
     Args:
-        tower (nn.Module): Their tower. If its parameters, buffers or hooks change, all is dropped.
+        tower (nn.Module): Their tower. A change of its parameters, buffers or hooks clears the
+            cache.
     """
 
     def __init__(self, tower: nn.Module) -> None:
         self._features: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         self._state = _state(tower)
         self.users: list[None] = []
-        """One entry for each context, in any thread, that wants them."""
+        """One entry for each active :func:`caching` context, in any thread."""
 
-    def features(
-        self, tower: Any, layer: Any, reference: Tensor, extras: tuple[Any, ...]
-    ) -> Tensor:
-        """The features (1, *F) of a reference (1, ...), which are computed the first time."""
+    def features(self, tower: Any, layer: Any, baseline: Tensor, extras: tuple[Any, ...]) -> Tensor:
+        """The features (1, *F) of a baseline (1, ...), computed at the first call."""
         state = _state(tower)
         if state != self._state:
             self._features.clear()
             self._state = state
-        key = (layer, reference.shape, reference.dtype, reference.device, extras)
+        key = (layer, baseline.shape, baseline.dtype, baseline.device, extras)
         known = self._features.setdefault(key, [])
         for seen, features in known:
-            if torch.equal(seen, reference):
+            if torch.equal(seen, baseline):
                 return features
-        features = tower.features(layer, reference, *extras)[0].detach()
-        known.append((reference.clone(), features))
+        features = tower.features(layer, baseline, *extras)[0].detach()
+        known.append((baseline.clone(), features))
         del known[:-_AT_MOST]
         return features  # type: ignore[no-any-return]
 
 
 @contextmanager
-def keeping(tower: Any) -> Iterator[None]:
-    """While this holds in any thread, features of a tower's references are kept."""
-    shared = tower.kept_references = tower.kept_references or KeptReferences(tower)
+def caching(tower: Any) -> Iterator[None]:
+    """Context manager in which the features of a tower's baselines are cached, in all threads."""
+    shared = tower.cached_baselines = tower.cached_baselines or CachedBaselines(tower)
     shared.users.append(None)
     try:
         yield
     finally:
         shared.users.pop()
-        if not shared.users and tower.kept_references is shared:
-            tower.kept_references = None
+        if not shared.users and tower.cached_baselines is shared:
+            tower.cached_baselines = None
 
 
 def _state(tower: nn.Module) -> tuple[Any, ...]:

@@ -204,7 +204,7 @@ class LateInteractionWrapper(DualEncoderWrapper):
             documents,
             values=of_winners(documents.values),
             embedding=of_winners(documents.embedding),
-            reference=of_winners(documents.reference),
+            baseline=of_winners(documents.baseline),
         )
 
     def _part_of(self, batch: Batch, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two towers and their similarity: what every attribution in this package explains."""
+"""A dual encoder as two towers and their similarity, which every attribution explains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import keeping
+from captum_interactions.encoders.baselines import caching
 from captum_interactions.encoders.towers.base import Layer, Tower
 
 
@@ -29,20 +29,19 @@ class Batch(NamedTuple):
 
 
 class DualEncoderWrapper(nn.Module):
-    """A dual encoder ``s(a, b) = cos(g(a), h(b))`` with its two towers at hand.
+    """A dual encoder ``s(a, b) = cos(g(a), h(b))`` that gives access to its two towers.
 
     The wrapper is a Captum ``forward_func``: ``wrapper(a, b, *additional)`` returns the cosine
-    similarity of aligned pairs, shape (B,). It changes nothing in the model it wraps.
+    similarity of aligned pairs, shape (B,). The wrapped model is not modified.
 
     Args:
         tower_a (Tower): Encoder of the first input, the image for CLIP.
         tower_b (Tower): Encoder of the second input, the text for CLIP.
-        default_layers (tuple, optional): Layers to attribute at unless told otherwise, see
+        default_layers (tuple, optional): Default layers of attribution, see
             :data:`~captum_interactions.encoders.towers.base.Layer`. Default: the last block of each
-            tower, the pooling where it weighs tokens by attention, or the input of a tower whose
-            blocks are closed.
-        default_n_steps (int, optional): Quadrature nodes that ``explain`` takes unless told
-            otherwise. A model whose default layers have a sharp path needs more. Default: 20
+            tower; the pooling if it is by attention; the input if the tower has no blocks.
+        default_n_steps (int, optional): Default number of quadrature nodes of ``explain``.
+            Models that change sharply along the path need more. Default: 20
 
     Examples::
 
@@ -99,22 +98,22 @@ class DualEncoderWrapper(nn.Module):
         return (unit(embedding_a) * unit(embedding_b)).sum(-1)
 
     @contextmanager
-    def keeping_references(self) -> Iterator[None]:
-        """While this holds, references are carried to their layers once, not for every call.
+    def caching_baselines(self) -> Iterator[None]:
+        """Context manager in which baselines are propagated to their layers only once.
 
-        A reference that is the same for all inputs, as an image's is, then costs nothing from the
-        second call on. The model must stay as it is meanwhile: changes of parameters in place (by
-        an optimizer, by ``load_state_dict``) and of hooks are noticed, but not those through
-        ``parameter.data``, nor of attributes.
+        A baseline that is the same for all inputs, such as that of images, costs nothing from the
+        second call on. Do not modify the model inside: the cache detects in-place changes of
+        parameters (by an optimizer, by ``load_state_dict``) and changes of hooks, but not changes
+        through ``parameter.data`` or of attributes.
 
         Examples::
 
             >>> from captum_interactions import explain, load_demo
             >>> wrapper, scenes = load_demo(2)
-            >>> with wrapper.keeping_references():
+            >>> with wrapper.caching_baselines():
             ...     maps = [explain(wrapper, scene.image, scene.caption) for scene in scenes]
         """
-        with keeping(self.tower_a), keeping(self.tower_b):
+        with caching(self.tower_a), caching(self.tower_b):
             yield
 
     def encode_a(self, a: Tensor, *extras: Any) -> Tensor:
@@ -126,7 +125,7 @@ class DualEncoderWrapper(nn.Module):
         return self.tower_b.encode(b, *extras)
 
     def prepare(self, a: Any, b: Any, *, truncation: bool = False) -> Batch:
-        """Turn raw inputs into tensors, with the meaning of their tokens.
+        """Convert raw inputs to tensors, with axes that describe their tokens.
 
         Args:
             a: One raw input or a list of them (images for CLIP), or a ready tensor with a batch

@@ -1,4 +1,4 @@
-"""The results file: one line a record and variant, appended as it is measured."""
+"""The results file: one line per record and variant, appended as it is measured."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _missing(
 def _measure(
     study: Study, wrapper: DualEncoderWrapper, variant: str, batch: Sequence[tuple[int, Record]]
 ) -> list[Row]:
-    """One row a record, whatever happens to it."""
+    """One row per record, whatever happens to it."""
     rows: list[Row] = []
     wanted: list[tuple[int, Record]] = []
     for index, record in batch:
@@ -198,8 +198,8 @@ def _measure(
 def _check_text(record: Record) -> None:
     """Raise a UnicodeEncodeError if a record holds half of a surrogate pair, which is no text."""
     labels = [phrase.label for phrase in record.phrases if phrase.label is not None]
-    foil = record.foil.replaced if record.foil is not None else None
-    for text in (record.caption, *labels, *(foil or ())):
+    negative = record.hard_negative.replaced if record.hard_negative is not None else None
+    for text in (record.caption, *labels, *(negative or ())):
         text.encode()
 
 
@@ -273,7 +273,7 @@ def _counts(rows: Sequence[Row]) -> Table:
                 sum(seconds) / len(seconds) if seconds else None,
             ]
         )  # fmt: skip
-    columns = ("variant", "measured", "declined", "failed", "refused", "seconds a record")
+    columns = ("variant", "measured", "declined", "failed", "refused", "seconds per record")
     return Table(
         columns, cells,
         "Records: *declined* where the study has nothing to ask of them, *refused* where the "

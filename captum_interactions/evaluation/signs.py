@@ -76,7 +76,7 @@ def signs(imap: Map, record: Record, regions: str = "boxes") -> dict[str, Any]:
 def occupied(imap: Map, record: Record) -> Grid:
     """Share of each patch that lies on any object that is annotated, (rows, columns)."""
     boxes = [box for phrase in record.phrases for box in phrase.boxes]
-    false = record.foil.boxes if record.foil is not None else ()
+    false = record.hard_negative.boxes if record.hard_negative is not None else ()
     return image_axis(imap).coverage(*boxes, *record.unnamed, *false)
 
 

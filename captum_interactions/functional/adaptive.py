@@ -1,14 +1,14 @@
-"""Where a path integral needs its nodes, and how many, from values of the function alone.
+"""Choose the number and the positions of quadrature nodes from values of the function.
 
-Integrated gradients along a path sum to the integral of ``F'(α)`` for ``F(α) = f(x(α))``, and
-should sum to ``F(1) − F(0)``. F is cheap: it takes forward passes without gradients. From its
-values at Chebyshev points of an interval follows its interpolating polynomial, and from that what
-the sum would be with any number of Gauss-Legendre nodes there. So the rule is known before the
-first product is taken.
+Integrated gradients along a path sum to the integral of ``F'(α)`` for ``F(α) = f(x(α))``, which is
+``F(1) − F(0)``. F is cheap: it needs forward passes without gradients. Its values at the Chebyshev
+points of an interval determine an interpolating polynomial, and the polynomial determines the error
+of the sum for any number of Gauss-Legendre nodes. So the rule is chosen before the first product is
+computed.
 
-A path that turns sharply somewhere, as near a baseline whose embedding is almost zero, needs very
-many nodes if one rule serves all of it. Such a path is divided into panels: halves, and halves of
-those, until a few nodes do for each.
+A path that turns sharply somewhere, for example near a baseline whose embedding is almost zero,
+needs very many nodes with a single rule. Such a path is bisected into panels until a few nodes are
+enough for each.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from torch import Tensor
 from captum_interactions.functional.quadrature import Quadrature, quadrature
 
 MAX_STEPS = 200
-"""No more nodes than that are taken."""
+"""Maximum number of nodes."""
 
 _WHOLE = (16, 32, 64)
-"""Numbers of intervals between Chebyshev points on a path that stays whole."""
+"""Numbers of intervals between Chebyshev points on the whole path."""
 _PANEL = (8, 16)
-"""Likewise on a panel."""
+"""Numbers of intervals between Chebyshev points on a panel."""
 _NARROWEST = 2.0**-20
-"""No panel is narrower."""
+"""Minimum width of a panel."""
 _SMALLEST_SHARE = 2.0**-8
-"""No panel is asked for less of the tolerance."""
+"""Minimum share of the tolerance for a panel."""
 
 
 class ChosenRule(NamedTuple):
-    """A rule, and what it is expected to bring."""
+    """A rule with its expected error."""
 
     rule: Quadrature
-    """Nodes in rising order and their weights, in float64: those of Gauss and Legendre on one panel
-    or on several."""
+    """Nodes in increasing order and their weights, in float64: Gauss-Legendre rules on one panel or
+    on several."""
     error: float
     """Largest expected error of the examples, relative to the length of ``F(1) − F(0)``, beyond the
     rounding of the values."""
     is_enough: bool
-    """Whether the error is below the tolerance that was asked for."""
+    """Whether the error is below the requested tolerance."""
 
     @property
     def n_steps(self) -> int:
@@ -61,7 +61,7 @@ class _Panel(NamedTuple):
     stop: float
     n_steps: int
     intervals: int
-    """Between the Chebyshev points by which its number of nodes was found."""
+    """Number of intervals between the Chebyshev points by which the rule was chosen."""
 
 
 def choose_rule(
@@ -76,8 +76,8 @@ def choose_rule(
         values (Callable): From points in [0, 1], float64 of shape (M,), to the values of F there
             for B examples, shape (M, B, K).
         tolerance (float): Bound of the error, relative to the length of ``F(1) − F(0)``, for every
-            example. It is met up to the rounding of the values.
-        max_steps (int): No more nodes than that. Default: :data:`MAX_STEPS`
+            example. It holds up to the rounding of the values.
+        max_steps (int): Maximum number of nodes. Default: :data:`MAX_STEPS`
         dtype (torch.dtype, optional): The type in which values are computed. Default: their own
 
     Returns:
@@ -99,7 +99,7 @@ def choose_rule(
     whole = next((panel for panel in tried if panel is not None), None)
     if whole is not None and whole.intervals < _WHOLE[-1]:
         return _chosen(path, [whole], tolerance, 1)
-    # Errors of panels point anywhere, so what they come to together is less than their sum.
+    # Errors of panels have different directions, so their sum is shorter than the sum of norms.
     share = 4.0
     panels = _divided(path, share * tolerance)
     while _n_steps(panels) > max_steps:
@@ -123,7 +123,7 @@ def check_tolerance(tolerance: float) -> None:
 
 
 class _Sampled:
-    """Values of F, every point taken once, and what an error is measured by."""
+    """Cached values of F, and the length by which errors are measured."""
 
     def __init__(self, values: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> None:
         self._values = values
@@ -149,23 +149,23 @@ class _Sampled:
     def panel(
         self, start: float, stop: float, intervals: int, tolerance: float, max_steps: int
     ) -> _Panel | None:
-        """The panel with fewest nodes for a tolerance, by so many intervals; None if none do."""
+        """The panel with the fewest nodes for a tolerance, or None if there is none."""
         largest = min(3 * intervals // 8, max_steps)
         errors = [
             self.relative(self.error([_Panel(start, stop, n_steps, intervals)], 1))
             for n_steps in range(1, largest + 2)
         ]
         for n_steps in range(1, largest + 1):
-            # Two in a row: the error of one number may be small by chance.
+            # Two consecutive numbers: the error of one may be small by chance.
             if max(errors[n_steps - 1 : n_steps + 1]) <= tolerance:
                 return _Panel(start, stop, n_steps, intervals)
         return None
 
     def error(self, panels: Sequence[_Panel], finer: int = 2) -> Tensor:
-        """The sum of panels minus what it should be (B, K), by so many times finer intervals.
+        """The error (B, K) of the sum of panels, on intervals that are finer by a factor.
 
-        A number of nodes may be right for the polynomial by which it was found, and wrong for a
-        function with a kink there.
+        A number of nodes may be sufficient for the interpolating polynomial, and not for a function
+        with a kink.
         """
         total: Tensor | None = None
         for panel in panels:
@@ -182,7 +182,7 @@ class _Sampled:
 def _divided(
     path: _Sampled, tolerance: float, start: float = 0.0, stop: float = 1.0
 ) -> list[_Panel]:
-    """Panels whose errors are each below a tolerance, if they are not too narrow for that."""
+    """Panels by bisection, until the error of each is below a tolerance or it is too narrow."""
     for intervals in _PANEL:
         panel = path.panel(start, stop, intervals, tolerance, MAX_STEPS)
         if panel is not None:
@@ -211,13 +211,13 @@ def _chosen(
 
 
 def _points(intervals: int) -> NDArray[np.float64]:
-    """Chebyshev points of the second kind in [0, 1]; half as many are among them."""
+    """Chebyshev points of the second kind in [0, 1], a superset of those of half the intervals."""
     return (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
 
 
 @lru_cache(maxsize=32)
 def _weights_of_values(intervals: int, n_steps: int) -> Tensor:
-    """What values at the points weigh in the sum of the slopes at Gauss-Legendre nodes, (M,)."""
+    """Weights (M,) of the values at the points in the Gauss-Legendre sum of derivatives."""
     slopes = chebyshev.chebder(np.eye(intervals + 1))
     nodes, weights = legendre.leggauss(n_steps)
     integrals = weights @ chebyshev.chebvander(nodes, intervals - 1) @ slopes

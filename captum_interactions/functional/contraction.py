@@ -1,9 +1,9 @@
-"""From the factors of two inputs to the parts of their score.
+"""Compute the parts of a score from the factors of both inputs.
 
 A factor matrix holds one vector of R^K per token: ``phi_i`` for input a, ``psi_j`` for input b,
 with ``Σᵢ phi_i = g(a) − g(r_a)`` and ``Σⱼ psi_j = h(b) − h(r_b)``. The score ``<g(a), h(b)>`` is
 bilinear, so it splits exactly into a constant, main effects of both inputs and pairwise
-interactions (Möller et al., TMLR 2025, Eq. 2 and 10, completed by the terms with one reference).
+interactions (Möller et al., TMLR 2025, Eq. 2 and 10, completed by the terms with one baseline).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Decomposition(NamedTuple):
     constant: Tensor
     """``s(r_a, r_b)``, shape (B,)."""
     main_effects_a: Tensor
-    """Effect of each token of a against the reference of b, shape (B, Ta)."""
+    """Effect of each token of a against the baseline of b, shape (B, Ta)."""
     main_effects_b: Tensor
-    """Effect of each token of b against the reference of a, shape (B, Tb)."""
+    """Effect of each token of b against the baseline of a, shape (B, Tb)."""
     interactions: Tensor
     """Interaction of each token of a with each token of b, shape (B, Ta, Tb)."""
     score: Tensor
@@ -67,18 +67,18 @@ def contract_all(phi: Tensor, psi: Tensor) -> Tensor:
 
 
 def corner_difference(
-    embedding_a: Tensor, embedding_b: Tensor, reference_a: Tensor, reference_b: Tensor
+    embedding_a: Tensor, embedding_b: Tensor, baseline_a: Tensor, baseline_b: Tensor
 ) -> Tensor:
     """``s(a, b) − s(a, r_b) − s(r_a, b) + s(r_a, r_b)``: what a complete map sums to.
 
     Args:
         embedding_a, embedding_b (Tensor): Embeddings of the inputs, shape (B, K).
-        reference_a, reference_b (Tensor): Embeddings of the references, shape (B, K) or (1, K).
+        baseline_a, baseline_b (Tensor): Embeddings of the baselines, shape (B, K) or (1, K).
 
     Returns:
         Tensor: shape (B,).
     """
-    return ((embedding_a - reference_a) * (embedding_b - reference_b)).sum(-1)
+    return ((embedding_a - baseline_a) * (embedding_b - baseline_b)).sum(-1)
 
 
 def decompose(
@@ -86,8 +86,8 @@ def decompose(
     psi: Tensor,
     embedding_a: Tensor,
     embedding_b: Tensor,
-    reference_a: Tensor,
-    reference_b: Tensor,
+    baseline_a: Tensor,
+    baseline_b: Tensor,
 ) -> Decomposition:
     """All four parts of the scores of aligned pairs, from their factors.
 
@@ -95,12 +95,12 @@ def decompose(
         phi (Tensor): Factors of a, shape (B, Ta, K).
         psi (Tensor): Factors of b, shape (B, Tb, K).
         embedding_a, embedding_b (Tensor): Embeddings of the inputs, shape (B, K).
-        reference_a, reference_b (Tensor): Embeddings of the references, shape (B, K) or (1, K).
+        baseline_a, baseline_b (Tensor): Embeddings of the baselines, shape (B, K) or (1, K).
     """
     return Decomposition(
-        constant=(reference_a * reference_b).sum(-1).expand(len(phi)),
-        main_effects_a=torch.einsum("bik,bk->bi", phi, reference_b.expand(len(phi), -1)),
-        main_effects_b=torch.einsum("bjk,bk->bj", psi, reference_a.expand(len(phi), -1)),
+        constant=(baseline_a * baseline_b).sum(-1).expand(len(phi)),
+        main_effects_a=torch.einsum("bik,bk->bi", phi, baseline_b.expand(len(phi), -1)),
+        main_effects_b=torch.einsum("bjk,bk->bj", psi, baseline_a.expand(len(phi), -1)),
         interactions=contract(phi, psi),
         score=(embedding_a * embedding_b).sum(-1),
     )

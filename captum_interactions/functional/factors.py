@@ -1,4 +1,4 @@
-"""Reusable factors: N + M factorisations give all N·M interaction maps."""
+"""Reusable factors: the factors of N + M inputs give all N·M interaction maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from captum_interactions.functional.contraction import contract_all
 
 _BLOCK_BYTES = 64 * 2**20
-"""Size of a block of maps: large enough for a fast matrix product, small beside any memory."""
+"""Default size of a block of maps in bytes: large enough for a fast matrix product."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +24,12 @@ class Factors:
     """One vector of R^K per token, shape (N, T, K); padding tokens are zero."""
     embedding: Tensor
     """Embeddings of the inputs as the score uses them, shape (N, K)."""
-    reference: Tensor
-    """Embeddings of their references, likewise, shape (N, K)."""
+    baseline: Tensor
+    """Embeddings of their baselines, likewise, shape (N, K)."""
 
     @classmethod
     def cat(cls, parts: Sequence[Factors]) -> Factors:
-        """Factors of several batches as one; shorter ones get padding tokens, which are zero.
+        """Concatenate the factors of several batches; shorter ones are padded with zeros.
 
         Raises:
             ValueError: If there are none, or their embeddings differ in dimension.
@@ -41,12 +41,12 @@ class Factors:
         return cls(
             torch.cat([F.pad(p.values, (0, 0, 0, longest - p.values.shape[1])) for p in parts]),
             torch.cat([part.embedding for part in parts]),
-            torch.cat([part.reference for part in parts]),
+            torch.cat([part.baseline for part in parts]),
         )
 
     def __getitem__(self, rows: slice | Tensor) -> Factors:
         """Factors of some of the inputs."""
-        return Factors(self.values[rows], self.embedding[rows], self.reference[rows])
+        return Factors(self.values[rows], self.embedding[rows], self.baseline[rows])
 
     def __len__(self) -> int:
         return len(self.values)
@@ -58,20 +58,19 @@ class Factors:
     def map_blocks(
         self, other: Factors, *, rows: int | None = None, out: Tensor | None = None
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Interaction maps of every pair, some inputs at a time, for more pairs than fit in memory.
+        """Interaction maps of every pair in blocks, for more pairs than fit in memory.
 
-        Every block is one matrix product into the same buffer: use a block, or copy it, before the
-        next one comes.
+        All blocks are computed in the same buffer: use or copy a block before requesting the next.
 
         Args:
             other (Factors): Factors of M inputs of the other tower.
-            rows (int, optional): Number of inputs a block. Default: as many as fit into 64 MB of
-                maps, and at least one
+            rows (int, optional): Number of inputs per block. Default: as many as fit into 64 MB of
+                maps, at least one
             out (Tensor, optional): The buffer, contiguous, of shape (rows, Ta, M, Tb) and of the
                 type of the factors. Default: a new one
 
         Yields:
-            tuple: which inputs these are, and their maps, a view of shape (n, M, Ta, Tb).
+            tuple: a slice of the N inputs, and their maps, a view of shape (n, M, Ta, Tb).
 
         Raises:
             ValueError: If the factors differ in dimension or type, or the buffer does not fit.
@@ -107,6 +106,6 @@ class Factors:
             yield chosen, block.transpose(1, 2)
 
     def convergence_delta(self, other: Factors) -> Tensor:
-        """Sum of each pair's map minus what it should be, shape (N, M)."""
+        """Convergence delta of each pair's map, shape (N, M)."""
         total = self.values.sum(1) @ other.values.sum(1).T
-        return total - (self.embedding - self.reference) @ (other.embedding - other.reference).T
+        return total - (self.embedding - self.baseline) @ (other.embedding - other.baseline).T

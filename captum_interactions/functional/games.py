@@ -1,7 +1,7 @@
-r"""Coalition games with vectors for values: effects of players, and the products of two games.
+r"""Coalition games with vector values: effects of players, and the products of two games.
 
-A game gives every coalition S of n players a vector ``g(S)`` of R^K, such as the embedding of an
-input of which only the tokens in S are seen. With every player in S independently with probability
+A game maps every coalition S of n players to a vector ``g(S)`` of R^K, such as the embedding of an
+input with only the tokens in S present. With every player in S independently with probability
 p, and ``z_i`` the indicator of player i, the best linear approximation of the game is
 
     g(S) ≈ E[g] + Σᵢ (z_i − p) Δᵢ ,        Δᵢ = E[g(S ∪ i) − g(S \ i)] ,
@@ -24,26 +24,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Least eigenvalue of a design (whose ideal ones are 1) that can still be inverted.
+# Minimum eigenvalue of an invertible design matrix (ideal ones have eigenvalues of 1).
 _SINGULAR = 1e-6
-# Numbers that the standard errors may hold at once.
+# Maximum number of elements of a temporary in the standard errors.
 _CHUNK = 2**22
 
 
 class Design(NamedTuple):
-    """How the effects of n players are read off the values of m coalitions, at Q probabilities."""
+    """The linear maps from values of m coalitions to effects of n players, at Q probabilities."""
 
     members: Tensor
-    """Which players are in which coalition, (m, n)."""
+    """Membership of players in coalitions, bool, (m, n)."""
     nodes: Tensor
     """The probabilities, (Q,)."""
     weights: Tensor
-    """What each coalition counts at each probability, (Q, m)."""
+    """Weight of each coalition at each probability, (Q, m)."""
     readout: Tensor
     """Maps values of coalitions to the mean and the effects, (Q, 1 + n, m)."""
     left_out: Tensor | None
     """Maps residuals of a pair of coalitions to those of a fit without it, (Q, m / 2, 2, 2); None
-    if the coalitions are all that there are."""
+    if all coalitions are enumerated."""
 
 
 class Effects(NamedTuple):
@@ -52,11 +52,11 @@ class Effects(NamedTuple):
     values: Tensor
     """shape (Q, P, K)."""
     readout: Tensor
-    """How much each coalition bears on each effect, (Q, P, m)."""
+    """Weight of each coalition's value in each effect, (Q, P, m)."""
     residuals: Tensor
-    """How far each coalition's value lies from what the others predict, (Q, m, K)."""
+    """Leave-one-pair-out residual of each coalition, (Q, m, K)."""
     is_exact: bool
-    """Whether all coalitions were seen, so that there is no sampling error."""
+    """Whether all coalitions were enumerated, so that there is no sampling error."""
 
 
 def all_coalitions(n_players: int) -> Tensor:
@@ -70,22 +70,21 @@ def draw_coalitions(
 ) -> Tensor:
     """Antithetic pairs of coalitions, equally many at each of Q inclusion probabilities.
 
-    With uniform numbers ``u_i``, a pair is ``{i : u_i < p}`` and ``{i : 1 − u_i < p'}``, where p
-    and p' lie opposite each other in the row of nodes. In each coalition by itself the players are
-    independent; where one coalition holds a player the other tends not to. At p = p' = 1/2, and at
-    Gauss–Legendre nodes, which lie symmetrically (p' = 1 − p), the two are complements: then
-    interactions of an even number of players drop out of the errors of first-order effects, at
-    p = 1/2 entirely. At a single other p they exclude each other as far as p allows, which gains
-    little.
+    With uniform numbers ``u_i``, a pair is ``{i : u_i < p}`` and ``{i : 1 − u_i < p'}``, where p'
+    is the node opposite p in the list of nodes. Within each coalition the players are independent;
+    between the two, a player tends to be in only one. At p = p' = 1/2, and at Gauss–Legendre nodes,
+    which are symmetric (p' = 1 − p), the two are complements: then interactions of an even number
+    of players cancel in the errors of first-order effects, at p = 1/2 completely. At a single other
+    p the reduction is small.
 
-    The numbers of each player are spread evenly over the pairs (a Latin hypercube), so that every
-    player is present, and absent, about as often as it should be, also at an extreme p.
+    The numbers of each player are stratified over the pairs (a Latin hypercube), so that the
+    frequency of every player is close to p, also at an extreme p.
 
     Args:
         n_players (int): Number of players n.
         nodes (Tensor): Inclusion probabilities, shape (Q,).
-        n_samples (int): At most this many coalitions are drawn.
-        generator (torch.Generator): Where the numbers come from.
+        n_samples (int): Maximum number of coalitions.
+        generator (torch.Generator): The random number generator.
 
     Returns:
         Tensor: bool, shape (m, n) with m the largest multiple of 2 Q up to ``n_samples``. Rows 2c
@@ -103,10 +102,10 @@ def draw_coalitions(
 
 
 def enough_coalitions(n_players: int, n_nodes: int) -> int:
-    """How many drawn coalitions tell the effects of n players apart at Q probabilities.
+    """Number of drawn coalitions that determines the effects of n players at Q probabilities.
 
-    There are ``1 + n`` effects at each. Half as many pairs are the least, and twice that leaves
-    enough to estimate errors from.
+    There are ``1 + n`` effects at each. The minimum is half as many pairs; twice that number leaves
+    enough residuals to estimate errors.
     """
     return 4 * n_nodes * (n_players + 2)
 
@@ -114,10 +113,11 @@ def enough_coalitions(n_players: int, n_nodes: int) -> int:
 def design(members: Tensor, nodes: Tensor, *, is_exact: bool) -> Design:
     r"""Weighted least squares of values on ``1, z_1 − p, ..., z_n − p``, at each probability.
 
-    All 2^n coalitions count by their probability ``P_p(S)``, which makes the effects exact. Those
-    of :func:`draw_coalitions` count by ``P_p(S) / mean_q P_q(S)``: a coalition that was drawn for
-    one node serves all of them (multiple importance sampling with the balance heuristic, Veach and
-    Guibas 1995). The weights do not exceed Q, and with a single node all are equal.
+    If all 2^n coalitions are enumerated, the weights are their probabilities ``P_p(S)``, and the
+    effects are exact. Coalitions of :func:`draw_coalitions` have weights
+    ``P_p(S) / mean_q P_q(S)``: a coalition that was drawn for one node is used for all of them
+    (multiple importance sampling with the balance heuristic, Veach and Guibas 1995). The weights do
+    not exceed Q, and with a single node all are equal.
 
     Args:
         members (Tensor): All coalitions, or pairs of them, shape (m, n).
@@ -125,10 +125,10 @@ def design(members: Tensor, nodes: Tensor, *, is_exact: bool) -> Design:
         is_exact (bool): Whether these are all coalitions.
 
     Returns:
-        Design: in float64 on the CPU; it needs no value of the game.
+        Design: in float64 on the CPU. It does not depend on the values of the game.
 
     Raises:
-        ValueError: If the coalitions are too few to tell the players apart.
+        ValueError: If the coalitions do not determine the effects.
     """
     n_coalitions, n_players = members.shape
     nodes = nodes.double()
@@ -169,13 +169,13 @@ def effects(design: Design, values: Tensor) -> Effects:
     """Mean ``E[g]`` and effects ``Δᵢ`` of all players, at each probability.
 
     Args:
-        design (Design): The coalitions and how they are read.
+        design (Design): The coalitions and their regression.
         values (Tensor): Their values ``g(S)``, shape (m, K).
 
     Returns:
         Effects: P = 1 + n, the mean first.
     """
-    # What all coalitions have in common is in the mean alone. It is taken off before sums are
+    # A constant in all coalitions is a part of the mean only. It is subtracted before sums are
     # rounded, because embeddings may hardly differ.
     common = values.mean(0)
     values = values - common
@@ -194,8 +194,8 @@ def pair_effects(design: Design, effects: Effects, player: int) -> Effects:
 
     .. math:: \Delta_{ij} = E[(z_i - p)(z_j - p) \, g(S)] \, / \, (p (1 - p))^2
 
-    In place of g stands what the linear effects, fitted without the pair of coalitions in question,
-    leave of it: that changes no expectation and takes most of the noise away.
+    The estimate replaces g by its residuals from the linear effects, fitted without the pair of
+    coalitions in question. This changes no expectation and removes most of the noise.
 
     Args:
         design (Design): The coalitions.
@@ -221,10 +221,10 @@ def products(a: Effects, b: Effects, weights: Tensor) -> tuple[Tensor, Tensor]:
         \sigma_{ij}^2 = \sum_c \Big( \sum_q w_q \langle a_i^c(p_q), b_j(p_q) \rangle \Big)^2
         + \sum_d \Big( \sum_q w_q \langle a_i(p_q), b_j^d(p_q) \rangle \Big)^2 ,
 
-    where :math:`a^c` is by how much a changes when the pair of coalitions c is left out (the
-    jackknife). The estimates of the two games are independent, so their variances add; the product
-    of both errors, which is small and would be taken off, is left in: errors are rather too large
-    than too small. Those of quadrature are not included.
+    where :math:`a^c` is the change of a without the pair of coalitions c (the jackknife). The
+    estimates of the two games are independent, so their variances add. The product of both errors
+    is not subtracted; it is small, and the standard errors are slightly too large without it. The
+    error of quadrature is not included.
 
     Args:
         a (Effects): Effects of the first game.
@@ -240,16 +240,16 @@ def products(a: Effects, b: Effects, weights: Tensor) -> tuple[Tensor, Tensor]:
     return values, variance.sqrt()
 
 
-def _variance(moving: Effects, fixed: Tensor, weights: Tensor) -> Tensor:
-    """Variance of products by the sampling of one side, (P of moving, P of fixed)."""
-    n_moving, n_fixed = moving.values.shape[1], fixed.shape[1]
-    total = fixed.new_zeros(n_moving, n_fixed)
-    if moving.is_exact:
+def _variance(sampled: Effects, fixed: Tensor, weights: Tensor) -> Tensor:
+    """Variance of products by the sampling of one side, (P of sampled, P of fixed)."""
+    n_sampled, n_fixed = sampled.values.shape[1], fixed.shape[1]
+    total = fixed.new_zeros(n_sampled, n_fixed)
+    if sampled.is_exact:
         return total
-    scores = moving.residuals @ fixed.transpose(1, 2) * weights[:, None, None]
-    readout = moving.readout.unflatten(2, (-1, 2))
+    scores = sampled.residuals @ fixed.transpose(1, 2) * weights[:, None, None]
+    readout = sampled.readout.unflatten(2, (-1, 2))
     scores = scores.unflatten(1, (-1, 2))
-    size = max(1, _CHUNK // max(1, n_moving * n_fixed))
+    size = max(1, _CHUNK // max(1, n_sampled * n_fixed))
     for some, their in zip(readout.split(size, 2), scores.split(size, 1), strict=True):
         total += torch.einsum("qicr,qcrj->cij", some, their).square().sum(0)
     return total

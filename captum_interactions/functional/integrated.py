@@ -25,9 +25,9 @@ _LOGGER = logging.getLogger(__name__)
 BatchFunction = Callable[..., Tensor]
 """``f(x, *args) -> (N, K)`` with x of shape (N, *F); tensors in args have N rows too."""
 
-# What autograd says when an operation has a first derivative but no second one.
+# Autograd's errors for operations with a first derivative but no second one.
 _ONCE_ONLY = ("not implemented", "once_differentiable", "double backward")
-# How far <Jᵀu, v> and <u, J v> may lie apart by rounding, relative to the norm of their terms.
+# Tolerance of <Jᵀu, v> = <u, J v> due to rounding, relative to the norm of the terms.
 _ROUNDING = 0.05
 
 
@@ -50,14 +50,15 @@ def integrated_jvp(
 ) -> Tensor:
     """Integrate Jacobian-vector products ``∫₀¹ J(x(α)) (m_g ⊙ v) dα`` for G masks ``m_g``.
 
-    With the default direction ``v = end − start`` and masks that part the features, the products
-    are the factors of second-order integrated gradients: they sum to ``f(end) − f(start)``.
+    With the default direction ``v = end − start`` and masks that partition the features, the
+    products are the factors of second-order integrated gradients: they sum to
+    ``f(end) − f(start)``.
 
     ``Jᵀu`` is linear in ``u``, so the derivative of ``<Jᵀu, v>`` with respect to ``u`` is ``J v``:
     one backward pass that keeps its graph per node, then one pass through that graph per direction.
-    Fused attention kernels have no second derivative; the function runs under PyTorch's own math
-    attention here, which changes no module and no flag for good. Other kernels may drop theirs
-    without a word, so the products are held against ``<u, J v> = <Jᵀu, v>``.
+    Fused attention kernels have no second derivative; the function runs temporarily under
+    PyTorch's math attention. Other kernels may lack a second derivative without an error, so the
+    products are checked against ``<u, J v> = <Jᵀu, v>``.
 
     Args:
         function: See :data:`BatchFunction`.
@@ -68,12 +69,12 @@ def integrated_jvp(
         args: Further arguments of the function. Tensors have B rows; they are repeated per node.
         direction (Tensor, optional): The direction ``v``, of the shape of ``end``. Default:
             ``end − start``
-        internal_batch_size (int, optional): At most this many rows go through the function at once.
+        internal_batch_size (int, optional): Maximum number of rows of a call of the function.
             Default: all ``n_steps * B`` of them.
         on_product (Callable, optional): Called after each product, for a progress bar.
-        batched (bool): Take the products of all directions in one pass, by ``torch.vmap``, if it
-            has rules for all operations of the function. That is quicker where the operations are
-            small, and needs their memory for all directions at once. Default: False
+        batched (bool): Compute the products of all directions in one pass, by ``torch.vmap``, if it
+            has rules for all operations of the function. This is faster for small operations, and
+            needs the memory of all directions at once. Default: False
 
     Returns:
         Tensor: shape (G, B, K), in float32 or the function's own type if that is wider.
@@ -111,7 +112,7 @@ def integrated_jvp(
                     if on_product is not None:
                         on_product()
                 checks.append(check.gap_and_size())
-                # Or this chunk's graph would live on while the next one is built.
+                # Free this chunk's graph before the next one is built.
                 del output, cotangent, pulled_back, products, tangents, tangent, product, check
             _check_adjoint(checks)
     except (RuntimeError, NotImplementedError) as error:
@@ -150,17 +151,17 @@ def integrated_vjp(
         reduce (Callable, optional): A linear map ``(gradients, rows) -> (len(rows), *R)`` applied
             to the integrated gradients of a slice of the examples, of shape (len(rows), *F), before
             they are stored. Default: keep them as they are.
-        internal_batch_size (int, optional): At most this many rows go through the function at once.
+        internal_batch_size (int, optional): Maximum number of rows of a call of the function.
             Default: all ``n_steps * B`` of them.
         on_product (Callable, optional): Called after each product, for a progress bar.
-        batched (bool): Take the products of all cotangents in one pass, as in
+        batched (bool): Compute the products of all cotangents in one pass, as in
             :func:`integrated_jvp`. Default: False
 
     Returns:
         Tensor: shape (C, B, *F), or (C, B, *R) with ``reduce``.
     """
     batch_size = end.shape[0]
-    # Cotangents travel at unit scale: small ones would underflow in a half-precision backward pass.
+    # Cotangents are scaled to unit length: small ones underflow in a half-precision backward pass.
     scales = cotangents.abs().amax(dim=-1, keepdim=True)
     units = (cotangents / scales.clamp_min(torch.finfo(scales.dtype).tiny)).expand(
         -1, batch_size, -1
@@ -180,7 +181,7 @@ def integrated_vjp(
                 result[index, rows] += total
                 if on_product is not None:
                     on_product()
-            # Or this chunk's graph would live on while the next one is built.
+            # Free this chunk's graph before the next one is built.
             del output, products, chosen, gradient
     assert result is not None
     _check_finite(result)
@@ -289,7 +290,7 @@ def _products(
     batched: bool,
     missing: Callable[[], Exception],
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each vector with its product; an error where the output has no path back to the inputs."""
+    """Each vector with its product; an error if the output does not depend on the inputs."""
     if not output.requires_grad:
         raise _independent()
     options: Any = {"retain_graph": True, "allow_unused": True}
@@ -305,9 +306,9 @@ def _products(
         vectors = iter(stacked)
         try:
             with warnings.catch_warnings():
-                # Without a rule for some operation, vmap warns and takes a slow way.
+                # Without a rule for an operation, vmap warns and falls back to a loop.
                 warnings.filterwarnings("error", ".*batching rule", UserWarning)
-                # Not is_grads_batched, whose older rules repeat what the vectors share.
+                # Not is_grads_batched, whose older rules copy shared tensors for every vector.
                 products = torch.vmap(product_of)(stacked)
             yield from zip(stacked, products, strict=True)
             return
@@ -328,10 +329,10 @@ def _independent() -> ValueError:
 
 
 class _AdjointCheck:
-    """Whether the products ``J v`` fit to ``Jᵀu`` for a random u: ``<u, J v> = <Jᵀu, v>``.
+    """Whether the products ``J v`` agree with ``Jᵀu`` for a random u: ``<u, J v> = <Jᵀu, v>``.
 
-    An operation whose backward pass autograd cannot look into (a kernel that writes to memory by
-    itself) loses its share of ``J v`` without an error.
+    If the backward pass of an operation is opaque to autograd (a custom kernel), its contribution
+    to ``J v`` is missing without an error.
     """
 
     def __init__(self, cotangent: Tensor, pulled_back: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How many rows fit into memory when a function is differentiated."""
+"""Number of rows that fit into memory when a function is differentiated."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 
 _CPU_LIMIT = 2**30
-"""On a CPU more than that brings no speed."""
+"""Budget on a CPU; more is not faster."""
 _UNKNOWN = 2**30
-"""The budget where the free memory cannot be asked for."""
+"""Budget if the free memory is unknown."""
 _OWN_GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 _GRAPHS = 3
-"""A backward pass that keeps its graph needs about twice the memory of the forward pass more."""
+"""A backward pass with ``create_graph`` needs about twice the memory of the forward pass more."""
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes that activations may take.
+    """Memory budget of activations, in bytes.
 
-    These are a half of a GPU's free memory, or a quarter of the memory that is available to a CPU,
-    at most 1 GiB. Limits of control groups, as containers and batch systems set them, count.
+    It is half of the free memory of a GPU, or a quarter of the memory available to a CPU but at
+    most 1 GiB. Limits of control groups, which containers and batch systems set, are respected.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What the allocator holds but does not use is free, too.
+        # Memory that the allocator has reserved but does not use is free, too.
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (free + idle) // 2
     if device.type != "cpu":
@@ -43,7 +43,7 @@ def memory_budget(device: torch.device) -> int:
 
 
 def _left_in_containers() -> int:
-    """Bytes that are left of the least limit of the control groups that hold this process."""
+    """Bytes left under the lowest limit of the control groups of this process."""
     try:
         lines = _OWN_GROUP.read_text().splitlines()
     except OSError:
@@ -60,13 +60,13 @@ def _left_in_containers() -> int:
             cache = "total_inactive_file "
         else:
             continue
-        # In a container, the group's path may be one of the host's: then only its root is there.
+        # In a container, the path may be that of the host; then only the root exists.
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             with suppress(OSError, ValueError):
                 rest = int((folder / limit).read_text()) - int((folder / usage).read_text())
                 stated = (folder / "memory.stat").read_text().splitlines()
-                # Cached files give way.
+                # Cached files can be evicted.
                 rest += sum(int(s.split()[1]) for s in stated if s.startswith(cache))
                 left = min(left, max(rest, 0))
             if folder == root:
@@ -75,30 +75,30 @@ def _left_in_containers() -> int:
 
 
 def rows_that_fit(run: Callable[[], Tensor], budget: int) -> int:
-    """How many rows a function may take at once, judged by what autograd keeps of a single one.
+    """Number of rows per call of a function, from the tensors that autograd saves for one row.
 
     Args:
         run (Callable): Runs the function on one row, with gradients.
-        budget (int): Bytes that they may take.
+        budget (int): Memory budget in bytes.
 
     Returns:
-        int: 1 at least.
+        int: at least 1.
     """
     sizes: dict[int, int] = {}
     kept: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
 
     def count(tensor: Tensor) -> Tensor:
-        # Weights are there anyway, and so is what they are views of.
+        # Weights, and the tensors that they are views of, exist anyway.
         if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
             view = (tensor.numel() * tensor.element_size(), tensor.data_ptr(), tensor.shape)
             kept[storage.data_ptr()].add(view)
-        # An operation that saved its own output would hold itself in a circle that nothing breaks.
+        # An operation that saves its own output would be in a reference cycle that is never freed.
         return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         run()
-    # Tensors that share a storage count once, and of a storage of all rows this row's part alone.
+    # Tensors that share a storage count once; of a storage of all rows, only this row counts.
     n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in kept.items())
     return max(1, budget // max(1, _GRAPHS * n_bytes))

@@ -18,7 +18,7 @@ METHODS = (
 """Names of the supported rules; they are Captum's names."""
 _MOST_STEPS = 100_000
 _MOST_GAUSS_STEPS = 2000
-"""Fewer, as their nodes are the eigenvalues of a matrix of n_steps × n_steps (10 s for as many)."""
+"""Limit of Gauss-Legendre: its nodes are eigenvalues of an n_steps × n_steps matrix (10 s here)."""
 
 
 class Quadrature(NamedTuple):
@@ -46,7 +46,7 @@ def quadrature(
             Gauss-Legendre, 100,000 for the others. Default: 20
         dtype (torch.dtype): Type of nodes and weights. They are computed in float64 on the CPU and
             rounded once, so no device needs float64. Default: ``torch.float32``
-        device (torch.device or str, optional): Where nodes and weights are put. Default: CPU
+        device (torch.device or str, optional): Device of nodes and weights. Default: CPU
 
     Returns:
         Quadrature: nodes in [0, 1] and weights, each of shape (n_steps,).

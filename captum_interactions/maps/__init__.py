@@ -1,1 +1,1 @@
-"""Attribution maps: what an explanation returns, and its exports."""
+"""Attribution maps, the results of explanations, and their exports."""

@@ -1,4 +1,4 @@
-"""What maps of either order share: two axes, sums over selections, and their views."""
+"""The base class of maps of both orders: two axes, sums over selections, and views."""
 
 from __future__ import annotations
 
@@ -34,49 +34,49 @@ class AttributionMap(ABC):
     """
 
     score: float
-    """The score that is explained, as the model gives it."""
+    """The explained score, as computed by the model."""
     axis_a: TokenAxis
-    """What the tokens of a stand for."""
+    """The axis of the tokens of a."""
     axis_b: TokenAxis
-    """What the tokens of b stand for."""
+    """The axis of the tokens of b."""
     settings: dict[str, Any]
     """How the map was computed: the method and its options."""
 
     @abstractmethod
     def marginal_a(self, b: Any = None) -> Tensor:
-        """One value a token of a for a selection of b, shape (Ta,)."""
+        """One value per token of a for a selection of b, shape (Ta,)."""
 
     @abstractmethod
     def marginal_b(self, a: Any = None) -> Tensor:
-        """One value a token of b for a selection of a, shape (Tb,)."""
+        """One value per token of b for a selection of a, shape (Tb,)."""
 
     @property
     def method(self) -> str:
-        """Name of the method in words, ``"attribution"`` if it is not known."""
+        """Readable name of the method, ``"attribution"`` if it is unknown."""
         return str(self.settings.get("attribution", "attribution")).replace("_", " ")
 
     @property
     @abstractmethod
     def _values_of_units(self) -> dict[str, NDArray[np.float32]]:
-        """The values of words, patches and other parts, by what messages call them."""
+        """The values of words, patches and other parts, by their names in messages."""
 
     @property
     def scale(self) -> float:
-        """Size of the numbers that the values are parts of: 1 for cosines."""
+        """Magnitude of the numbers that the values add up to: 1 for cosines."""
         is_cosine = "layers" in self.settings and self.settings.get("normalization") != "none"
         return 1.0 if is_cosine else abs(self.score)
 
     @property
     def rounding(self) -> float:
-        """Values up to this size are no larger than rounding errors."""
+        """Values up to this magnitude are indistinguishable from rounding errors."""
         return ROUNDING * self.scale
 
     @property
     def at_rounding(self) -> tuple[str, ...]:
-        """Which values are not zero, but all of them no larger than rounding errors; usually none.
+        """Names of values that are all within rounding errors, but not zero; usually none.
 
         ``"interactions"`` of words and patches, or for a first-order map the values of
-        ``"input a"`` or ``"input b"``. There is nothing to be read from them.
+        ``"input a"`` or ``"input b"``. Such values carry no information.
         """
         sizes = {name: np.abs(v).max(initial=0.0) for name, v in self._values_of_units.items()}
         return tuple(name for name, size in sizes.items() if 0 < size <= self.rounding)
@@ -86,7 +86,7 @@ class AttributionMap(ABC):
         return self.marginal_a(selection) if side == "a" else self.marginal_b(selection)
 
     def heatmap(self, selection: Any = None) -> NDArray[np.float32]:
-        """One value a patch of the image or cell of the sound, for a selection of the other input.
+        """One value per patch of the image or cell of the sound, for a selection of the other.
 
         Positive values increase the score together with the selection, negative ones decrease it.
 
@@ -96,7 +96,7 @@ class AttributionMap(ABC):
 
         Returns:
             ndarray: shape (rows, columns). Special tokens of the image are left out. For a sound,
-            one value a cell of its spectrogram, shape (bands, columns).
+            one value per cell of its spectrogram, shape (bands, columns).
 
         Raises:
             TypeError: If neither input is an image or a sound.
@@ -107,7 +107,7 @@ class AttributionMap(ABC):
         return heat
 
     def word_weights(self, selection: Any = None) -> list[tuple[str, float]]:
-        """One value a word, for a selection of the other input.
+        """One value per word, for a selection of the other input.
 
         Positive values increase the score together with the selection, negative ones decrease it.
 
@@ -129,7 +129,7 @@ class AttributionMap(ABC):
     def plot(
         self, b: Any = None, a: Any = None, ax: Axes | None = None, **options: Any
     ) -> tuple[Figure, Axes]:
-        """Draw an image with its heat map and the caption's words; any other pair as a matrix.
+        """Draw an image with its heat map and the words of the caption; other pairs as a matrix.
 
         Other figures are functions of :mod:`captum_interactions.visualization`.
 
@@ -138,7 +138,7 @@ class AttributionMap(ABC):
                 phrase to frame.
             a (optional): A selection of the image, whose words are coloured. For a first-order map,
                 a region to outline.
-            ax (Axes, optional): Where to draw. Default: a new figure
+            ax (Axes, optional): Axes to draw on. Default: a new figure
             options: Options of :func:`~captum_interactions.visualization.plot_interactions`
                 (``style``, ``upsampling``), or of
                 :func:`~captum_interactions.visualization.plot_matrix` (``by``, ``limit``).
@@ -147,8 +147,8 @@ class AttributionMap(ABC):
             tuple: figure and axes; nothing is shown.
 
         Raises:
-            TypeError: If the pair is no image and its caption, and there is a selection or the map
-                is of first order.
+            TypeError: If the pair is not an image and a caption, and there is a selection or the
+                map is of first order.
         """
         drawn: tuple[Figure, Axes] = _views().draw(self, b=b, a=a, ax=ax, **options)
         return drawn
@@ -167,9 +167,9 @@ class AttributionMap(ABC):
         words. Pairs of other inputs are shown in the same way.
 
         Args:
-            others (sequence): Maps of the same pair by other methods, to switch to and compare.
+            others (sequence): Maps of the same pair by other methods, to compare.
             title (str, optional): Heading of the page.
-            a (optional): A selection of a to open with: a phrase or character span of a text, a box
+            a (optional): The initial selection of a: a phrase or character span of a text, a box
                 of an image.
             b (optional): The same for b.
 
@@ -177,7 +177,7 @@ class AttributionMap(ABC):
             str: an HTML document; :meth:`save_html` writes it.
 
         Raises:
-            TypeError: If ``others`` are no maps, or the page cannot select ``a`` or ``b``.
+            TypeError: If ``others`` are not maps, or the page cannot select ``a`` or ``b``.
             ValueError: If a map holds values that are not finite.
         """
         page: str = _views().report_html([[self, *others]], title=title, a=a, b=b)
@@ -192,11 +192,11 @@ class AttributionMap(ABC):
         a: Any = None,
         b: Any = None,
     ) -> None:
-        """Write the page of :meth:`to_html` to a file, by the same arguments."""
+        """Write the page of :meth:`to_html` to a file, with the same arguments."""
         _views().save_report(path, [[self, *others]], title=title, a=a, b=b)
 
     def _notes(self) -> list[str]:
-        """What a reader of the numbers must know, a line each."""
+        """Remarks on the numbers, one per line."""
         if not self.at_rounding:
             return []
         names = " and ".join(self.at_rounding)
@@ -222,7 +222,7 @@ class AttributionMap(ABC):
 
 
 def _views() -> Any:
-    """Figures and pages. They depend on maps, so they are imported when a map is shown."""
+    """The module of figures and pages. It imports maps, so it is imported on first use."""
     from captum_interactions.visualization import views
 
     return views

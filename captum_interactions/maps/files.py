@@ -1,4 +1,4 @@
-"""Interaction maps as files: safetensors with a JSON header, checked when they are read."""
+"""Interaction maps in files: safetensors with a JSON header, validated on reading."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHERS = {
     **dict.fromkeys((".html", ".htm"), "write the page with save_html({path!r})"),
     **dict.fromkeys((".npy", ".npz", ".csv", ".json", ".parquet", ".pkl", ".pt", ".pth"), _TABLE),
 }
-"""What to do for files of other kinds, by the endings of their names."""
+"""Advice for files of other kinds, by suffix."""
 
 
 def write_map(
@@ -38,13 +38,13 @@ def write_map(
     """Write a map to a file.
 
     Args:
-        path: Where to write.
+        path: The file to write.
         tensors (mapping): Its tensors by name.
-        header (mapping): Its numbers and settings by name, as JSON can hold them.
-        axes (mapping): ``axis_a`` and ``axis_b``. Their images are written too.
+        header (mapping): Its numbers and settings by name, JSON-serialisable.
+        axes (mapping): ``axis_a`` and ``axis_b``. Their images are included.
 
     Raises:
-        ValueError: If the name of the file ends as that of a picture, a page or a table.
+        ValueError: If the file has the suffix of a picture, a page or a table.
     """
     from safetensors.torch import save_file
 
@@ -67,10 +67,10 @@ def write_map(
 def read_map(
     path: str | Path, tensors: tuple[str, ...], numbers: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Read and check what :func:`write_map` wrote.
+    """Read and validate a file of :func:`write_map`.
 
     Args:
-        path: Where to read.
+        path: The file to read.
         tensors, numbers (tuple of str): Names of the tensors and the numbers of a map.
 
     Returns:
@@ -78,8 +78,7 @@ def read_map(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is something else, or a field of it is not valid; the message names
-            the field.
+        ValueError: If the file is not a map, or a field is invalid; the message names the field.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no interaction map at {str(path)!r}")

@@ -1,4 +1,4 @@
-"""The explanation of one pair by a first-order method: one value a token."""
+"""The explanation of one pair by a first-order method: one value per token."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from captum_interactions.maps.base import AttributionMap, Side
 
 @dataclass(frozen=True, repr=False, eq=False)
 class FirstOrderMap(AttributionMap):
-    """How much each token of either input contributes to the score, whatever the other input holds.
+    """Contributions of the tokens of each input to the score.
 
     It has the views of an :class:`~captum_interactions.InteractionMap`, so that methods can be
     compared by changing one name. A first-order map has no interactions, so a selection of the
-    other input changes nothing.
+    other input has no effect.
     """
 
     attributions_a: Tensor | None
-    """One value a token of a, shape (Ta,); None if the method has no map of a."""
+    """One value per token of a, shape (Ta,); None if the method has no map of a."""
     attributions_b: Tensor | None
-    """One value a token of b, shape (Tb,); None if the method has no map of b."""
+    """One value per token of b, shape (Tb,); None if the method has no map of b."""
     score: float
     axis_a: TokenAxis
     axis_b: TokenAxis

@@ -1,4 +1,4 @@
-"""The explanation of one pair: interactions of its parts, and how all of it makes the score."""
+"""The explanation of one pair: constant, main effects and interactions that sum to the score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class InteractionMap(AttributionMap):
-    """The parts of the score of one pair, with the meaning of their rows and columns.
+    """The parts of the score of one pair, with axes that describe rows and columns.
 
     ``score = constant + sum of all main effects + sum of all interactions - convergence_delta``.
 
@@ -47,21 +47,21 @@ class InteractionMap(AttributionMap):
     interactions: Tensor
     """Interaction of each token of a with each token of b, shape (Ta, Tb)."""
     main_effects_a: Tensor
-    """What each token of a adds by itself, whatever b is, shape (Ta,)."""
+    """Main effect of each token of a, independent of b, shape (Ta,)."""
     main_effects_b: Tensor
-    """What each token of b adds by itself, whatever a is, shape (Tb,)."""
+    """Main effect of each token of b, independent of a, shape (Tb,)."""
     constant: float
     """The score of the two baselines."""
     score: float
-    """The score that is explained, as the model gives it."""
+    """The explained score, as computed by the model."""
     convergence_delta: float
-    """Sum of all parts minus the score: what the method leaves of completeness."""
+    """Sum of all parts minus the score; zero if the method is complete."""
     axis_a: TokenAxis
-    """What the rows stand for."""
+    """The axis of the rows."""
     axis_b: TokenAxis
-    """What the columns stand for."""
+    """The axis of the columns."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """How the map was computed."""
+    """The method and its options."""
 
     def __post_init__(self) -> None:
         expected = (len(self.axis_a), len(self.axis_b))
@@ -96,7 +96,7 @@ class InteractionMap(AttributionMap):
     def by_unit(self) -> Tensor:
         """Interactions of words, patches or other parts, as ``axis_a.units`` and ``axis_b.units``.
 
-        Words of several tokens are taken as one; special and padding tokens are left out.
+        The tokens of a word are summed; special and padding tokens are left out.
 
         Returns:
             Tensor: shape (units of a, units of b).
@@ -107,7 +107,7 @@ class InteractionMap(AttributionMap):
     def top_pairs(self, k: int = 10) -> list[Pair]:
         """The k strongest interactions of words and patches, positive or negative.
 
-        Words of several tokens are taken as one; special and padding tokens are left out.
+        The tokens of a word are summed; special and padding tokens are left out.
         """
         units_a, units_b, by_unit = self.axis_a.units, self.axis_b.units, self.by_unit()
         order = by_unit.flatten().abs().argsort(descending=True)[:k].tolist()
@@ -134,15 +134,15 @@ class InteractionMap(AttributionMap):
     def to_shapiq(self, *, units: bool = True) -> shapiq.InteractionValues:
         """The map as ``shapiq.InteractionValues``, which shapiq can plot (needs shapiq).
 
-        Players are the parts of a, then those of b. A map is the additive model that gives a
-        coalition of them the constant, the main effects of its members and their interactions; the
-        values are the coefficients of that model (its Möbius transform, in shapiq's words).
+        Players are the parts of a, then those of b. A map is an additive model: the value of a
+        coalition is the constant plus the main effects and the interactions of its members. The
+        values are the coefficients of that model, its Möbius transform.
 
         Args:
-            units (bool, optional): Words, patches and the like are players, as ``axis_a.units`` and
-                ``axis_b.units``; what special tokens and padding contribute goes to the value of
-                the empty set and to the players that they interact with. False takes every token.
-                Default: True
+            units (bool, optional): Players are words, patches and other ``axis_a.units`` and
+                ``axis_b.units``; contributions of special tokens and padding are added to the
+                value of the empty set and to the players that they interact with. If False,
+                players are tokens. Default: True
 
         Raises:
             ImportError: If shapiq is not installed.
@@ -161,23 +161,23 @@ class InteractionMap(AttributionMap):
     ) -> InteractionMap:
         """A map from ``shapiq.InteractionValues``, this package's or its own (needs shapiq).
 
-        The map of a game of second order is the game's own, whatever the index: half of each
-        interaction within an input goes to the main effects of its two players. Of other games it
-        is the approximation of second order that the index stands for.
+        For a game of second order, the map is exact for every index: half of each interaction
+        within an input is added to the main effects of its two players. For other games, it is the
+        second-order approximation that the index defines.
 
         Args:
             values (shapiq.InteractionValues): Of second order at most, of the index ``SII``,
                 ``BII``, ``k-SII``, ``STII``, ``FSII``, ``FBII``, ``kADD-SHAP`` or ``Moebius``;
                 players are the parts of a, then those of b.
-            axis_a, axis_b (TokenAxis): What these are: the axes of a map of the same pair. If there
-                are as many players as tokens, players are tokens; if as many as units, units.
-            score (float, optional): The score that is explained. Default: None, the sum of all
+            axis_a, axis_b (TokenAxis): The axes of a map of the same pair. Players are tokens or
+                units, according to their number.
+            score (float, optional): The explained score. Default: None, the sum of all parts
 
         Raises:
             ImportError: If shapiq is not installed.
-            TypeError: If ``values`` are no InteractionValues.
-            ValueError: If there are neither as many players as tokens nor as units, if values have
-                a higher order, or if they are of another index.
+            TypeError: If ``values`` are not InteractionValues.
+            ValueError: If the number of players is neither that of tokens nor that of units, values
+                have a higher order, or the index is not supported.
         """
         if getattr(values, "n_players", None) != len(axis_a) + len(axis_b):
             axis_a, axis_b = axis_of_units(axis_a), axis_of_units(axis_b)
@@ -197,10 +197,10 @@ class InteractionMap(AttributionMap):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write everything, the image included, to one safetensors file with a JSON header.
+        """Write the map, with its image, to a safetensors file with a JSON header.
 
         Raises:
-            ValueError: If the name of the file ends as that of a picture, a page or a table does.
+            ValueError: If the file has the suffix of a picture, a page or a table.
         """
         header = {name: getattr(self, name) for name in (*_NUMBERS, "settings")}
         tensors = {name: getattr(self, name) for name in _TENSORS}
@@ -208,12 +208,11 @@ class InteractionMap(AttributionMap):
 
     @classmethod
     def load(cls, path: str | Path) -> InteractionMap:
-        """Read what :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is something else, or one of its fields is not valid; the
-                message names the field.
+            ValueError: If the file is not a map, or a field is invalid; the message names it.
         """
         return cls(**read_map(path, _TENSORS, _NUMBERS))
 

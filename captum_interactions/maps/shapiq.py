@@ -1,6 +1,6 @@
-"""Interactions as ``shapiq.InteractionValues``, and back: shapiq's plots for our maps and games.
+"""Convert maps and games to ``shapiq.InteractionValues``, and back.
 
-Players stand in one row: the parts of a, then those of b.
+Players are the parts of a, followed by the parts of b.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _ADDITIVE = ("k-SII", "STII", "FSII", "FBII", "Moebius")
 """Indices whose values sum to the game if it has second order."""
 _SHARED = ("SII", "BII", "kADD-SHAP")
-"""Indices whose values of single players hold half of each of their interactions."""
+"""Indices whose values of single players include half of each of their interactions."""
 _ROUNDING = 1e-9
-"""Values of higher order that are smaller than this share of the largest value are rounding."""
+"""Values of higher order below this fraction of the largest value are rounding errors."""
 
 
 class Parts(NamedTuple):
-    """What a map of two inputs is made of."""
+    """Constant, main effects and interactions of two inputs."""
 
     constant: float
     main_effects_a: Tensor
@@ -49,17 +49,17 @@ def interaction_values(
     budget: int | None = None,
     estimated: bool = True,
 ) -> shapiq.InteractionValues:
-    """Values of second order as shapiq holds them.
+    """Values of second order as ``shapiq.InteractionValues``.
 
     Args:
-        index (str): What kind of values these are, in shapiq's words.
+        index (str): shapiq's name of the index.
         empty (float): The value of the empty set.
         singles (Tensor): Values of n players, shape (n,).
-        pairs (Tensor): Values of pairs of players, shape (n, n), of which the part above the
-            diagonal is read. Zeros are left out, which shapiq takes for zeros.
-        baseline (float, optional): The game without any player. Default: ``empty``
-        budget (int, optional): How many times a game was evaluated.
-        estimated (bool): Whether values have errors of sampling. Default: True
+        pairs (Tensor): Values of pairs of players, shape (n, n); the part above the diagonal is
+            used. Zeros are left out, which is equivalent in shapiq.
+        baseline (float, optional): The value of the game without players. Default: ``empty``
+        budget (int, optional): Number of evaluations of the game.
+        estimated (bool): Whether values have sampling errors. Default: True
 
     Raises:
         ImportError: If shapiq is not installed.
@@ -71,7 +71,7 @@ def interaction_values(
     chosen = pairs[rows, columns].tolist()
     values |= dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), chosen, strict=True))
     with warnings.catch_warnings():
-        # It warns of an index that it does not compute itself.
+        # shapiq warns of an index that it does not compute itself.
         warnings.filterwarnings("ignore", ".*is not a valid interaction index", UserWarning)
         found: shapiq.InteractionValues = package.InteractionValues(
             values,
@@ -90,11 +90,11 @@ def interaction_values(
 def map_values(
     parts: Parts, axis_a: TokenAxis, axis_b: TokenAxis, *, units: bool
 ) -> shapiq.InteractionValues:
-    """What :meth:`~captum_interactions.InteractionMap.to_shapiq` gives."""
+    """Implements :meth:`~captum_interactions.InteractionMap.to_shapiq`."""
     main_a, main_b, across = (part.double().numpy() for part in parts[1:])
     constant = parts.constant
     if units:
-        # What belongs to no unit is always there: it adds to what it interacts with.
+        # Tokens of no unit are always present: they add to the players that they interact with.
         main_a = axis_a.sum_units(main_a, rest=True)
         main_b = axis_b.sum_units(main_b, rest=True)
         across = axis_b.sum_units(axis_a.sum_units(across.T, rest=True).T, rest=True)
@@ -108,25 +108,25 @@ def map_values(
 
 
 def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
-    """Constant, main effects and interactions of two inputs, from values of one row of players.
+    """Constant, main effects and interactions of two inputs, from values of all players.
 
-    If the game has second order, the parts are those of the game, whatever the index. Maps have no
-    interactions within an input: half of each goes to the main effects of its two players, which
-    leaves the sum as it is.
+    If the game has second order, the parts are exact for every index. Maps have no interactions
+    within an input: half of each is added to the main effects of its two players, so the sum does
+    not change.
 
-    A value of a single player holds half of its interactions for the Shapley and Banzhaf
-    interaction indices and kADD-SHAP (``SII``, ``BII``, ``kADD-SHAP``); that half is subtracted.
-    The value of the empty set is the game's mean for ``BII``, and is moved to the empty coalition.
+    For the indices ``SII``, ``BII`` and ``kADD-SHAP``, the value of a single player includes half
+    of its interactions, which is subtracted. For ``BII``, the value of the empty set is the mean of
+    the game, and is converted to the value of the empty coalition.
 
     Args:
         values (shapiq.InteractionValues): Values of order 2 at most, of one of the indices above,
             or ``k-SII``, ``STII``, ``FSII``, ``FBII`` or ``Moebius``.
-        n_a, n_b (int): How many of the players are parts of a, and of b.
+        n_a, n_b (int): Numbers of players of a and of b.
 
     Raises:
-        TypeError: If these are no InteractionValues.
-        ValueError: If the numbers of players differ, values have a higher order, or the index is
-            another one.
+        TypeError: If ``values`` are not InteractionValues.
+        ValueError: If the number of players differs, values have a higher order, or the index is
+            not supported.
     """
     if not isinstance(values, _shapiq().InteractionValues):
         raise TypeError(f"expected shapiq.InteractionValues, but got {type(values).__name__}")
@@ -154,7 +154,7 @@ def parts(values: shapiq.InteractionValues, n_a: int, n_b: int) -> Parts:
         pairs[i, j] = pairs[j, i] = known_values.get((i, j), 0.0)
     constant = float(known_values.get((), values.baseline_value))
     if values.index == "BII":
-        # A player is there in half of all coalitions, and a pair in a quarter of them.
+        # A player is present in half of all coalitions, and a pair in a quarter of them.
         constant -= float(singles.sum() / 2 - pairs.sum() / 8)
     elif values.index in _SHARED:
         constant = float(values.baseline_value)
@@ -174,7 +174,7 @@ def axis_of_units(axis: TokenAxis) -> TokenAxis:
     changes: dict[str, Any] = {"labels": labels, "special": none, "padding": none}
     for field in fields(axis):
         values = getattr(axis, field.name)
-        # One value a token: that of a unit's only token. Words have spans of their own.
+        # One value per token: that of a unit's only token. Words have spans of their own.
         if field.name in ("spans", "times", "bands"):
             changes[field.name] = tuple(values[unit.tokens[0]] for unit in units)
     words = getattr(axis, "words", ())

@@ -1,6 +1,6 @@
 """The pointing game: does a map lie on the region that it should be on?
 
-Maps have one value a patch, regions the share of each patch that is covered, from 0 to 1, as
+Maps have one value per patch, regions the share of each patch that is covered, from 0 to 1, as
 :meth:`ImageAxis.coverage <captum_interactions.encoders.ImageAxis.coverage>` gives it: the union of
 boxes or masks, after the resizing and cropping of the model. What the crop cut off does not count.
 Take the patches alone: the mass of a class token is nowhere in the image, and would count as

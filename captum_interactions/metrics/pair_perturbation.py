@@ -42,8 +42,8 @@ def pair_deletion_curve(
 
     Args:
         score (Callable): See :data:`~captum_interactions.metrics.Score`.
-        interactions (Tensor): One value a pair, shape (B, Ta, Tb): pairs with the highest values go
-            first, and of equally strong ones the first.
+        interactions (Tensor): One value per pair, shape (B, Ta, Tb): pairs with the highest values
+            go first, and of equally strong ones the first.
         players_a, players_b (Tensor, optional): Which parts count, bool, shapes (B, Ta) and
             (B, Tb); pairs of the others stay. Default: None, all of them
         n_steps (int, optional): Number of steps S. Default: None, one pair at a time

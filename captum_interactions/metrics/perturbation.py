@@ -44,7 +44,7 @@ def conditional_curve(
 
     Args:
         score (Callable): See :data:`Score`.
-        maps (Tensor): One value a part, shape (B, T), T parts of this input. Of equally strong
+        maps (Tensor): One value per part, shape (B, T), T parts of this input. Of equally strong
             parts the first goes first.
         side (str): ``"a"`` or ``"b"``, the input whose parts come or go.
         mode (str): ``"insertion"`` or ``"deletion"``, see :data:`Mode`.
@@ -96,7 +96,7 @@ def simultaneous_curve(
 
     Args:
         score (Callable): See :data:`Score`.
-        maps_a, maps_b (Tensor): One value a part, shapes (B, Ta) and (B, Tb).
+        maps_a, maps_b (Tensor): One value per part, shapes (B, Ta) and (B, Tb).
         mode (str): ``"insertion"`` or ``"deletion"``, see :data:`Mode`.
         players_a, players_b (Tensor, optional): Which parts come or go, bool, of the shapes of the
             maps. Default: None, all of them

@@ -59,7 +59,7 @@ def recognition_score(maps: Tensor, cells: Tensor, own: Tensor, *, pooled: bool 
         cells (Tensor): Patches of each of C cells, values in [0, 1], shape (C, T) or (C, H, W), see
             :func:`quadrants`. Patches in no cell do not count.
         own (Tensor): Index of the cell of each object, shape (B, L).
-        pooled (bool): Whether to give one value a picture, from the masses of all its words, as
+        pooled (bool): Whether to give one value per picture, from the masses of all its words, as
             FIxLIP's program does. Default: False
 
     Returns:

@@ -43,36 +43,36 @@ def test_with_everything_there_it_is_the_score_of_the_wrapper(wrapper, pairs, sc
     torch.testing.assert_close(score.grid(None, None)[..., 0], expected)
 
 
-def test_with_nothing_there_it_is_that_of_the_references(wrapper, pairs, score):
+def test_with_nothing_there_it_is_that_of_the_baselines(wrapper, pairs, score):
     inputs, mask = pairs
-    references = wrapper.tower_a.reference(inputs[0]), wrapper.tower_b.reference(inputs[1], mask)
-    expected = wrapper(*references, mask).detach().unsqueeze(1)
+    baselines = wrapper.tower_a.baseline(inputs[0]), wrapper.tower_b.baseline(inputs[1], mask)
+    expected = wrapper(*baselines, mask).detach().unsqueeze(1)
     nothing = [torch.zeros_like(part) for part in everything(score)]
     torch.testing.assert_close(score(*nothing), expected)
 
 
 def test_players(pairs, score):
-    # The class token, start and end of text look like their references; padding is none either.
+    # The class token, start and end of text look like their baselines; padding is none either.
     assert score.players_a.tolist() == [[False] + [True] * 9] * 2
     inner = [[False, *[True] * 5, False], [False, *[True] * 3, False, False, False]]
     assert score.players_b.tolist() == inner
 
 
-def test_words_are_replaced_by_those_of_the_reference(wrapper, pairs, score):
+def test_words_are_replaced_by_those_of_the_baseline(wrapper, pairs, score):
     (images, ids), mask = pairs
-    reference = wrapper.tower_b.reference(ids, mask)
+    baseline = wrapper.tower_b.baseline(ids, mask)
     present = draw_present(score.players_b, 4)
     scores = score(None, present)
     for pair in range(2):
         for choice in range(4):
-            masked = torch.where(present[pair, choice], ids[pair], reference[pair])[None]
+            masked = torch.where(present[pair, choice], ids[pair], baseline[pair])[None]
             expected = wrapper(images[pair][None], masked, mask[pair][None])
             torch.testing.assert_close(scores[pair, choice], expected[0])
 
 
 def test_attention_masking(wrapper, pairs):
     (images, ids), mask = pairs
-    score = masked_score(wrapper, (images, ids), None, mask, masking=("reference", "attention"))
+    score = masked_score(wrapper, (images, ids), None, mask, masking=("baseline", "attention"))
     present = draw_present(score.players_b, 3)
     scores = score(None, present)
     for pair in range(2):
@@ -135,7 +135,7 @@ def test_the_model_is_left_as_it_was(pairs):
     assert all(module.training for module in clip.modules())
 
 
-def test_curves_run_from_the_score_to_that_of_the_reference(score):
+def test_curves_run_from_the_score_to_that_of_the_baseline(score):
     maps = torch.rand(score.players_a.shape)
     curve = conditional_curve(score, maps, "a", "deletion", score.players_a)
     assert curve.scores.shape == (2, 10)
@@ -181,14 +181,14 @@ def test_banzhaf_interactions_are_the_most_faithful_of_their_kind(wrapper, pairs
 def test_mixed_differences_of_the_whole_are_what_a_complete_map_sums_to(wrapper, pairs, score):
     inputs, mask = pairs
     everything_a, everything_b = everything(score)
-    references = wrapper.tower_a.reference(inputs[0]), wrapper.tower_b.reference(inputs[1], mask)
+    baselines = wrapper.tower_a.baseline(inputs[0]), wrapper.tower_b.baseline(inputs[1], mask)
     corners = [
         sign * wrapper(a, b, mask).detach()
         for sign, a, b in (
             (1, *inputs),
-            (-1, references[0], inputs[1]),
-            (-1, inputs[0], references[1]),
-            (1, *references),
+            (-1, baselines[0], inputs[1]),
+            (-1, inputs[0], baselines[1]),
+            (1, *baselines),
         )
     ]
     total = mixed_difference(score, everything_a, everything_b)
@@ -199,7 +199,7 @@ def test_bad_input(wrapper, pairs, score):
     inputs, mask = pairs
     with pytest.raises(TypeError, match="masked_score needs both encoders"):
         masked_score(models.clip(), inputs)
-    with pytest.raises(ValueError, match="masking must be 'reference' or 'attention'"):
+    with pytest.raises(ValueError, match="masking must be 'baseline' or 'attention'"):
         masked_score(wrapper, inputs, None, mask, masking="zero")
     with pytest.raises(ValueError, match="encoder a .* takes no attention_mask"):
         masked_score(wrapper, inputs, None, mask, masking="attention")

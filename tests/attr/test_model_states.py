@@ -380,7 +380,7 @@ class OfStates(BlockTower):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, lambda model, x: model(x), ["blocks.0", "blocks.1"])
 
-    def reference(self, inputs: Tensor) -> Tensor:
+    def baseline(self, inputs: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
 
     def context(self, inputs: Tensor) -> tuple[Any, ...]:

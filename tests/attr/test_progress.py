@@ -14,15 +14,15 @@ from tests.attr.second_order.test_second_derivatives import Once, Opaque, Sine
 
 # Ten image tokens, and captions of six and four tokens that are padded to sixteen.
 IDS, MASK = (pad(values, (0, 10)) for values in models.captions(6, 4))
-# The first token is that of the reference: it has no product.
+# The first token is that of the baseline: it has no product.
 BATCH = {"inputs": (models.images(2), IDS), "additional_forward_args": MASK, "n_steps": 5}
 
 
 @pytest.mark.parametrize(
     ("dimension", "options", "n_products"),
     [
-        (24, {}, 5 + 5),  # a forward product a word, then a backward product a word
-        (4, {}, 4 + 4),  # a backward product a dimension on both sides
+        (24, {}, 5 + 5),  # a forward product per word, then a backward product per word
+        (4, {}, 4 + 4),  # a backward product per dimension on both sides
         (7, {}, 5 + 5),
         (24, {"groups_a": [[1], [2, 3]]}, 2 + 2),
         (24, {"groups_b": [[2, 3]]}, 1 + 1),
@@ -69,7 +69,7 @@ def test_silence_is_the_default(capsys, wrapper):
 
 @pytest.mark.parametrize("sine", [Once, Opaque])
 def test_products_of_a_model_without_second_derivatives(capsys, sine):
-    """Forward products that fail give way to one backward product a dimension: 6 for 4 features."""
+    """If forward products fail, there is one backward product per dimension: 6 for 4 features."""
     soig = SecondOrderIntegratedGradients(wrap((Sine(sine), Sine(sine))))
     for size in (None, 2):
         soig.attribute(

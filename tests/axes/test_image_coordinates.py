@@ -256,7 +256,7 @@ def random_crop(image):
         (Transforms(ImageOps.solarize, squash), (60, 60), "it must resize, crop and pad images"),
         (Transforms(lambda image: image.rotate(90)), (60, 60), "it must resize, crop and pad"),
         (Transforms(random_crop, squash), (60, 60), "the preprocessing of images is random"),
-        (PROCESSORS["torchvision"], (7, 60), "side has 7 of them.* at least 8 pixels a side"),
+        (PROCESSORS["torchvision"], (7, 60), "side has 7 of them.* at least 8 pixels per side"),
     ],
     ids=["mirrored", "other colours", "turned", "random", "too small"],
 )
@@ -358,10 +358,10 @@ class TestModels:
         box = box_within(size)
         without, image = picture(size), picture(size, box)
         ids = models.caption(16)
-        reference = wrapper.tower_a.prepare([without]).inputs
+        baseline = wrapper.tower_a.prepare([without]).inputs
         layer = "input" if wrapper.tower_a.convolutional else 0
         imap = explain(
-            wrapper, image, ids, layers=(layer, -1), n_steps=8, baselines=(reference, None)
+            wrapper, image, ids, layers=(layer, -1), n_steps=8, baselines=(baseline, None)
         )
         heat, axis = imap.heatmap(), imap.axis_a
         assert heat.shape == axis.grid

@@ -57,7 +57,7 @@ def test_wrong_inputs(folder, capsys):
     assert main([*build, "--images", str(folder / "nowhere")]) == 2
     assert "--images: there is no file and no folder at" in capsys.readouterr().err
     assert main([*build, "--images", str(folder / "model")]) == 2
-    assert "nothing to factorise" in capsys.readouterr().err
+    assert "nothing to index" in capsys.readouterr().err
     assert not (folder / "none").exists()
 
 

@@ -191,7 +191,9 @@ def test_the_item_that_cannot_be_read_is_named_and_the_others_are_kept(tmp_path,
     with pytest.warns(UserWarning, match="lacks 2 of 3 files"):
         assert len(FactorIndex(tmp_path)) == 3
     texts = {"one": "red", "two": "red " * 50}
-    with pytest.raises(ValueError, match="item 'two' cannot be factorised: text 0 has 5. tokens"):
+    with pytest.raises(
+        ValueError, match="factors of item 'two' cannot be computed: text 0 has 5. tokens"
+    ):
         build(tmp_path / "texts", wrapper, texts, "b")
 
 
@@ -392,7 +394,7 @@ def test_token_ids_are_items_of_one_row(wrapper, tmp_path):
     assert [len(index[key].values) for key in ids] == [row.shape[1] for row in ids.values()]
     for name, shape in (("two rows", (2, 4)), ("no batch axis", (4,))):
         bad = {"red": ids["red"], "bad": torch.ones(shape, dtype=torch.long)}
-        message = "item 'bad' cannot be factorised: an item is a single input"
+        message = "the factors of item 'bad' cannot be computed: an item is a single input"
         with pytest.raises(ValueError, match=message) as caught:
             build_index(tmp_path / name, wrapper, bad, side="b", **corpora.OPTIONS)
         assert f"got shape {shape}" in str(caught.value)

@@ -9,8 +9,8 @@ from matplotlib import pyplot as plt
 
 from captum_interactions import InteractionMap, explain, load_demo, wrap
 from captum_interactions.corpus import (
+    FactorEncoder,
     FactorIndex,
-    Factoriser,
     build_index,
     explain_hits,
     pair_map,
@@ -128,7 +128,7 @@ def test_scores_of_all_pairs(indexes, wrapper):
 def test_the_top_regions_are_those_of_all_maps(indexes, wrapper, per_item, memory_mb):
     """Brute force: the map of every image, its column of the phrase, sorted."""
     index = indexes[0]
-    query = Factoriser.matching(wrapper, index.settings)("one red circle, a dot")
+    query = FactorEncoder.matching(wrapper, index.settings)("one red circle, a dot")
     phrases = ("red circle", "dot")
     found = top_regions(index, query.factors(*phrases), k=9, per_item=per_item, memory_mb=memory_mb)
     for phrase, regions in zip(phrases, found, strict=True):
@@ -156,7 +156,7 @@ def test_the_top_regions_are_those_of_all_maps(indexes, wrapper, per_item, memor
 @pytest.mark.parametrize("memory_mb", [256.0, 0.003])
 def test_the_top_boxes_of_several_patches(indexes, wrapper, memory_mb):
     index = indexes[0]
-    query = Factoriser.matching(wrapper, index.settings)("a red circle")
+    query = FactorEncoder.matching(wrapper, index.settings)("a red circle")
     factors = query.factors("red")
     (found,) = top_regions(index, factors, k=40, window=(2, 1), memory_mb=memory_mb)
     expected = []
@@ -190,14 +190,14 @@ def test_the_top_boxes_of_several_patches(indexes, wrapper, memory_mb):
 def test_places_of_regions(indexes, wrapper):
     """A box selects its own patch alone; a text's token has its characters."""
     index_a, index_b = indexes
-    query = Factoriser.matching(wrapper, index_a.settings)("red")
+    query = FactorEncoder.matching(wrapper, index_a.settings)("red")
     for region in top_regions(index_a, query.factors("red"), k=100)[0]:
         axis = index_a.axis(region.key)
         weights = axis.select(region.place)
         assert weights.argmax() == region.token
         assert weights.sum() == pytest.approx(1.0, abs=0.35)  # borders may be cut off
     assert len(top_regions(index_a, query.factors("red"), k=100)[0]) == 8 * 9
-    image = Factoriser.matching(wrapper, index_b.settings)(corpora.picture(0))
+    image = FactorEncoder.matching(wrapper, index_b.settings)(corpora.picture(0))
     (regions,) = top_regions(index_b, image.factors((0, 0, 4, 4)), k=3)
     for region in regions:
         text = corpora.TEXTS[int(region.key.removeprefix("text "))]
@@ -213,7 +213,7 @@ def test_a_box_is_the_patch_in_pixels_of_the_image(wrapper):
 
 def test_every_hit_of_a_search_is_explained(indexes, wrapper):
     index = indexes[0]
-    query = Factoriser.matching(wrapper, index.settings)("a red dot")
+    query = FactorEncoder.matching(wrapper, index.settings)("a red dot")
     hits = np.argsort(-(index.embeddings.numpy() @ query.embedding.numpy()))[:3]
     maps = explain_hits(query, index, hits)
     found = [imap.score for imap in maps]
@@ -244,7 +244,7 @@ def test_faiss_holds_the_embeddings(indexes, wrapper):
     index = indexes[0]
     vectors = faiss.IndexFlatIP(index.embeddings.shape[1])
     vectors.add(index.embeddings.numpy())
-    query = Factoriser.matching(wrapper, index.settings)("no red circle")
+    query = FactorEncoder.matching(wrapper, index.settings)("no red circle")
     values, ids = vectors.search(query.embedding[None].numpy(), 4)
     maps = explain_hits(query, index, ids[0])
     assert [imap.score for imap in maps] == pytest.approx(values[0].tolist(), abs=1e-6)
@@ -271,15 +271,15 @@ def test_other_models_layers_and_normalizations_are_refused(indexes, wrapper, tm
             with pytest.raises(ValueError, match=f"no maps with each other: .*{name}.* differ"):
                 ask()
     with pytest.raises(ValueError, match="not the model of the index: model weights .* differ"):
-        Factoriser.matching(other, index_a.settings)
+        FactorEncoder.matching(other, index_a.settings)
 
 
 def test_another_number_of_nodes_is_no_hindrance_and_is_told(indexes, wrapper):
-    query = Factoriser.matching(wrapper, indexes[0].settings, n_steps=7)("a red circle")
+    query = FactorEncoder.matching(wrapper, indexes[0].settings, n_steps=7)("a red circle")
     imap = pair_map(indexes[0][0], query)
     assert imap.settings["n_steps"] == [4, 7]
     with pytest.raises(ValueError, match="side must be 'a' or 'b', but got 'image'"):
-        Factoriser(wrapper, "image")
+        FactorEncoder(wrapper, "image")
 
 
 @pytest.mark.parametrize("rows", [1, 3, None])

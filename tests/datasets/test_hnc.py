@@ -109,7 +109,11 @@ def test_phrases_by_hand(tmp_path: Path) -> None:
 
 def test_foils_by_hand(tmp_path: Path) -> None:
     records = HNCRecords(write(tmp_path, files()))
-    foils = {i: record.foil for i, record in enumerate(records) if record.foil is not None}
+    foils = {
+        i: record.hard_negative
+        for i, record in enumerate(records)
+        if record.hard_negative is not None
+    }
     socks, shorts, hat = ((20, 7, 28, 16),), ((30, 5, 34, 9),), ((1, 2, 4, 6),)
     found = {i: (f.positive_key, f.span, f.replaced, f.boxes) for i, f in foils.items()}
     nothing_alike = "The socks are to the left of the shorts", "Something else entirely"
@@ -197,13 +201,13 @@ def test_real_captions(tmp_path: Path) -> None:
     left_out = {one.where.rpartition(" ")[2] for one in records.skipped}
     assert left_out == {"61", "69", "93", "95", "143", "257", "259", "313"}
     by_key = {record.key: record for record in records}
-    for foil in (record.foil for record in records if record.foil is not None):
+    for foil in (record.hard_negative for record in records if record.hard_negative is not None):
         assert foil.replaced is not None
         named = {p.text.lower(): p.boxes for p in by_key[foil.positive_key].phrases}
         if foil.replaced[0].lower() in named and "either" not in foil.positive_caption:
             assert foil.boxes == named[foil.replaced[0].lower()]
     # Where the file says ["straw", "bowl"], but the banana was replaced.
-    banana = by_key["2386621-1"].foil
+    banana = by_key["2386621-1"].hard_negative
     assert banana is not None
     assert (banana.replaced, banana.span) == (("banana", "bowl"), (11, 15))
     assert banana.boxes == ((248, 55, 312, 89),)

@@ -87,7 +87,7 @@ LINES: list[dict[str, Any]] = [
         "image": "photos/1.jpg",
         "key": "wrong",
         "caption": "a cat by a red bicycle",
-        "foil": {
+        "hard_negative": {
             "positive": "1",
             "span": [2, 5],
             "replaced": ["dog", "cat"],
@@ -123,9 +123,9 @@ def test_jsonl(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert (first.key, second.key) == ("1", "wrong")
     assert second.source == "pairs.jsonl, line 2"
-    assert second.foil is not None
-    assert second.foil.replaced == ("dog", "cat")
-    assert second.foil.boxes == ((10, 20, 11, 21),)
+    assert second.hard_negative is not None
+    assert second.hard_negative.replaced == ("dog", "cat")
+    assert second.hard_negative.boxes == ((10, 20, 11, 21),)
 
 
 def one(**changed: Any) -> dict[str, Any]:
@@ -155,10 +155,26 @@ BROKEN = [
     (phrased(text="and", boxes=[[1, 2, 1, 4]]), ": phrase 2", "a box holds nothing"),
     (phrased(text="and", boxes=[1, 2, 3, 4]), ": phrase 2", "a box is four numbers, but got 1"),
     (one(phrases=["dog"]), ": phrase 1", "expected a JSON object, but got 'dog'"),
-    (one(foil={"positive": "9"}), ": foil", "no line with a true caption has the key '9'"),
-    (one(foil={"positive": "wrong"}), ": foil", "no line with a true caption has the key 'wrong'"),
-    (one(foil={"positive": "1", "replaced": ["dog"]}), ": foil", "'replaced' must be [true words"),
-    (one(foil={"positive": "1", "span": [0, 99]}), ": foil", "a span is [start, stop]"),
+    (
+        one(hard_negative={"positive": "9"}),
+        ": hard_negative",
+        "no line with a true caption has the key '9'",
+    ),
+    (
+        one(hard_negative={"positive": "wrong"}),
+        ": hard_negative",
+        "no line with a true caption has the key 'wrong'",
+    ),
+    (
+        one(hard_negative={"positive": "1", "replaced": ["dog"]}),
+        ": hard_negative",
+        "'replaced' must be [true words",
+    ),
+    (
+        one(hard_negative={"positive": "1", "span": [0, 99]}),
+        ": hard_negative",
+        "a span is [start, stop]",
+    ),
 ]  # fmt: skip
 
 
@@ -187,12 +203,16 @@ def test_which_jsonl(tmp_path: Path) -> None:
 
 
 def test_scenes_written_and_read(tmp_path: Path) -> None:
-    scenes = SceneRecords(12, seed=3, foils=True)
+    scenes = SceneRecords(12, seed=3, hard_negatives=True)
     path = write_jsonl(scenes, tmp_path / "scenes")
     records = JsonLinesRecords(path)
     check(records)
     for before, after in zip(scenes, records, strict=True):
-        assert (before.key, before.caption, before.foil) == (after.key, after.caption, after.foil)
+        assert (before.key, before.caption, before.hard_negative) == (
+            after.key,
+            after.caption,
+            after.hard_negative,
+        )
         assert before.phrases == after.phrases
         assert np.array_equal(np.asarray(before.image), np.asarray(after.image))
     with pytest.raises(FileExistsError):

@@ -12,8 +12,8 @@ from captum_interactions.datasets.shapes import COLOURS, SHAPES
 
 
 @pytest.fixture(scope="module")
-def foiled() -> list[Record]:
-    return SceneRecords(150, seed=4, foils=True)[:]
+def with_negatives() -> list[Record]:
+    return SceneRecords(150, seed=4, hard_negatives=True)[:]
 
 
 def test_records_say_what_scenes_say() -> None:
@@ -33,46 +33,51 @@ def test_records_say_what_scenes_say() -> None:
         named = [phrase.boxes[0] for phrase in record.phrases]
         assert sorted([*named, *record.unnamed]) == boxes
         assert record.image_key == record.key
-        assert record.foil is None
+        assert record.hard_negative is None
     assert records[-1].source == "Scenes(seed=9, domain='shifted')[29]"
     assert len({record.key for record in records}) == 30
 
 
 def test_a_key_depends_on_the_scene_alone() -> None:
     assert SceneRecords(50, seed=2)[3].key == SceneRecords(4, seed=2)[-1].key
-    assert SceneRecords(50, seed=2, foils=True)[6].key == SceneRecords(4, seed=2)[-1].key
+    assert SceneRecords(50, seed=2, hard_negatives=True)[6].key == SceneRecords(4, seed=2)[-1].key
 
 
-def test_foils_are_false_in_one_word(foiled: list[Record]) -> None:
+def test_hard_negatives_are_false_in_one_word(with_negatives: list[Record]) -> None:
     scenes = Scenes(150, seed=4)
     kinds = set()
-    for i, (positive, foil) in enumerate(zip(foiled[::2], foiled[1::2], strict=True)):
-        assert positive.foil is None
-        assert foil.foil is not None
-        assert foil.foil.positive_key == positive.key
-        assert foil.foil.positive_caption == positive.caption
-        assert foil.image_key == positive.image_key
-        true, false = foil.foil.replaced or ("", "")
-        start, stop = foil.foil.span or (0, 0)
-        assert foil.caption[start:stop] == false
-        assert foil.caption[:start] + true + foil.caption[stop:] == positive.caption
-        changed = [p for p in foil.phrases if not p.boxes]
+    for i, (positive, negative) in enumerate(
+        zip(with_negatives[::2], with_negatives[1::2], strict=True)
+    ):
+        assert positive.hard_negative is None
+        assert negative.hard_negative is not None
+        assert negative.hard_negative.positive_key == positive.key
+        assert negative.hard_negative.positive_caption == positive.caption
+        assert negative.image_key == positive.image_key
+        true, false = negative.hard_negative.replaced or ("", "")
+        start, stop = negative.hard_negative.span or (0, 0)
+        assert negative.caption[start:stop] == false
+        assert negative.caption[:start] + true + negative.caption[stop:] == positive.caption
+        changed = [p for p in negative.phrases if not p.boxes]
         assert len(changed) == 1
-        assert len(foil.phrases) == len(positive.phrases)
+        assert len(negative.phrases) == len(positive.phrases)
         words = changed[0].text.split()
         colour, shape = (
             next(w for w in words if w in COLOURS),
             next(w for w in words if w in SHAPES),
         )
         assert (colour, shape) not in {(o.colour, o.shape) for o in scenes[i].objects}
-        assert foil.foil.boxes == positive.phrases[foil.phrases.index(changed[0])].boxes
-        assert np.array_equal(np.asarray(foil.image), np.asarray(positive.image))
-        for before, after in zip(positive.phrases, foil.phrases, strict=True):
-            assert foil.caption[slice(*after.span)] == after.text
+        assert (
+            negative.hard_negative.boxes
+            == positive.phrases[negative.phrases.index(changed[0])].boxes
+        )
+        assert np.array_equal(np.asarray(negative.image), np.asarray(positive.image))
+        for before, after in zip(positive.phrases, negative.phrases, strict=True):
+            assert negative.caption[slice(*after.span)] == after.text
             assert after in changed or (after.text, after.boxes) == (before.text, before.boxes)
         kinds.add("colour" if true in COLOURS else "shape")
     assert kinds == {"colour", "shape"}
-    assert " a orange" not in " ".join(record.caption for record in foiled)
+    assert " a orange" not in " ".join(record.caption for record in with_negatives)
 
 
 def test_sequence() -> None:
@@ -95,7 +100,7 @@ def test_sequence() -> None:
         (
             {"name": "scenes", "n": 1, "sede": 2},
             TypeError,
-            "unknown option 'sede' of the dataset 'scenes', expected one of n, seed, domain, foils",
+            "unknown option 'sede' of the dataset 'scenes', .* n, seed, domain, hard_negatives",
         ),
     ],
 )

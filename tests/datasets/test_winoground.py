@@ -56,7 +56,12 @@ def test_records_by_hand(tmp_path: Path) -> None:
     records = WinogroundRecords(write(tmp_path, files()))[:4]
     old, young = "an old person kisses a young person", "a young person kisses an old person"
     found = [
-        (r.key, r.caption, r.image.getpixel((0, 0))[0], r.foil and r.foil.positive_key)
+        (
+            r.key,
+            r.caption,
+            r.image.getpixel((0, 0))[0],
+            r.hard_negative and r.hard_negative.positive_key,
+        )
         for r in records
     ]
     assert found == [
@@ -66,8 +71,8 @@ def test_records_by_hand(tmp_path: Path) -> None:
         ("0-image1-caption0", old, 120, "0-image1-caption1"),
     ]
     assert all(record.phrases == () for record in records)
-    assert records[1].foil is not None
-    assert (records[1].foil.span, records[1].foil.positive_caption) == (None, old)
+    assert records[1].hard_negative is not None
+    assert (records[1].hard_negative.span, records[1].hard_negative.positive_caption) == (None, old)
     assert records[3].source == "examples.jsonl, line 1"
 
 

@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import CallableTower, wrap
 from captum_interactions.attr import GAME, CLIPSurgery, GradECLIP, LeGrad, MaskCLIP
-from captum_interactions.encoders.model.attention import UndefinedError, attending, record
+from captum_interactions.encoders.attention import UndefinedError, attending, record
 from captum_interactions.encoders.towers.audio_tower import AudioTower
 from tests import models
 from tests.attr.test_model_untouched import FuseError, state

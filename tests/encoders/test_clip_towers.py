@@ -192,30 +192,30 @@ def test_fold_and_spread_are_adjoint(clip, size):
         torch.testing.assert_close(actual, (weights * tokens).sum(-1))
 
 
-def test_the_text_reference_keeps_special_tokens(clip):
+def test_the_text_baseline_keeps_special_tokens(clip):
     tower = wrap(clip).tower_b
-    reference = tower.reference(IDS, MASK)
+    baseline = tower.baseline(IDS, MASK)
     expected = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
-    assert torch.equal(reference, expected)
+    assert torch.equal(baseline, expected)
     assert torch.equal(tower.set_constant(IDS.float(), 5.0)[1], torch.tensor(
         [models.BOS, 5, 5, 5, models.EOS, 0, 0, 0, 0]
     ))  # fmt: skip
 
 
-def test_the_text_reference_keeps_the_pooled_token_of_outdated_configs():
+def test_the_text_baseline_keeps_the_pooled_token_of_outdated_configs():
     ids = IDS.where(IDS != 2, 4)
     outdated, updated = (wrap(models.clip(eos=eos)).tower_b for eos in (2, models.EOS))
-    assert torch.equal(outdated.reference(ids), updated.reference(ids))
+    assert torch.equal(outdated.baseline(ids), updated.baseline(ids))
 
 
-def test_the_image_reference_is_zero(clip):
-    reference = wrap(clip).tower_a.reference(PIXELS)
-    assert reference.shape == PIXELS.shape
-    assert reference.count_nonzero() == 0
+def test_the_image_baseline_is_zero(clip):
+    baseline = wrap(clip).tower_a.baseline(PIXELS)
+    assert baseline.shape == PIXELS.shape
+    assert baseline.count_nonzero() == 0
 
 
-def test_a_reference_needs_a_padding_token():
+def test_a_baseline_needs_a_padding_token():
     model = models.clip()
     model.text_model.config.pad_token_id = None
     with pytest.raises(ValueError, match="needs a padding token.*pass token ids as the text base"):
-        wrap(model).tower_b.reference(IDS)
+        wrap(model).tower_b.baseline(IDS)

@@ -60,8 +60,8 @@ def side(model, tower, layer, inputs, extras):
     at_pool = layer == "pool"
     module = model.get_submodule(tower.pool.module if at_pool else tower._blocks[layer])
     seen, replaced = (leaving, replaced_output) if at_pool else (entering, replaced_input)
-    reference = tower.reference(inputs, *extras)
-    start, end = (seen(module, lambda x=x: tower.encode(x, *extras)) for x in (reference, inputs))
+    baseline = tower.baseline(inputs, *extras)
+    start, end = (seen(module, lambda x=x: tower.encode(x, *extras)) for x in (baseline, inputs))
 
     def run(tokens):
         rows = [x if x is None else x.expand(len(tokens), *x.shape[1:]) for x in (inputs, *extras)]

@@ -255,8 +255,8 @@ def test_sparse_maps_are_the_oracles(splade, sparse_wrapper):
             with replaced_input(block, states):
                 return run(ids.expand(len(states), -1), mask.expand(len(states), -1))
 
-        reference = tower.reference(ids, mask)
-        path = tuple(entering(block, lambda x=x, run=run: run(x))[0] for x in (reference, ids))
+        baseline = tower.baseline(ids, mask)
+        path = tuple(entering(block, lambda x=x, run=run: run(x))[0] for x in (baseline, ids))
         sides.append((function, path))
     (run_a, path_a), (run_b, path_b) = sides
     expected = token_map(run_a, run_b, path_a, path_b, *quadrature(n_steps=3))

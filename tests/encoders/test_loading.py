@@ -97,7 +97,7 @@ def test_special_ids_that_nobody_knows_are_the_ends_of_a_text():
     tower = wrap(models.randomise(transformers.BertModel(config))).tower_a
     ids = torch.tensor([[2, 9, 8, 7, 3], [0, 0, 2, 9, 3]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
-    assert tower.reference(ids, mask).tolist() == [[2, 0, 0, 0, 3], [0, 0, 2, 0, 3]]
+    assert tower.baseline(ids, mask).tolist() == [[2, 0, 0, 0, 3], [0, 0, 2, 0, 3]]
 
 
 @pytest.mark.parametrize(

@@ -205,12 +205,12 @@ def test_the_score_is_the_models_own(model):
     torch.testing.assert_close(actual, output)
 
 
-def oracle_side(model, tower, layer, encode, x, reference):
+def oracle_side(model, tower, layer, encode, x, baseline):
     """States at a layer as tokens (T, D), and the embedding of them: by hooks alone."""
     at_pool = layer == "pool"
     module = model.get_submodule(tower.pool.module if at_pool else tower._blocks[layer])
     seen, replaced = (leaving, replaced_output) if at_pool else (entering, replaced_input)
-    start, end = (seen(module, lambda x=x: encode(x)) for x in (reference, x))
+    start, end = (seen(module, lambda x=x: encode(x)) for x in (baseline, x))
     if end.dim() == 4:  # cells
         shape = end.shape[2:]
         to_states = lambda x: x.transpose(1, 2).unflatten(2, shape)  # noqa: E731
@@ -237,12 +237,12 @@ def test_the_map_is_the_oracles(model, layer):
     if "input" in wrapper.default_layers or (layer == "default" and "pool" not in layers):
         pytest.skip("there is no such layer, or it is another one of these")
     actual = SecondOrderIntegratedGradients(wrapper, layers).attribute((pixels, ids), n_steps=4)
-    reference = wrapper.tower_b.reference(ids[:1])
+    baseline = wrapper.tower_b.baseline(ids[:1])
     run_a, path_a = oracle_side(
         model, wrapper.tower_a, layers[0], model.encode_image, pixels[:1], 0 * pixels[:1]
     )
     run_b, path_b = oracle_side(
-        model, wrapper.tower_b, layers[1], model.encode_text, ids[:1], reference
+        model, wrapper.tower_b, layers[1], model.encode_text, ids[:1], baseline
     )
     expected = token_map(run_a, run_b, path_a, path_b, *quadrature(n_steps=4))
     # Convolutions of two batch sizes sum in different orders: many of them leave 3e-5 in float32.
@@ -457,14 +457,14 @@ def test_a_box_selects_the_patches_under_it(wrapper):
 # What cannot be
 
 
-def test_references_keep_both_ends_of_a_text(clip):
+def test_baselines_keep_both_ends_of_a_text(clip):
     _, ids = inputs(clip, 6)
     for model, tokenizer in ((clip, None), (words(), needed("clip").tokenize)):
         if tokenizer is not None:
             ids[0, 0], ids[0, 5] = 49406, 49407
-        reference = wrap(model, (None, tokenizer)).tower_b.reference(ids)
-        assert reference[0].nonzero().flatten().tolist() == [0, 5]
-        assert torch.equal(reference[0, [0, 5]], ids[0, [0, 5]])
+        baseline = wrap(model, (None, tokenizer)).tower_b.baseline(ids)
+        assert baseline[0].nonzero().flatten().tolist() == [0, 5]
+        assert torch.equal(baseline[0, [0, 5]], ids[0, [0, 5]])
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_against_the_slow_oracle(model_and_processor, wrapper, layer):
         (("input_ids", list(range(len(first)))), ("pixel_values", winners))
     ):
         side = inputs[index]
-        reference = towers[index].reference(batch.inputs[index], *extras[index])
+        reference = towers[index].baseline(batch.inputs[index], *extras[index])
         baseline = {**side, name: reference}
 
         def function(states, side=side, own=tuple(own)):

@@ -142,20 +142,20 @@ def test_long_captions(wrapper, words):
     assert ids[-1] == wrapper.tower_b.tokenizer.eos_token_id
 
 
-def test_padding_that_ends_a_text_is_no_reference(wrapper):
-    """The model would pool it too early: the score of the references is that of the parts."""
+def test_padding_that_ends_a_text_is_no_baseline(wrapper):
+    """The model would pool it too early: the score of the baselines is that of the parts."""
     batch = wrapper.prepare([PICTURE] * 2, ["a red circle", "a"])
     tokenizer = wrapper.tower_b.tokenizer
-    reference = wrapper.tower_b.reference(batch.inputs[1], *batch.additional_forward_args)
+    baseline = wrapper.tower_b.baseline(batch.inputs[1], *batch.additional_forward_args)
     bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     assert tokenizer.pad_token_id == end
-    assert reference.tolist() == [[bos, 0, 0, 0, 0, end], [bos, 0, end, end, end, end]]
+    assert baseline.tolist() == [[bos, 0, 0, 0, 0, end], [bos, 0, end, end, end, end]]
     parts = SecondOrderIntegratedGradients(wrapper, (0, 0)).decompose(
         batch.inputs, additional_forward_args=batch.additional_forward_args, n_steps=3
     )
     with torch.no_grad():
         images = torch.zeros_like(batch.inputs[0])
-        constant = wrapper(images, reference, *batch.additional_forward_args)
+        constant = wrapper(images, baseline, *batch.additional_forward_args)
     torch.testing.assert_close(parts.constant, constant, rtol=1e-4, atol=1e-6)
     maps = SecondOrderIntegratedGradients(wrapper, (0, 0)).attribute(
         batch.inputs, additional_forward_args=batch.additional_forward_args, n_steps=3

@@ -154,8 +154,8 @@ def tokens_side(model, layer, text, pad=1):
         with replaced_input(block, states):
             return run(ids.expand(len(states), -1))
 
-    reference = torch.where(special, ids, pad)
-    return function, tuple(entering(block, lambda x=x: run(x))[0] for x in (reference, ids))
+    baseline = torch.where(special, ids, pad)
+    return function, tuple(entering(block, lambda x=x: run(x))[0] for x in (baseline, ids))
 
 
 def oracle(model, layers, a, b, n_steps):
@@ -231,7 +231,7 @@ class TestCaptumsLayerHooks:
 
     def ids(self, wrapper, texts):
         rows = [wrapper.tower_a.prepare(text).inputs for text in texts]
-        return rows, [wrapper.tower_a.reference(row) for row in rows]
+        return rows, [wrapper.tower_a.baseline(row) for row in rows]
 
     @PAIRS
     def test_they_explain_the_second_text_twice(self, wrapper, pair):
@@ -274,19 +274,19 @@ class TestPrompts:
                 check_embeddings(wrapper, model, prompt_name=name)
 
     @pytest.mark.parametrize("backbone", ["Bert", "Qwen3"])
-    def test_a_prompt_is_special_and_stays_in_the_reference(self, backbone):
+    def test_a_prompt_is_special_and_stays_in_the_baseline(self, backbone):
         wrapper = wrap(chain(shared(backbone), prompts=PROMPTS), prompts=("query", "document"))
         for tower, prompt in ((wrapper.tower_a, 2), (wrapper.tower_b, 3)):
             inputs, extras, axes = tower.prepare(TEXTS)
-            reference = tower.reference(inputs, *extras)
+            baseline = tower.baseline(inputs, *extras)
             for row, axis in enumerate(axes):
                 own = [not padded for padded in axis.padding]
-                kept = reference[row][own] != wrapper.tower_a.tokenizer.pad_token_id
+                kept = baseline[row][own] != wrapper.tower_a.tokenizer.pad_token_id
                 special = torch.tensor(axis.special)[own]
                 assert special.tolist() == kept.tolist()
                 assert special.tolist()[: prompt + 1] == [True] * (prompt + 1)
                 assert special.sum() == prompt + 2  # [CLS], the prompt, [SEP]
-                assert torch.equal(reference[row][own][kept], inputs[row][own][kept])
+                assert torch.equal(baseline[row][own][kept], inputs[row][own][kept])
                 assert axis.text == TEXTS[row]
                 assert " ".join(word.text for word in axis.words) == TEXTS[row]
 
@@ -506,7 +506,7 @@ class TestPretrained:
         strongest = sorted(pairs, key=pairs.__getitem__)[-2:]
         assert strongest == [("playing", "plays"), ("guitar", "instrument")]
 
-    def test_the_references_are_far_from_neutral(self, pretrained):
+    def test_the_baselines_are_far_from_neutral(self, pretrained):
         """The interactions alone are more than the score: the other parts must be shown."""
         imap = explain(pretrained, self.a, self.b)
         assert imap.constant > 0.9

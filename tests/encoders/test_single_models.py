@@ -234,7 +234,7 @@ def text_side(model, tower, layer, ids, pooling):
         hook.remove()
         return seen[0][0]
 
-    return function, (first_entering(tower.reference(ids)), first_entering(ids))
+    return function, (first_entering(tower.baseline(ids)), first_entering(ids))
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ class TestMaps:
         wrapper = clap({"padding": "repeatpad"}, local=True)
         quiet = sound(0.4)
         loud = quiet + 20 * sound(0.4, seed=1) * (with_tone(quiet, 0.1, 0.2, 300) != quiet)
-        reference = wrapper.tower_a.prepare(quiet).inputs
-        imap = explain(wrapper, loud, CAPTION, layers=(0, -1), baselines=(reference, None))
+        baseline = wrapper.tower_a.prepare(quiet).inputs
+        imap = explain(wrapper, loud, CAPTION, layers=(0, -1), baselines=(baseline, None))
         heat, axis = imap.heatmap(CAPTION), imap.axis_a
         assert heat.shape == (4, 64)
         changed = imap.interactions.abs().amax(1).numpy() > 0
@@ -362,13 +362,13 @@ class TestFusion:
         assert type(imap.axis_a) is (TokenAxis if longer else AudioAxis)
 
 
-def test_the_reference_is_what_the_model_normalises_to_zero():
+def test_the_baseline_is_what_the_model_normalises_to_zero():
     wrapper = wrap(clap())
     tower = wrapper.tower_a
     features = tower.prepare(tower.sample()).inputs
-    reference = tower.reference(features)
+    baseline = tower.baseline(features)
     normalise = tower.model.audio_model.audio_encoder.batch_norm
     with torch.no_grad():
-        centred = normalise(reference.transpose(1, 3)) - normalise.bias[None, :, None, None]
-    assert reference.shape == features.shape
+        centred = normalise(baseline.transpose(1, 3)) - normalise.bias[None, :, None, None]
+    assert baseline.shape == features.shape
     assert centred.abs().max() < 1e-5

@@ -25,7 +25,7 @@ class Config:
 
 
 def tower_of(tokenizer):
-    """A tower that is asked for its references alone."""
+    """A tower that is asked for its baselines alone."""
     return TextTower(
         torch.nn.Linear(1, 1), lambda model, ids, mask: ids, [], config=Config, tokenizer=tokenizer
     )
@@ -59,9 +59,9 @@ def test_languages():
     tower = wrap(encoder, tokenizer, pooling="cls").tower_a
     ids, extras, (axis,) = tower.prepare("two dogs")
     assert (axis.labels[0], axis.special[0]) == ("fra_Latn", True)
-    reference = tower.reference(ids, *extras)
-    assert tokenizer.convert_ids_to_tokens(reference[0])[:2] == ["fra_Latn", "<pad>"]
-    assert reference[0, -1] == tokenizer.eos_token_id
+    baseline = tower.baseline(ids, *extras)
+    assert tokenizer.convert_ids_to_tokens(baseline[0])[:2] == ["fra_Latn", "<pad>"]
+    assert baseline[0, -1] == tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def test_a_family_with_open_blocks(layer):
 
 
 @pytest.mark.parametrize(
-    "reference",
+    "baseline",
     [0.5, torch.full((6,), 0.5), lambda x, *_: torch.full_like(x, 0.5)],
     ids=["a number", "a tensor", "a function"],
 )
-def test_references_of_callables(reference):
+def test_baselines_of_callables(baseline):
     encoders = models.mlp(6), models.mlp(9, seed=1)
-    towers = CallableTower(encoders[0], reference), CallableTower(encoders[1])
+    towers = CallableTower(encoders[0], baseline), CallableTower(encoders[1])
     inputs = torch.rand(2, 6), torch.rand(2, 9)
     actual = SecondOrderIntegratedGradients(wrap(towers)).attribute(inputs, n_steps=4)
     plain = SecondOrderIntegratedGradients(wrap(encoders))
@@ -100,7 +100,7 @@ def test_what_a_family_must_implement():
     tower, x = Tower(), torch.ones(1, 2)
     calls = (
         lambda: tower.encode(x),
-        lambda: tower.reference(x),
+        lambda: tower.baseline(x),
         lambda: tower.prepare(x),
         lambda: tower.prefix(0, x),
         lambda: tower.tail(0, x),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from captum_interactions import explain, wrap
-from captum_interactions.datasets import Foil, Record
+from captum_interactions.datasets import HardNegative, Record
 from captum_interactions.evaluation import Row, run_study
 from captum_interactions.evaluation.studies.ablations import (
     Ablations,
@@ -60,8 +60,8 @@ def test_settings_are_those_of_explain(wrapper):
         ("default", {}),
         ("layers=[0,-1],n_steps=4", {"layers": (0, -1), "n_steps": 4}),
         ("normalization=none", {"normalization": "none"}),
-        ("reference_a=0.5", {"baselines": (0.5, None)}),
-        ("reference_a=[0.5,-1]", {"baselines": ([0.5, -1.0], None)}),
+        ("baseline_a=0.5", {"baselines": (0.5, None)}),
+        ("baseline_a=[0.5,-1]", {"baselines": ([0.5, -1.0], None)}),
     ):
         (values,) = measured(wrapper, setting, [one])
         imap = explain(wrapper, one.image, one.caption, **options)
@@ -80,7 +80,7 @@ def test_the_blurred_image(wrapper):
     flat = Record("flat", "a red circle", (), lambda: Image.new("RGB", (12, 12), (200, 30, 9)), "")
     expected = wrapper.prepare(flat.image, flat.caption).inputs[0]
     torch.testing.assert_close(blurred(wrapper, flat), expected)
-    (values,) = measured(wrapper, "reference_a=blurred", [record()])
+    (values,) = measured(wrapper, "baseline_a=blurred", [record()])
     imap = explain(wrapper, record().image, record().caption, baselines=(soft, None))
     assert values["constant"] == pytest.approx(imap.constant, abs=1e-6)
 
@@ -132,7 +132,12 @@ def test_summary_by_hand():
 
 def test_further_settings_are_added(wrapper, tmp_path):
     false = Record(
-        "f", "a dred circle", (), record().open_image, "", Foil("r0", "a red circle", (2, 6))
+        "f",
+        "a dred circle",
+        (),
+        record().open_image,
+        "",
+        HardNegative("r0", "a red circle", (2, 6)),
     )
     for varied in (("default",), ("n_steps=2", "layers=[0,0]")):
         found = run_study(Ablations(varied=varied), wrapper, [record(), false], tmp_path)
@@ -147,6 +152,6 @@ def test_bad_settings():
         parse_setting("nodes")
     with pytest.raises(TypeError, match="has no option nodes"):
         Ablations(varied=("nodes=3",))
-    for text in ("reference_a=sharp", "reference_a=[0.0,null]", "reference_a=true"):
+    for text in ("baseline_a=sharp", "baseline_a=[0.0,null]", "baseline_a=true"):
         with pytest.raises(ValueError, match="must be a number, blurred, or a list"):
             Ablations(varied=(text,))

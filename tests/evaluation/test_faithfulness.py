@@ -73,7 +73,7 @@ def test_passes_of_second_order_integrated_gradients(wrapper):
         return totals(passes)
 
     few, many = counted(3), counted(7)
-    n_words = batch.inputs[1].shape[1] - 2  # start and end are the same in the reference
+    n_words = batch.inputs[1].shape[1] - 2  # start and end are the same in the baseline
     # A node: a forward pass of each, a backward pass that shows the way to tangents of the text,
     # a tangent for each word, and a gradient of the image for each of them.
     node = [(y - x) / 4 for x, y in zip(few, many, strict=True)]

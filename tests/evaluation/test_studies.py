@@ -11,7 +11,7 @@ from PIL import Image
 
 from captum_interactions import wrap
 from captum_interactions.axes import Frame, ImageAxis, TextAxis
-from captum_interactions.datasets import Foil, Phrase, Record
+from captum_interactions.datasets import HardNegative, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation import study as study_module
 from captum_interactions.evaluation.rows import append, read
@@ -34,9 +34,11 @@ def image():
     return Image.new("RGB", (8, 8), (200, 30, 30))
 
 
-def record(key="r0", *, cat=(LEFT,), dog=(RIGHT,), caption=CAPTION, foil=None, labels=("a", "b")):
+def record(
+    key="r0", *, cat=(LEFT,), dog=(RIGHT,), caption=CAPTION, hard_negative=None, labels=("a", "b")
+):
     phrases = (Phrase("cat", (0, 3), cat, labels[0]), Phrase("dog", (8, 11), dog, labels[1]))
-    return Record(key, caption, phrases, image, f"line of {key}", foil)
+    return Record(key, caption, phrases, image, f"line of {key}", hard_negative)
 
 
 def axes(caption=CAPTION):
@@ -150,7 +152,7 @@ def test_localization_is_summed_up(monkeypatch):
 
 
 def energies(method, values, *, named=1, chance=0.5, area=0.5, cluster=None):
-    """A row a record with the PGE of its phrases; None is undefined."""
+    """A row per record with the PGE of its phrases; None is undefined."""
     return [
         Row(
             f"r{i}", method, i, "measured",
@@ -255,7 +257,7 @@ def test_filters_choose_phrases_after_the_fact(monkeypatch):
 
 def test_records_without_ground_truth_are_declined():
     bare = record(cat=(), dog=())
-    false = record(foil=Foil("r0", CAPTION, (0, 3)))
+    false = record(hard_negative=HardNegative("r0", CAPTION, (0, 3)))
     for study in (Localization(), FailureCases()):
         assert study.declines(record()) is None
         assert "no phrase" in study.declines(bare)
@@ -408,8 +410,8 @@ def test_objects_that_overlap_are_no_mismatch(monkeypatch):
 @pytest.mark.parametrize("order", [1, 2])
 def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
     false = "fox and dog"
-    foil = Foil("r0", CAPTION, (0, 3), ("cat", "fox"), (LEFT,))
-    records = [record("r0-foil", caption=false, foil=foil), record("r1")]
+    negative = HardNegative("r0", CAPTION, (0, 3), ("cat", "fox"), (LEFT,))
+    records = [record("r0-negative", caption=false, hard_negative=negative), record("r1")]
     maps = {
         false: [second_order({"fox": (-2, 5, 1, 0)}, false, score=0.2)],
         CAPTION: [second_order({"cat": (3, -1, 1, 0)}, score=0.6), second_order({})],
@@ -432,12 +434,14 @@ def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
 def test_true_words_are_found_where_they_stand(monkeypatch):
     """The true caption is longer before the word than the false one, so spans differ."""
     false, true = "fox and dog", "one cat and dog"
-    foil = Foil("r0", true, (0, 3), ("cat", "fox"), (LEFT,))
+    negative = HardNegative("r0", true, (0, 3), ("cat", "fox"), (LEFT,))
     maps = {
         false: [second_order({"fox": (1, 0, 0, 0)}, false)],
         true: [second_order({"cat": (7, 0, 0, 0)}, true)],
     }
-    (row,) = measured(Mismatches(), monkeypatch, maps, [record(caption=false, foil=foil)])
+    (row,) = measured(
+        Mismatches(), monkeypatch, maps, [record(caption=false, hard_negative=negative)]
+    )
     assert row.values["false_words"]["true"] == 7
 
 
@@ -559,9 +563,9 @@ def test_phrases_beyond_the_limit_are_left_out_and_counted(monkeypatch, study, n
     assert (counted in notes) == (read < 3)
 
 
-def test_a_foil_whose_false_words_were_cut_has_no_values(monkeypatch):
+def test_a_hard_negative_whose_false_words_were_cut_has_no_values(monkeypatch):
     false = Record(
-        "r0", LONG, (), image, "", Foil("p", LONG, (21, 26), ("house", "house"), (LEFT,))
+        "r0", LONG, (), image, "", HardNegative("p", LONG, (21, 26), ("house", "house"), (LEFT,))
     )
     maps = {LONG: [cut_map(4), cut_map(4)]}
     (row,) = measured(Mismatches(), monkeypatch, maps, [false])

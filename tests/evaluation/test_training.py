@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captum_interactions import load_demo
-from captum_interactions.datasets import Foil, Record, SceneRecords, Scenes
+from captum_interactions.datasets import HardNegative, Record, SceneRecords, Scenes
 from captum_interactions.encoders.wrapper import unit
 from captum_interactions.evaluation.studies.training import (
     FineTuning,
@@ -96,8 +96,8 @@ def test_a_penalty_keeps_weights_near(wrapper, records):
 
 def test_images_choose_from_false_captions_too(wrapper, records):
     """The loss by hand; every batch takes the false captions of its own images along."""
-    foil = Foil("1", records[1].caption, None)
-    false = [replace(records[1], key="f", caption="a red ring", foil=foil)]
+    negative = HardNegative("1", records[1].caption, None)
+    false = [replace(records[1], key="f", caption="a red ring", hard_negative=negative)]
     true, captions = _pairs([*records[:4], *false], replace(SETTING, hard_negatives=True))
     assert (list(true), captions) == ([0, 1, 2, 3], {"1": ["a red ring"]})
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_images_choose_from_false_captions_too(wrapper, records):
 
 def test_hard_negatives_are_learnt(wrapper, records):
     """Scores of false captions fall below those of true ones more than without them."""
-    pairs = SceneRecords(12, seed=5, foils=True)[:]
+    pairs = SceneRecords(12, seed=5, hard_negatives=True)[:]
     true, false = pairs[::2], pairs[1::2]
 
     def gap(model):
@@ -137,9 +137,11 @@ def test_hard_negatives_are_learnt(wrapper, records):
 def test_bad_input(wrapper, records, tmp_path):
     with pytest.raises(ValueError, match="takes 8 records, but there are only 3"):
         fine_tune(wrapper, records[:3], SETTING)
-    foils = [replace(r, foil=Foil(r.key, r.caption, None)) for r in records]
+    hard_negatives = [
+        replace(r, hard_negative=HardNegative(r.key, r.caption, None)) for r in records
+    ]
     with pytest.raises(ValueError, match=r"must be true, but that of '\d+' is false"):
-        fine_tune(wrapper, foils, SETTING)
+        fine_tune(wrapper, hard_negatives, SETTING)
     with pytest.raises(ValueError, match="no record of these has a false caption"):
         fine_tune(wrapper, records, replace(SETTING, hard_negatives=True))
     path = tmp_path / "state.pt"

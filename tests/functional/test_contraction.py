@@ -15,8 +15,8 @@ from captum_interactions.functional import (
 
 PHI = torch.tensor([[[1.0, 2.0], [0.0, -1.0]]])  # tokens "p" and "q" of a
 PSI = torch.tensor([[[3.0, 1.0], [1.0, 1.0], [0.0, 2.0]]])  # tokens "x", "y" and "z" of b
-REFERENCE_A, REFERENCE_B = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 1.0]])
-A, B = REFERENCE_A + PHI.sum(1), REFERENCE_B + PSI.sum(1)
+BASELINE_A, BASELINE_B = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 1.0]])
+A, B = BASELINE_A + PHI.sum(1), BASELINE_B + PSI.sum(1)
 
 
 def test_a_map_holds_the_products_of_all_tokens():
@@ -37,13 +37,13 @@ def test_all_pairs_are_written_once():
 
 
 def test_the_corner_difference_is_that_of_four_scores():
-    four = A @ B.T - A @ REFERENCE_B.T - REFERENCE_A @ B.T + REFERENCE_A @ REFERENCE_B.T
-    assert corner_difference(A, B, REFERENCE_A, REFERENCE_B) == four.squeeze()
+    four = A @ B.T - A @ BASELINE_B.T - BASELINE_A @ B.T + BASELINE_A @ BASELINE_B.T
+    assert corner_difference(A, B, BASELINE_A, BASELINE_B) == four.squeeze()
     assert four.item() == contract(PHI, PSI).sum().item() == 8.0
 
 
 def test_four_parts_make_the_score():
-    parts = decompose(PHI, PSI, A, B, REFERENCE_A, REFERENCE_B)
+    parts = decompose(PHI, PSI, A, B, BASELINE_A, BASELINE_B)
     assert parts.constant.tolist() == [0.5]
     assert parts.main_effects_a.tolist() == [[2.5, -1.0]]
     assert parts.main_effects_b.tolist() == [[3.0, 1.0, 0.0]]
@@ -52,19 +52,19 @@ def test_four_parts_make_the_score():
     assert parts.convergence_delta.tolist() == [0.0]
 
 
-def test_one_reference_serves_all_examples():
+def test_one_baseline_serves_all_examples():
     phi, psi = PHI.repeat(2, 1, 1), PSI.repeat(2, 1, 1)
-    parts = decompose(phi, psi, A.repeat(2, 1), B.repeat(2, 1), REFERENCE_A, REFERENCE_B)
+    parts = decompose(phi, psi, A.repeat(2, 1), B.repeat(2, 1), BASELINE_A, BASELINE_B)
     assert parts.constant.tolist() == [0.5, 0.5]
     assert parts.convergence_delta.tolist() == [0.0, 0.0]
 
 
 def test_the_delta_of_factors_is_what_the_map_has_too_much():
-    exact = Factors(PHI, A, REFERENCE_A), Factors(PSI, B, REFERENCE_B)
+    exact = Factors(PHI, A, BASELINE_A), Factors(PSI, B, BASELINE_B)
     assert len(exact[0]) == 1
     assert (exact[0] @ exact[1]).tolist() == [contract(PHI, PSI).tolist()]
     assert exact[0].convergence_delta(exact[1]).tolist() == [[0.0]]
-    off = Factors(PHI, A + torch.tensor([0.0, 0.25]), REFERENCE_A)
+    off = Factors(PHI, A + torch.tensor([0.0, 0.25]), BASELINE_A)
     assert off.convergence_delta(exact[1]).tolist() == [[-1.0]]
 
 

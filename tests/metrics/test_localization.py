@@ -58,7 +58,7 @@ def test_accuracy_by_hand():
 def test_partly_covered_patches_are_pixels(metric):
     maps = randn(6, 9)
     regions = (rand(6, 9, seed=1) * 8).round() / 8
-    # As many pixels a patch keep the mean of the map, which mean_iou cuts at.
+    # As many pixels per patch keep the mean of the map, which mean_iou cuts at.
     expected = metric(*pixels(maps, regions, 8))
     torch.testing.assert_close(metric(maps, regions), expected)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_interactions.attr._utils.layer_inputs import LayerInputs
 from captum_interactions.attr._utils.products import along_vector
-from captum_interactions.encoders.model.attention import (
+from captum_interactions.encoders.attention import (
     BlockRecord,
     Recording,
     UndefinedError,

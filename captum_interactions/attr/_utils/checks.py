@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_interactions.attr._utils.arguments import Baseline
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders import Tower
 from captum_interactions.encoders.wrapper import widen
+from captum_interactions.user_warnings import warn_caller
 
 _NEARLY_ZERO = 0.01
 """The embedding of a baseline that is shorter than this share of its input's has no direction."""
@@ -54,7 +54,7 @@ def _baseline(
     name: str, tower: Tower, inputs: Tensor, baseline: Any, extras: tuple[Any, ...]
 ) -> Tensor:
     if baseline is None:
-        return tower.reference(inputs, *extras)
+        return tower.baseline(inputs, *extras)
     if isinstance(baseline, (int, float)):
         return tower.set_constant(inputs, baseline, *extras)
     if not isinstance(baseline, Tensor):

@@ -201,7 +201,7 @@ def propagate(
     if plain:
         # Baselines are often the same for all examples: then one row is enough.
         baselines = [b[:1] if torch.equal(b, b[:1].expand_as(b)) else b for b in baselines]
-    cached = tower.kept_references
+    cached = tower.cached_baselines
     if cached is not None and plain and all(len(baseline) == 1 for baseline in baselines):
         features, context = tower.features(layer, inputs, *extras)
         known = tuple(cached.features(tower, layer, one, extras) for one in baselines)

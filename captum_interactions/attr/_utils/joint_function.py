@@ -82,7 +82,7 @@ class JointFunction(NamedTuple):
         """Integrated mixed derivatives times both distances from the baselines, (B, Ta, Tb).
 
         Each evaluation takes the gradient of the side with fewer active tokens, then the gradient
-        of the other side of one product a token.
+        of the other side of one product per token.
         """
         path_a, path_b = self.paths
         a_is_short = len(path_a.active) < len(path_b.active)
@@ -190,7 +190,7 @@ def _points(path: Path, examples: Tensor, nodes: Tensor) -> Tensor:
 
 
 def _per_row(values: Tensor, features: Tensor) -> Tensor:
-    """One value a row, with the dimensions of features (R, *F)."""
+    """One value per row, with the dimensions of features (R, *F)."""
     return values.reshape(-1, *[1] * (features.dim() - 1))
 
 

@@ -131,7 +131,7 @@ def masked_score(
     layers: tuple[Layer, Layer] | None = None,
     groups_a: Groups | None = None,
     groups_b: Groups | None = None,
-    masking: Masking | tuple[Masking, Masking] = "reference",
+    masking: Masking | tuple[Masking, Masking] = "baseline",
     normalization: Normalization = "cosine",
     perturbations_per_eval: int = 64,
 ) -> MaskedScore:
@@ -152,8 +152,8 @@ def masked_score(
             blocks
         groups_a, groups_b (optional): Players that are groups of tokens, see there. Default: None,
             every token by itself
-        masking (str or tuple, optional): ``"reference"`` or ``"attention"``, see there; a tuple
-            gives one for each input. Default: ``"reference"``
+        masking (str or tuple, optional): ``"baseline"`` or ``"attention"``, see there; a tuple
+            gives one for each input. Default: ``"baseline"``
         normalization (str, optional): The score, see there. Default: ``"cosine"``
         perturbations_per_eval (int, optional): Maximum number of masked inputs that are encoded at
             once. Default: 64

@@ -155,7 +155,7 @@ def _integrand_of_features(path: Path, baseline: Tensor, fold: bool) -> Integran
 
 
 def _integrand_of_coordinates(path: Path, along: AlongPath) -> Integrand:
-    """One coordinate a token, from 0 at the baseline to 1 at the input.
+    """One coordinate per token, from 0 at the baseline to 1 at the input.
 
     The integrated gradient in a token's coordinate is its attribution.
     """

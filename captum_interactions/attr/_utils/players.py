@@ -23,7 +23,7 @@ from captum_interactions.attr._utils.path import Path
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 from captum_interactions.encoders.wrapper import widen
 
-Masking = Literal["reference", "attention"]
+Masking = Literal["baseline", "attention"]
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,14 @@ def players_of_pairs(
 
 def check_masking(name: str, tower: Tower, masking: str) -> None:
     """Raise a ValueError if a tower's tokens cannot be masked like that."""
-    if masking not in ("reference", "attention"):
-        raise ValueError(f"masking must be 'reference' or 'attention', but got {masking!r}")
+    if masking not in ("baseline", "attention"):
+        raise ValueError(f"masking must be 'baseline' or 'attention', but got {masking!r}")
     if masking == "attention" and "attention_mask" not in tower.extra_names:
         known = ", ".join(tower.extra_names) or "none"
         raise ValueError(
             f"masking='attention' removes tokens from the attention mask, but encoder {name} "
             f"({type(tower).__name__}) takes no attention_mask (its further arguments: {known}): "
-            "take 'reference' there; a pair gives one masking for each input"
+            "take 'baseline' there; a pair gives one masking for each input"
         )
 
 

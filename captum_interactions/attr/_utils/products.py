@@ -101,7 +101,7 @@ class Products:
             try:
                 return self._push_forward(path)
             except NotTwiceDifferentiableError as error:
-                # One vector-Jacobian product a dimension needs first derivatives only.
+                # One vector-Jacobian product per dimension needs first derivatives only.
                 taken = self.progress.n - before
                 more = self.cost(path, dimension - n_active) + taken
                 self.progress.total = (self.progress.total or 0) + more

@@ -13,9 +13,9 @@ from torch import Tensor
 from captum_interactions.attr._utils.arguments import each_option
 from captum_interactions.attr._utils.path import Path
 from captum_interactions.attr._utils.products import Products, jacobian_products
-from captum_interactions.callers import warn_caller
 from captum_interactions.functional import Quadrature, quadrature
 from captum_interactions.functional.adaptive import MAX_STEPS, check_tolerance, choose_rule
+from captum_interactions.user_warnings import warn_caller
 
 _LOGGER = logging.getLogger(__name__)
 

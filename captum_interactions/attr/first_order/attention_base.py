@@ -15,7 +15,7 @@ from captum_interactions.attr._utils.attention_run import AttentionRun, run_with
 from captum_interactions.attr._utils.layer_inputs import LayerInputs
 from captum_interactions.attr.first_order.base import FirstOrderAttribution
 from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
-from captum_interactions.encoders.model.attention import UndefinedError
+from captum_interactions.encoders.attention import UndefinedError
 from captum_interactions.encoders.wrapper import widen
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class AttentionAttribution(FirstOrderAttribution[Tensor | None], GradientAttribu
     """Base class of attributions that use the attention of the last blocks of each tower.
 
     Attention is recorded during a call, whatever implementation the model runs (see
-    :mod:`captum_interactions.encoders.model.attention`); the model need not be reloaded. A method
+    :mod:`captum_interactions.encoders.attention`); the model need not be reloaded. A method
     implements :meth:`_attention_map`.
 
     Args:

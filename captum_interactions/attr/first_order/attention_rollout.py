@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_interactions.attr._utils.attention_run import AttentionRun
 from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution
-from captum_interactions.encoders.model.attention import Recording
+from captum_interactions.encoders.attention import Recording
 from captum_interactions.encoders.wrapper import widen
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from captum_interactions.attr._utils.attention_run import AttentionRun
 from captum_interactions.attr.first_order.attention_base import AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import softmax_weights
+from captum_interactions.encoders.attention import softmax_weights
 
 
 class GEM(AttentionAttribution):

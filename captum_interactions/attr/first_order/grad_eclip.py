@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from captum_interactions.attr._utils.attention_run import AttentionRun
 from captum_interactions.attr.first_order.attention_base import POOLED, AttentionAttribution, Blocks
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import Attention
+from captum_interactions.encoders.attention import Attention
 from captum_interactions.encoders.wrapper import widen
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_interactions.attr._utils.attention_run import AttentionRun, run_with_attention
 from captum_interactions.attr.first_order.attention_base import AttentionAttribution
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.encoders.model.attention import identity_weights
+from captum_interactions.encoders.attention import identity_weights
 
 
 class MaskCLIP(AttentionAttribution):

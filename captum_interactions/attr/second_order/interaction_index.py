@@ -48,7 +48,7 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
         self, inputs: Inputs, baselines: Baselines = None, target: None = None,
         additional_forward_args: Any = None, *, n_samples: Samples = None,
         groups_a: Groups | None = None, groups_b: Groups | None = None,
-        masking: Masking | tuple[Masking, Masking] = "reference", perturbations_per_eval: int = 64,
+        masking: Masking | tuple[Masking, Masking] = "baseline", perturbations_per_eval: int = 64,
         seed: int = 0, show_progress: bool = False,
     ) -> Tensor:  # fmt: skip
         """Interaction maps of B aligned pairs.
@@ -71,10 +71,10 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
                 segments): a list of lists of token indices, or zeros and ones of shape (G, T) or
                 (B, G, T). No token may be in two groups, and those in none are always present.
                 Default: None, every token by itself
-            masking (str or tuple, optional): How absent tokens are masked: ``"reference"`` replaces
+            masking (str or tuple, optional): How absent tokens are masked: ``"baseline"`` replaces
                 them by the baseline's features, at the layer; ``"attention"`` removes them from the
                 tower's ``attention_mask``, in all blocks. A tuple gives one for each input.
-                Default: ``"reference"``
+                Default: ``"baseline"``
             perturbations_per_eval (int, optional): Maximum number of masked inputs that are encoded
                 at once. Default: 64
             seed (int, optional): Seed of the coalitions; the global random state is not used. A
@@ -103,7 +103,7 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
     def game(
         self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None, *,
         n_samples: Samples = None, groups_a: Groups | None = None, groups_b: Groups | None = None,
-        masking: Masking | tuple[Masking, Masking] = "reference", perturbations_per_eval: int = 64,
+        masking: Masking | tuple[Masking, Masking] = "baseline", perturbations_per_eval: int = 64,
         seed: int = 0, intra: bool = True, show_progress: bool = False,
     ) -> Game:  # fmt: skip
         """All terms of first and second order of the joint games, with their standard errors.
@@ -141,7 +141,7 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
 
     def decompose(
         self, inputs: Inputs, baselines: Baselines = None, additional_forward_args: Any = None, *,
-        n_samples: Samples = None, masking: Masking | tuple[Masking, Masking] = "reference",
+        n_samples: Samples = None, masking: Masking | tuple[Masking, Masking] = "baseline",
         perturbations_per_eval: int = 64, seed: int = 0, show_progress: bool = False,
     ) -> Decomposition:  # fmt: skip
         """Constant, main effects and interactions that approximate the score.

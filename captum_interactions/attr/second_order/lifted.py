@@ -90,7 +90,7 @@ class LiftedAttribution(SecondOrderAttribution):
             - your own attribution, a function ``(forward_func, inputs, baselines,
               additional_forward_args, **options)`` that returns attributions of the shape of
               ``inputs``, where ``forward_func(inputs, *additional_forward_args)`` gives one number
-              a row.
+              per row.
 
             Default: ``InputXGradient``
         side (str, optional): The input that the explainer explains; the other one has the factors.

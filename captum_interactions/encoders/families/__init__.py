@@ -1,1 +1,1 @@
-"""Which models are known: one library, or one kind of model, per file."""
+"""Supported models: one library, or one kind of model, per file."""

@@ -1,7 +1,7 @@
 """Towers of the dual encoders of ``transformers``: images or sounds, and texts.
 
-These models share a shape: two parts (``vision_model`` or ``audio_model``, and ``text_model``), and
-a getter of projected embeddings for each. What a family does differently is said once, in a table.
+These models have two parts (``vision_model`` or ``audio_model``, and ``text_model``), and a getter
+of projected embeddings for each. Tables list what individual families do differently.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_mo
 at the end-of-text token too, and there 2 is the true id."""
 
 _ALWAYS_LARGEST = ("owlvit_text_model", "owlv2_text_model")
-"""Text models that pool at the largest id, whatever their config says."""
+"""Text models that pool at the largest id, regardless of their config."""
 
 FIXED_LENGTH = ("siglip_text_model", "siglip2_text_model")
-"""Text models that were trained on padded texts and mask nothing. They pool the last token."""
+"""Text models trained on padded texts without a mask. They pool the last token."""
 
 _HEADS = {
     "aimv2_vision_model": "rms_norm",
     "siglip_vision_model": "post_layernorm",
     "siglip2_vision_model": "post_layernorm",
 }
-"""Vision models with a head that pools by attention, and the norm before it."""
+"""Vision models with attention pooling, and the norm before it."""
 
 
 def attention_pool(part: Any, name: str = "") -> Pool | None:
-    """What a vision model pools by attention, if it does; ``name`` is its place in the model."""
+    """The attention pooling of a vision model, if it has one; ``name`` is its name in the model."""
     norm = _HEADS.get(part.config.model_type)
     if norm is None or getattr(part, "head", None) is None:
         return None
@@ -66,8 +66,7 @@ def dual_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
             Default: None
 
     Raises:
-        TypeError: If the processor serves neither side, or the model is of a kind that no tower is
-            right for.
+        TypeError: If the processor fits neither side, or the model is not supported.
     """
     own_a, own_b = _each(processor)
     if hasattr(model, "get_audio_features"):
@@ -111,14 +110,14 @@ def image_text(
 
 
 def _each(processor: Any) -> tuple[Any, Any]:
-    """What serves the first side and the second: mostly the same."""
+    """The processor of each side; usually the same one."""
     if isinstance(processor, tuple) and len(processor) == 2:
         return processor
     return processor, processor
 
 
 def _refuse_useless(processor: Any, *found: Any) -> None:
-    """Raise an error for a processor, or one of a tuple, that serves no side."""
+    """Raise an error if a processor, or one of a tuple, fits no side."""
     given = processor if isinstance(processor, tuple) else (processor,)
     useless = [one for one in given if one is not None]
     if len(useless) > sum(part is not None for part in found):
@@ -130,22 +129,22 @@ def _refuse_useless(processor: Any, *found: Any) -> None:
 
 
 def is_blip_retrieval(model: Any) -> bool:
-    """Whether a model is BLIP with its heads for image–text retrieval."""
+    """Whether a model is ``BlipForImageTextRetrieval``."""
     return hasattr(model, "itm_head") and hasattr(model, "vision_proj")
 
 
 def blip_retrieval_towers(model: nn.Module, processor: Any = None) -> tuple[Tower, Tower]:
     """The towers of BLIP's contrastive head (``use_itm_head=False``).
 
-    The other head mixes both inputs by cross-attention before it scores them: there are no two
-    embeddings whose product it would be.
+    The other head applies cross-attention to both inputs, so its score is not a product of two
+    embeddings.
     """
     parts = ("vision_model", "text_encoder")
     return image_text(model, processor, _blip_image, _blip_text, parts)
 
 
 def part_of(processor: Any, name: str, mark: str) -> Any:
-    """The tokenizer or image processor of a processor; a bare one serves its own side."""
+    """The tokenizer or image processor of a processor; a bare one fits its own side only."""
     return getattr(processor, name, processor if hasattr(processor, mark) else None)
 
 
@@ -187,7 +186,7 @@ def _image_tower(
         )
     answer = None
     if family == "groupvit_vision_model":
-        # Before the last stage, group tokens pass by the blocks. After it they are the tokens, and
+        # Before the last stage, group tokens bypass the blocks. After it they are the tokens, and
         # the grouping, which has no useful derivative, is done.
         *stages, last = (f"{part_name}.encoder.stages.{i}" for i in range(len(part.encoder.stages)))
         blocks, skipped = find_blocks(model, last), [*skipped, *stages]
@@ -232,13 +231,13 @@ def _group_tokens(states: Tensor) -> tuple[Tensor, None]:
 
 
 def image_size(config: Any) -> tuple[int, int] | None:
-    """(height, width) of the images that a model was trained on, if its config says so."""
+    """(height, width) of the training images, if the config has it."""
     size = getattr(config, "image_size", None)
     return None if size is None else _pair(size)
 
 
 def resizing(model: Any, pixels: Tensor) -> dict[str, bool]:
-    """The option by which a model takes images of another size than it was trained on."""
+    """The option with which a model accepts images of other sizes than its training images."""
     config = getattr(model.config, "vision_config", model.config)
     runs = getattr(model, "get_image_features", model.forward)
     is_trained = image_size(config) in (None, tuple(pixels.shape[-2:]))
@@ -276,7 +275,7 @@ def _text_tower(
 
 def _text_features(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is None and model.config.model_type == "aimv2":
-        mask = torch.ones_like(ids)  # without one, a token sees later ones
+        mask = torch.ones_like(ids)  # without one, tokens attend to later ones
     return _embedding(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 
@@ -286,11 +285,11 @@ def _blip_text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def context_length(part: nn.Module) -> int | None:
-    """The longest text that an encoder takes, special tokens included; None if it does not say."""
+    """Maximum number of tokens, special ones included; None if the config has no limit."""
     for name, module in part.named_modules():
         last = name.rpartition(".")[2]
         if last.startswith("position_embedding") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from behind their padding id.
+            # RoBERTa and related models count positions from their padding id on.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - first
     return shortest(getattr(part.config, "max_position_embeddings", None))
@@ -323,7 +322,7 @@ def _swin_stage(states: Tensor) -> tuple[Any, ...]:
 
 
 def _embedding(output: Any) -> Tensor:
-    """The projected embedding; older getters return it bare."""
+    """The projected embedding; older getters return the tensor itself."""
     return output if isinstance(output, Tensor) else cast(Tensor, output.pooler_output)
 
 

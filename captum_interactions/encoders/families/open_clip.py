@@ -21,12 +21,12 @@ from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.text_tower import TextTower
 
 _ONE_LAYER = ("t5", "mt5")
-"""Text models whose first block makes a position bias that all later ones take: one may start only
-before it."""
+"""Text models whose first block computes a position bias for all later blocks, so that a run can
+start only before it."""
 
 
 def is_open_clip(model: Any) -> bool:
-    """Whether a model encodes images and texts by methods of these names."""
+    """Whether a model has the methods ``encode_image`` and ``encode_text``."""
     return all(hasattr(model, name) for name in ("encode_image", "encode_text", "visual"))
 
 
@@ -175,7 +175,7 @@ def _text_tower(model: Any, tokenizer: Any) -> TextTower:
 
 
 class _Vocabulary:
-    """What a text tower asks of a config, for models that have none."""
+    """The entries of a config that a text tower needs, for models without a config."""
 
     def __init__(self, text: Any, size: int, pool_type: str) -> None:
         self.vocab_size = size
@@ -186,7 +186,7 @@ class _Vocabulary:
 
 
 class _TextsOfTransformers(TextTower):
-    """Texts that the model masks by itself, wherever it finds the id of padding."""
+    """Text towers whose model masks the padding id by itself."""
 
     def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         seen: Tensor = ids != self.config.pad_token_id
@@ -199,17 +199,17 @@ class _TextsOfTransformers(TextTower):
         return super().set_constant(ids, value, attention_mask)
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        # All of them end a text by a special token, and a reference of padding alone is no text.
+        # All texts end with a special token; a baseline of padding only would not be a text.
         places = torch.arange(ids.shape[1], device=ids.device)
         last = (self._attended(ids) * places).argmax(-1, keepdim=True)
         return super()._is_special(ids).scatter(1, last, True)
 
 
 class _TextsWithClass(TextTower):
-    """Texts behind which CoCa puts a class token, and whose padding it masks by its id.
+    """The text tower of CoCa, which appends a class token and masks padding by its id.
 
-    Unless ``correct_cls_mask`` is set, it masks one position too far, and so sees the first padding
-    token. That counts as a special token here.
+    Unless ``correct_cls_mask`` is set, its mask is off by one position, so that the class token
+    attends to the first padding token. That counts as a special token here.
     """
 
     def token_mask(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -236,7 +236,7 @@ class _TextsWithClass(TextTower):
         return (states, *super().recall(states, *context)[1:])
 
     def _seen(self, inputs: Tensor) -> Tensor:
-        """Which tokens of the text the model sees, (B, T)."""
+        """The tokens of the text that the model attends to, (B, T)."""
         text = cast(Any, self.model).text
         seen: Tensor = self._ids(inputs) != text.pad_id
         if getattr(text, "correct_cls_mask", False):
@@ -252,7 +252,7 @@ class _TextsWithClass(TextTower):
         )
 
 
-# What the towers run
+# Embedding functions
 
 
 def _image(model: Any, pixels: Tensor) -> Tensor:
@@ -270,7 +270,7 @@ def _masked_text(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _embedding(encode: Callable[..., Any], inputs: Tensor) -> Tensor:
-    """The embedding before it is normalised, without the tokens that some models add to it."""
+    """The embedding before normalisation, without the tokens that some models return with it."""
     can_normalize = "normalize" in inspect.signature(encode).parameters
     output = encode(inputs, **({"normalize": False} if can_normalize else {}))
     return output if isinstance(output, Tensor) else cast(Tensor, output[0])

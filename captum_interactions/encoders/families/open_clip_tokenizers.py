@@ -1,6 +1,6 @@
-"""Tokenizers of ``open_clip`` and of OpenAI's ``clip``, as those of ``transformers`` are.
+"""Tokenizers of ``open_clip`` and of OpenAI's ``clip``, with the interface of ``transformers``.
 
-They rewrite a text before they cut it; offsets here are those of the text as it came.
+They clean a text before they split it; offsets refer to the original text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def reader(tokenizer: Any, context_length: int | None) -> Any:
 class CleaningTokenizer:
     """A tokenizer of ``transformers`` behind open_clip's cleaning of texts, an ``HFTokenizer``.
 
-    Offsets are those of the text as it came.
+    Offsets refer to the original text.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -98,7 +98,7 @@ class BytePairTokenizer:
     def __call__(
         self, texts: list[str], *, truncation: bool = False, **_: Any
     ) -> dict[str, Tensor]:
-        """Ids (B, T) padded with zeros, and what a fast tokenizer gives beside them."""
+        """Ids (B, T) padded with zeros, and the further outputs of a fast tokenizer."""
         rows = [self._tokenizer.encode(text) for text in texts]
         spans = [self._spans(text, row) for text, row in zip(texts, rows, strict=True)]
         longest = max(self.model_max_length or 0, *(len(row) + 2 for row in rows))
@@ -125,7 +125,7 @@ class BytePairTokenizer:
         return [self._tokenizer.decoder[i] for i in ids]
 
     def _spans(self, text: str, ids: list[int]) -> list[tuple[int, int]]:
-        """Characters behind each piece."""
+        """The character span of each piece."""
         pieces = [self._bytes(token) for token in ids]
         seen = b"".join(pieces).decode("utf-8", "replace")
         letters = [
@@ -146,9 +146,9 @@ _NOTHING: _Span = (0, 0)
 
 
 def _behind(text: str, seen: str) -> list[_Span]:
-    """Characters of a text behind each letter that a tokenizer has made of it.
+    """The character of the original text for each letter of the cleaned text.
 
-    Tokenizers change case and spaces, drop punctuation, and repair what looks broken to them.
+    Tokenizers change case and spaces, drop punctuation, and repair broken characters.
     """
     owners, letters = _folded(text)
     places, seen_letters = _folded(seen)
@@ -164,7 +164,7 @@ def _behind(text: str, seen: str) -> list[_Span]:
 
 
 def _folded(text: str) -> tuple[list[int], str]:
-    """Letters whatever their case and form, without spaces, and which character each is from."""
+    """Letters without case and form, and without spaces, with the index of their characters."""
     found = [
         (index, folded)
         for index, letter in enumerate(text)

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.families.dual_models import context_length, is_dual_model
 from captum_interactions.encoders.families.single_models import is_single_model, text_blocks
 from captum_interactions.encoders.families.trial import is_tested, try_out
@@ -21,6 +20,7 @@ from captum_interactions.encoders.families.word_weights import (
 )
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.text_tower import TextTower, shortest
+from captum_interactions.user_warnings import warn_caller
 
 _OTHER_SCORES = {
     "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "
@@ -31,7 +31,7 @@ _OTHER_SCORES = {
     "known. The encoder can be explained with a mean of its states: "
     "wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
 }
-"""Kinds of models of the package that score pairs otherwise than by dense embeddings."""
+"""Models of the package that do not score a pair by dense embeddings."""
 
 _MEAN_INSTEAD = "wrap(model[0].auto_model, model.tokenizer, pooling='mean')"
 
@@ -42,14 +42,14 @@ _OTHER_MODULES = {
     f"explained by itself. Its transformer can be: {_MEAN_INSTEAD}",
 }
 _OTHER_MODULES["Router"] = _OTHER_MODULES["Asym"]
-"""Modules that are no part of one chain."""
+"""Modules that are not a part of a chain."""
 
 _TESTED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
-"""Modules that are tested. Chains with others are tried out when they are wrapped."""
+"""Tested modules. Chains with other modules are checked when they are wrapped."""
 
 
 class _Sentences(TextTower):
-    """Texts of a model that has a limit of its own, which may be more than its transformer has."""
+    """Texts of a model with its own length limit, which may exceed that of its transformer."""
 
     @property
     def context_length(self) -> int | None:
@@ -65,12 +65,12 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     """The tower of a model for which :func:`is_sentence_model` holds, with all of its modules.
 
     Args:
-        model: The model: a transformer, its pooling, and whatever follows.
-        prompt_name (str, optional): Which of the model's prompts comes before every raw text.
-            Default: the model's own default, which is mostly none
+        model: The model: a transformer, its pooling, and further modules.
+        prompt_name (str, optional): Name of the model's prompt that is put before every raw text.
+            Default: the model's own default, usually none
 
     Raises:
-        TypeError: If the model is no chain that starts with a text transformer.
+        TypeError: If the model is not a chain that starts with a text transformer.
         ValueError: If the model has no prompt of that name.
     """
     reason = None if is_static(model) or is_splade(model) else _why_not(model)
@@ -114,7 +114,7 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
 
 
 def routes(model: Any) -> tuple[Any, Any] | None:
-    """A model for queries and one for documents, if a model has a route for each."""
+    """A model for queries and one for documents, if the model routes them separately."""
     parts = getattr(model[0] if len(model) else None, "sub_modules", {})
     if not {"query", "document"} <= {*parts}:
         return None
@@ -131,7 +131,7 @@ def routes(model: Any) -> tuple[Any, Any] | None:
 
 
 def dual_inside(model: Any) -> tuple[Any, Any] | None:
-    """A dual encoder that is all of a model, with its processor, as in ``clip-ViT-B-32``."""
+    """A dual encoder that is the only module of a model, with its processor (``clip-ViT-B-32``)."""
     parts = [part for part in model if type(part).__name__ != "Normalize"]
     inside = getattr(parts[0], "auto_model", None) if len(parts) == 1 else None
     return (inside, parts[0].processor) if is_dual_model(inside) else None
@@ -147,7 +147,7 @@ def _warn_of_other_score(model: Any) -> None:
 
 
 def _pools_several(model: Any) -> bool:
-    """Whether a model pools more than one token, right behind its transformer."""
+    """Whether a model pools several tokens directly after its transformer."""
     modes = getattr(model[1], "pooling_mode", "cls") if len(model) > 1 else "cls"
     modes = (modes,) if isinstance(modes, str) else modes
     return any(mode not in ("cls", "lasttoken") for mode in modes)
@@ -158,7 +158,7 @@ def _with_tokens(tokens: Tensor, features: dict[str, Any], **_: Any) -> dict[str
 
 
 def _why_not(model: Any) -> str | None:
-    """Why a model has no tower, in words."""
+    """The reason why a model is not supported."""
     if type(model).__name__ in _OTHER_SCORES:
         return _OTHER_SCORES[type(model).__name__]
     return why_no_texts(model)
@@ -190,10 +190,10 @@ def why_no_texts(model: Any) -> str | None:
 
 
 def _prompt_length(tokenizer: Any, prompt: str) -> int:
-    """How many tokens the package takes for the prompt: those of the prompt alone, without the end.
+    """Number of tokens that the package attributes to the prompt: those of the prompt by itself.
 
-    A space at its end may be a token there, and with it the first word of a text belongs to the
-    prompt. That is what the model's own embeddings leave out.
+    A trailing space of the prompt may be a token of its own there, so that the first word of a text
+    is counted as a part of the prompt. The model's own embeddings leave out the same tokens.
     """
     ids = tokenizer(prompt)["input_ids"]
     return len(ids) - (ids[-1] in tokenizer.all_special_ids)

@@ -31,16 +31,16 @@ from captum_interactions.encoders.towers.text_tower import TextTower
 _PROJECTED = ("image_embeds", "text_embeds")
 
 _OTHER_INPUTS = ("input_ids", "pixel_values", "visual_embeds", "visual_feats", "input_features")
-"""What models of two kinds of inputs take beside their main one."""
+"""Inputs of a second modality, which are not supported."""
 
 _OWN_EMBEDDING = ("dpr", "clip_text_model", "siglip_text_model", "siglip2_text_model")
-"""Text models that were trained with the embedding that they give as ``pooler_output``."""
+"""Text models that were trained with ``pooler_output`` as their embedding."""
 
 _TUPLES = ("deberta", "deberta-v2", "data2vec-vision")
-"""Models whose blocks give hidden states and attention weights."""
+"""Models whose blocks return hidden states and attention weights."""
 
 _SHARED_BIAS = ("t5", "mt5")
-"""Models whose first block computes a bias of positions for all blocks."""
+"""Models whose first block computes a position bias for all blocks."""
 
 
 def is_single_model(model: Any) -> bool:
@@ -56,8 +56,7 @@ def is_single_model(model: Any) -> bool:
 def single_tower(model: Any, processor: Any = None, pooling: Pooling | None = None) -> Tower:
     """The tower of a model for which :func:`is_single_model` holds.
 
-    A vision model whose blocks pass on more than hidden states is closed: it is explained at its
-    input alone.
+    A vision model whose blocks pass on more than hidden states is explained only at its input.
 
     Args:
         model: The encoder.
@@ -68,8 +67,8 @@ def single_tower(model: Any, processor: Any = None, pooling: Pooling | None = No
             model has one, or else ``"mean"``
 
     Raises:
-        TypeError: If the model is of a kind that no tower is right for.
-        ValueError: If there is no such pooling.
+        TypeError: If the model is not supported.
+        ValueError: If the pooling is unknown.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, but got {pooling!r}")
@@ -84,16 +83,16 @@ def single_tower(model: Any, processor: Any = None, pooling: Pooling | None = No
 def text_blocks(
     model: nn.Module, within: str = ""
 ) -> tuple[list[str], Callable[[Tensor], Any] | None]:
-    """The blocks of a text encoder, and what it accepts in the place of their outputs.
+    """The blocks of a text encoder, and a function to a valid output of skipped blocks.
 
-    Embeddings are not skipped: they are cheap, and often a projection comes after them.
+    Embeddings are not skipped: they are cheap, and a projection often follows them.
 
     Args:
         model (nn.Module): A model.
-        within (str): Name of the encoder in it. Default: all of it
+        within (str): Name of the encoder in it. Default: the whole model
 
     Raises:
-        TypeError: If the encoder is of a kind whose blocks cannot be cut.
+        TypeError: If a run of the encoder cannot start at its blocks.
     """
     encoder = _bare(model.get_submodule(within))
     name, takes = type(encoder).__name__, inspect.signature(encoder.forward).parameters
@@ -104,7 +103,7 @@ def text_blocks(
         )
     if "attention_mask" not in takes:
         raise TypeError(
-            f"{name} cannot be explained: it takes no attention mask, so padding, which references "
+            f"{name} cannot be explained: it takes no attention mask, so padding, which baselines "
             "are made of, would be a part of the text"
         )
     blocks = find_blocks(model, within)
@@ -151,7 +150,7 @@ def _texts(
     model: nn.Module, ids: Tensor, mask: Tensor | None = None, *, pooling: Pooling | None
 ) -> Tensor:
     if mask is None:
-        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a reference
+        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a baseline
     output = model(input_ids=ids, attention_mask=mask)
     return pooled(output, pooling, mask) if pooling else _projected(output)
 
@@ -234,6 +233,6 @@ def _projected(output: Any) -> Tensor:
 
 
 def _bare(model: Any) -> Any:
-    """A part of a model without what torch.compile or PEFT have put around it."""
+    """A part of a model without the wrappers of torch.compile and PEFT."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,4 +1,4 @@
-"""Image encoders of ``timm``, by themselves and in other models. The package is not imported."""
+"""Image encoders of ``timm``, alone or in other models. The package is not imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRIED = (
     *("ByobNet", "ConvNeXt", "Eva", "FastVit", "ResNet", "SwinTransformer", "VisionTransformer"),
     "VisionTransformerRelPos",
 )
-"""Kinds of models that are known to be right. Others are tried when wrapped."""
+"""Tested models. Others are checked when they are wrapped."""
 
 
 def is_timm(model: Any) -> bool:
@@ -37,17 +37,17 @@ def timm_tower(
 ) -> ImageTower:
     """The tower of an image encoder of ``timm``.
 
-    Transformers have their blocks, and what they pool by attention or a mean, as layers;
-    convolutional encoders their stages. All others are explained at their input alone.
+    The layers of transformers are their blocks, and the pooling if it is by attention or a mean;
+    those of convolutional encoders are their stages. All others are explained only at their input.
 
     Args:
         model (nn.Module): The encoder, or a model that has it as a part.
         transform (optional): From an image to pixel values. Default: None
-        run (Callable, optional): From the model and pixel values to embeddings. Default: what the
-            encoder pools, before its classifier
-        within (str): Name of the encoder in the model. Default: it is the model
+        run (Callable, optional): From the model and pixel values to embeddings. Default: the pooled
+            features before the classifier
+        within (str): Name of the encoder in the model. Default: the model itself
         kind (Callable): The class of tower. Default: ImageTower
-        image_size (tuple, optional): (height, width) of its images. Default: what it was made for
+        image_size (tuple, optional): (height, width) of its images. Default: from the encoder
     """
     if hasattr(model, "timm_model"):
         run, within = _wrapped, "timm_model"
@@ -64,7 +64,7 @@ def timm_tower(
     stages = [name for name in ("stages", *_LAYERS) if hasattr(trunk, name)]
     if hasattr(trunk, "blocks") and hasattr(patches, "num_patches"):
         size, grid = _size(trunk), patches.grid_size
-        # Images of any size have patches in rows and columns, which their embedding makes.
+        # For images of any size, the embedding returns patches in rows and columns.
         is_fixed = getattr(patches, "flatten", False)
         tower = make(
             [f"{at}blocks.{name}" for name, _ in trunk.blocks.named_children()],
@@ -91,7 +91,7 @@ _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def _size(trunk: Any) -> tuple[int, int]:
-    """(height, width) of the images that an encoder was made for."""
+    """(height, width) of the training images of an encoder."""
     size = getattr(getattr(trunk, "patch_embed", None), "img_size", None)
     return tuple(size or getattr(trunk, "pretrained_cfg", {}).get("input_size", (224, 224))[-2:])
 
@@ -105,7 +105,7 @@ def _wrapped(model: Any, pixels: Tensor) -> Tensor:
 
 
 def _no_patches(count: int, states: Tensor) -> Tensor:
-    """Patches whose values do not matter."""
+    """Placeholder patches, whose values are not used."""
     return torch.zeros((), dtype=states.dtype, device=states.device).expand(
         len(states), count, states.shape[-1]
     )

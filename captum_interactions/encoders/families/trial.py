@@ -1,9 +1,9 @@
-"""Trying out models of kinds that nobody has tested: are they right when their blocks are entered?
+"""Checks of untested kinds of models: can a run start at their blocks?
 
-A wrapped model is run from a block on, with hidden states of other inputs than the one it is called
-with. That is wrong, and nothing shows it, if later blocks depend on more than hidden states. So
-every model of a kind that the tests of this package do not cover is run on a sample when it is
-wrapped, which takes some eight forward passes.
+A wrapped model runs from a block on, with other hidden states than those of the inputs it is called
+with. The result is silently wrong if later blocks depend on more than the hidden states. Therefore
+every model of a kind that the tests of this package do not cover is checked on a sample when it is
+wrapped, which takes about eight forward passes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from captum_interactions.axes import ImageAxis, TokenAxis
-from captum_interactions.callers import warn_caller
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.user_warnings import warn_caller
 
 SINGLE = (
     *("albert", "bert", "clip_text_model", "deberta", "deberta-v2", "distilbert", "dpr", "electra"),
@@ -38,7 +38,7 @@ DUAL = (
 
 
 def is_tested(model: Any) -> bool:
-    """Whether a model is of a tested kind, as ``transformers`` has it, and nothing is added."""
+    """Whether a model is an unmodified instance of a tested class of ``transformers``."""
     config = model.config
     kinds = {config.model_type}
     if config.model_type == "vision-text-dual-encoder":
@@ -48,14 +48,14 @@ def is_tested(model: Any) -> bool:
 
 
 def try_out(tower: BlockTower) -> None:
-    """Run a tower on a sample.
+    """Check a tower on a sample.
 
     Raises:
-        TypeError: If its model cannot be entered at its blocks, or gives something random.
-        ValueError: If the model has no such pooling.
+        TypeError: If a run cannot start at the blocks, or the output is random.
+        ValueError: If the model lacks the pooling.
 
     Warns:
-        UserWarning: If padding changes the embedding of a text. Then none is left out.
+        UserWarning: If padding changes the embedding of a text. Padding is then kept.
     """
     problem = what_is_wrong(tower)
     if problem is not None:
@@ -70,10 +70,10 @@ def try_out(tower: BlockTower) -> None:
 
 
 def closed_if_wrong(tower: ImageTower) -> ImageTower:
-    """The tower if it is right when tried on a sample, else one that is explained at its input.
+    """The tower if it passes the check, else one without blocks.
 
     Raises:
-        TypeError: If the model gives something random.
+        TypeError: If the output of the model is random.
     """
     if what_is_wrong(tower) is None:
         return tower
@@ -83,10 +83,10 @@ def closed_if_wrong(tower: ImageTower) -> ImageTower:
 
 
 def what_is_wrong(tower: BlockTower) -> str | None:
-    """Why a tower is wrong when it is entered at its blocks; None if it is not."""
+    """The reason why a run cannot start at the blocks; None if it can."""
     try:
         inputs, extras, axes = tower.prepare(tower.sample())
-        # One row: as a batch, it cannot be taken for outputs of several parts.
+        # One row, which cannot be mistaken for the outputs of several parts.
         inputs, axis, extras = inputs[-1:], axes[-1], _rows(extras, slice(-1, None))
         with explaining(tower), torch.no_grad():
             if not _same(*(tower.encode(inputs, *extras) for _ in range(2))):
@@ -103,7 +103,7 @@ def what_is_wrong(tower: BlockTower) -> str | None:
                     return f"its block {layer} and those after it depend on more than hidden states"
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever the model raises is what is wrong
+    except Exception as error:  # any error of the model is the reason
         if "pooling=" in str(error):
             raise
         return f"{type(error).__name__}: {error}"
@@ -111,12 +111,12 @@ def what_is_wrong(tower: BlockTower) -> str | None:
 
 
 def _constant(inputs: Tensor) -> float:
-    """What another input is made of: a shade of grey, or a token of the text."""
+    """The constant of another input: a shade of grey, or a token of the text."""
     return 0.5 if inputs.is_floating_point() else int(inputs[0, inputs.shape[1] // 2])
 
 
 def _sees_padding(tower: TextTower) -> bool:
-    """Whether a text has another embedding beside a longer one, where it is padded."""
+    """Whether the embedding of a text changes when it is padded in a batch."""
     if tower.fixed_length or not tower.extra_names:
         return False
     ids, (mask, *_), _ = tower.prepare(tower.sample())
@@ -133,13 +133,13 @@ def _rows(extras: tuple[Tensor | None, ...], rows: slice) -> tuple[Tensor | None
 
 
 def _same(actual: Tensor, expected: Tensor) -> bool:
-    """Whether embeddings agree, as well as their type allows."""
+    """Whether embeddings agree within the precision of their type."""
     tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
     return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 def _are_tokens(at_layer: TokenAxis, axis: TokenAxis) -> bool:
-    """Whether an axis at a layer is of the same kind, with few special tokens."""
+    """Whether the axis at a layer is of the same kind, with few special tokens."""
     return type(at_layer) is type(axis) and (
         not isinstance(axis, ImageAxis) or sum(at_layer.special) < 9
     )

@@ -1,7 +1,7 @@
 """Text encoders of ``sentence-transformers`` that are not transformers with a dense embedding.
 
-Static embeddings are means of one vector a token, sparse encoders (SPLADE) weights of all words of
-a vocabulary. The package is not imported here.
+Static embeddings are means of one vector per token. Sparse encoders (SPLADE) return weights of all
+words of a vocabulary. The package is not imported here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def is_static(model: Any) -> bool:
 def static_tower(model: Any, prompt: str = "") -> TextTower:
     """The tower of a model for which :func:`is_static` holds.
 
-    Its only layer is ``"pool"``, the vectors of the tokens. The baseline has the vector of padding,
-    or of unknown words, in every place.
+    Its only layer is ``"pool"``, the vectors of the tokens. The baseline consists of padding, or of
+    unknown words.
 
     Raises:
-        ValueError: If its vocabulary has neither.
+        ValueError: If its vocabulary has neither token.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -64,7 +64,7 @@ class _PlainTexts(TextTower):
 
 
 class StaticEncoder(nn.Module):
-    """Static embeddings whose tokens can be told apart; it shares the model's weights."""
+    """Static embeddings with separate tokens; the module shares the model's weights."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def splade_tower(model: Any, prompt: str = "") -> TextTower:
     """The tower of a model for which :func:`is_splade` holds.
 
     Its embedding has a dimension for each word of the vocabulary. Its own score is the dot product:
-    explain that with ``normalization="none"``.
+    explain it with ``normalization="none"``.
     """
     blocks, answer = text_blocks(model, "0.auto_model")
     return TextTower(
@@ -112,7 +112,7 @@ def splade_tower(model: Any, prompt: str = "") -> TextTower:
 
 
 def _splade(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What ``SpladePooling`` gives, which overwrites what its derivative needs."""
+    """``SpladePooling`` without in-place operations, which break its derivative."""
     mask = torch.ones_like(ids) if mask is None else mask
     logits = model[0]({"input_ids": ids, "attention_mask": mask})["token_embeddings"]
     weights = (logits * mask.unsqueeze(-1)).relu().log1p()

@@ -1,1 +1,1 @@
-"""Images and texts before they are tensors."""
+"""Preparation of raw images and texts as tensors."""

@@ -1,4 +1,4 @@
-"""From images to pixel values, and from pixels back to the original image."""
+"""Image processing, and the map from pixels back to the original image."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torch import Tensor
 from captum_interactions.axes import Frame
 
 _PLAIN_STEPS = "transformers.image_processing_backends"
-"""The module whose steps image processors take that do no more than their options say."""
+"""The module of processing steps that are fully described by a processor's options."""
 
 _FEWEST = 8
-"""Pixels that a side must have for us to see what is done to it."""
+"""Minimum length in pixels of a side of a probe image."""
 
 _LARGEST = 16.0
-"""No pixel value is larger if the image is normalised: ImageNet's normalisation ends at 2.7."""
+"""Upper bound of normalised pixel values: with ImageNet's normalisation the maximum is 2.7."""
 
 
 def check_pixels(pixels: Tensor, processor: Any = None) -> None:
     """Refuse pixel values that are not normalised.
 
-    Models are trained on values of a few units around zero. If none is negative and one is larger
-    than 16, they are the levels of an image, from 0 to 255.
+    Models are trained on values of a few units around zero. Values without a negative one, and with
+    one above 16, are taken to be levels from 0 to 255.
 
     Args:
         pixels (Tensor): Pixel values of any shape.
-        processor (optional): The model's image processor. If it does not normalise, nothing is
-            refused. Default: None
+        processor (optional): The model's image processor. If it does not normalise, all
+            values are accepted. Default: None
 
     Raises:
         ValueError: If they are levels.
@@ -50,20 +50,20 @@ def check_pixels(pixels: Tensor, processor: Any = None) -> None:
 
 
 def process_images(processor: Any, images: Sequence[Image.Image]) -> tuple[Tensor, list[Frame]]:
-    """Run an image processor, and find out where it puts each pixel.
+    """Run an image processor, and determine where it maps each pixel.
 
     Args:
         processor: An image processor of ``transformers``; or any function from an image to pixel
-            values (3, H, W), such as torchvision's transforms. If its options do not tell what it
-            does to an image, it is shown pictures of ramps.
+            values (3, H, W), such as torchvision's transforms. If its options do not determine the
+            geometry, it is measured on images of ramps.
         images: RGB images.
 
     Returns:
-        tuple: pixel values (B, 3, H, W), and one frame an image.
+        tuple: pixel values (B, 3, H, W), and one frame per image.
 
     Raises:
-        ValueError: If the processor makes anything but one picture of each image, or does more to
-            it than resizing, cropping and padding.
+        ValueError: If the processor does not return one image for each image, or does more than
+            resizing, cropping and padding.
     """
 
     def process(batch: Sequence[Image.Image]) -> Tensor:
@@ -88,7 +88,7 @@ def process_images(processor: Any, images: Sequence[Image.Image]) -> tuple[Tenso
 
 
 def _known_frame(processor: Any, original: tuple[int, int], size: tuple[int, int]) -> Frame | None:
-    """What an image processor does to an image by its options, if these are all that counts."""
+    """The geometry of an image processor from its options, if these determine it."""
     steps = [getattr(type(processor), name, None) for name in ("_preprocess", "resize")]
     if any(getattr(step, "__module__", None) != _PLAIN_STEPS for step in steps):
         return None
@@ -99,7 +99,7 @@ def _known_frame(processor: Any, original: tuple[int, int], size: tuple[int, int
     if processor.do_center_crop:
         kept = (processor.crop_size["height"], processor.crop_size["width"])
     offset = (resized[1] - kept[1], resized[0] - kept[0])
-    # Backends of transformers differ in how they centre a crop that is larger than the image.
+    # Backends of transformers differ in centring a crop that is larger than the image.
     if min(offset) < 0 or (kept != size and not processor.do_pad):
         return None
     scale = (resized[1] / original[1], resized[0] / original[0])
@@ -125,7 +125,7 @@ def _probed_frame(
     original: tuple[int, int],
     size: tuple[int, int],
 ) -> Frame:
-    """Where a function puts the pixels of an image of this size, read off pictures of ramps."""
+    """The geometry of a function for images of this size, measured on images of ramps."""
     ramps = [_ramp(length) for length in original]
     pictures = np.zeros((4, *original), np.uint8)
     pictures[1] = 255
@@ -138,7 +138,7 @@ def _probed_frame(
             "these the transforms for training?)"
         )
     black, white, down, across = seen[:, 0].double().numpy()
-    contrast = white - black  # none where the function has put something of its own
+    contrast = white - black  # none at padding
     lines = []
     for axis, picture in ((1, across), (0, down)):
         total = contrast.sum(1 - axis)
@@ -150,7 +150,7 @@ def _probed_frame(
 
 
 def _ramp(length: int) -> NDArray[np.uint8]:
-    """Levels that rise along an image, by whole steps if there are enough of them."""
+    """Levels that increase along an image, in whole steps if there are enough levels."""
     return np.round(_step(length) * np.arange(length)).astype(np.uint8)
 
 
@@ -159,25 +159,25 @@ def _step(length: int) -> float:
 
 
 def _line(positions: NDArray[Any], levels: NDArray[Any], length: int) -> tuple[float, float]:
-    """The scale and the offset by which levels of a ramp of this length are where they are seen."""
+    """The scale and the offset of a resized ramp of this length, from its observed levels."""
     places = levels / _step(length) + 0.5
     slope, error, count = 0.0, 0.0, len(positions)
     if length >= _FEWEST and count >= 4:
-        # Resizing reads up to three pixels around: borders blur, the rest tells where all of it is.
+        # Resizing reads up to three pixels around: borders are blurred, and left out of the fit.
         inner = slice(count // 4, count - count // 4)
         slope = np.polyfit(positions[inner], places[inner], 1)[0]
         margin = min(count // 4, math.ceil(3 / min(max(slope, 1e-3), 1)))
         positions, places = (values[margin : count - margin] for values in (positions, places))
         slope, start = np.polyfit(positions, places, 1)
         error = np.abs(slope * positions + start - places).max()
-    # An image with more pixels than there are levels is seen with less precision.
+    # With more pixels than levels, the measurement is less precise.
     if slope <= 0 or error > (0.5 + length / 255) * max(1, slope):
         raise ValueError(
             "cannot find out where the image processor puts the pixels of an image whose side has "
             f"{length} of them: it must resize, crop and pad images and nothing else, and images "
-            f"must have at least {_FEWEST} pixels a side"
+            f"must have at least {_FEWEST} pixels per side"
         )
-    # Images are resized to whole pixels, and most are cut at whole pixels.
+    # Images are resized to whole pixels, and most are cropped at whole pixels.
     scale = round(length / slope) / length
     offset = float(np.mean(scale * places - positions))
     nearest = round(offset)

@@ -1,4 +1,4 @@
-"""The one way to open an image: upright, in RGB with 8 bits, as a viewer shows it."""
+"""Load images upright and in RGB with 8 bits, as viewers show them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 
 _WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-"""Pillow's modes with more than 8 bits a channel, which its own conversion to RGB cuts off at 255.
+"""Pillow's modes with more than 8 bits per channel, which its conversion to RGB clips at 255.
 """
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-"""Tags of TIFF, and a value."""
+"""TIFF tags, and a value."""
 
 _FEW_LEVELS = 16
-"""An image with fewer grey levels is hardly seen."""
+"""Minimum number of grey levels; an image with fewer is hardly visible."""
 
 
 def load_image(source: Any) -> Image.Image:
@@ -83,25 +83,25 @@ def load_images(raw: Any) -> list[Image.Image]:
 def read_image(
     source: Image.Image | str | Path | IO[bytes], name: str, *, upright: bool = True
 ) -> Image.Image:
-    """What :func:`load_image` does to a PIL image or a file.
+    """Convert a PIL image or a file as :func:`load_image` does.
 
     Args:
         source: The image, or a file that may be broken.
-        name: What warnings call it.
+        name: Its name in warnings.
         upright: Turn it as its EXIF orientation says. Default: True
 
     Returns:
         An image in RGB without metadata, so that nothing turns it a second time.
 
     Raises:
-        ValueError: If it cannot be read, for whatever reason; the caller adds the name.
+        ValueError: If it cannot be read; the caller adds the name.
     """
     try:
         if isinstance(source, Image.Image):
             return _as_rgb(source, name, upright)
         with Image.open(source) as file:
             return _as_rgb(file, name, upright)
-    except UnidentifiedImageError as error:  # whose message may be an address in memory
+    except UnidentifiedImageError as error:  # its message may contain an address in memory
         raise ValueError("cannot be read as an image of any known format") from error
     except Exception as error:
         # Broken files raise nearly anything: OSError, SyntaxError, struct.error, IndexError,
@@ -124,7 +124,7 @@ def _as_rgb(image: Image.Image, name: str, upright: bool) -> Image.Image:
 
 
 def _ends(image: Image.Image) -> tuple[int, int] | None:
-    """Which values are black and white in an image of more than 8 bits; None for any other."""
+    """The values of black and white in an image of more than 8 bits; None for any other image."""
     if image.mode not in _WIDE:
         return None
     # Before Pillow 11 all images of 16 bits in PNG had the mode "I", as those in PPM still have.
@@ -140,7 +140,7 @@ def _ends(image: Image.Image) -> tuple[int, int] | None:
 
 
 def _grey(image: Image.Image, black: int, white: int, name: str) -> Image.Image:
-    """An image of 16 bits in 8 bits."""
+    """Convert an image of 16 bits to 8 bits."""
     values = np.asarray(image).astype(np.float32)
     shown = np.rint((values - black) * (255 / (white - black))).clip(0, 255).astype(np.uint8)
     n_levels, n_values = int(np.ptp(shown)) + 1, 0
@@ -160,7 +160,7 @@ def _grey(image: Image.Image, black: int, white: int, name: str) -> Image.Image:
 
 def _over_white(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
-    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, as no pixel is any more
+    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits
         image.info["transparency"] = tuple(value >> 8 for value in key)
     flat = Image.new("RGBA", image.size, "white")
     flat.alpha_composite(image.convert("RGBA"))

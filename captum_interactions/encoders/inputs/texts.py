@@ -1,4 +1,4 @@
-"""From texts to token ids, with the characters behind every token."""
+"""Tokenise texts, with the range of characters of every token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import regex
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 
 # Braille has an empty cell, and annotations have marks of their own.
 _VISIBLE = regex.compile(r"[^\s\p{Z}\p{Cc}\p{DI}\u2800\ufff9-\ufffb]", regex.V1)
@@ -18,9 +18,9 @@ _SURROGATE = regex.compile(r"\p{Cs}")
 
 
 def special_ids(source: Any) -> list[int]:
-    """The ids of tokens that stand for no part of a text: its ends, padding, languages, controls.
+    """Ids of special tokens: start and end of a text, padding, languages, controls.
 
-    A token for unknown words stands for a part, unless it ends texts too.
+    The token for unknown words is not special, unless it also ends texts.
 
     Args:
         source: A tokenizer, or a config with the same names.
@@ -51,26 +51,25 @@ def tokenize(
     """Tokenise one text or a sequence of texts.
 
     Args:
-        tokenizer: A tokenizer of ``transformers``. If it knows no character offsets (it is not a
-            fast one), words are found where its pieces spell the text, as SigLIP's do; else tokens
-            are labelled, but there are no words.
+        tokenizer: A tokenizer of ``transformers``. If it has no character offsets (it is not a
+            fast one), words are matched if its pieces spell the text, as SigLIP's do; otherwise
+            tokens have labels, but there are no words.
         raw: A string or a sequence of strings.
-        context_length (int, optional): The longest sequence that the model takes, special tokens
-            included. Default: None, any
+        context_length (int, optional): Maximum number of tokens of the model, special tokens
+            included. Default: None, no limit
         truncation (bool): Cut longer texts instead of raising an error. Default: False
         padding (bool or str): True pads to the longest text, ``"max_length"`` to
             ``context_length``. Default: True
-        prompt (str): What the model wants before each text. Its tokens count as special. Default:
-            none
+        prompt (str): Put before each text. Its tokens count as special. Default: none
 
     Returns:
-        tuple: token ids (B, T), attention mask (B, T), and one axis a text. Tokens of
-        :func:`special_ids` are special there, also where they are typed in a text.
+        tuple: token ids (B, T), attention mask (B, T), and one axis per text. Tokens of
+        :func:`special_ids` are special, also if they are typed in a text.
 
     Raises:
         TypeError: If a text is not a string.
-        ValueError: If a text holds nothing that can be seen or that has tokens, or a lone
-            surrogate, or is too long and ``truncation`` is False.
+        ValueError: If a text has no visible character or no token, contains a lone surrogate, or
+            is too long and ``truncation`` is False.
     """
     texts = _checked(raw)
     knows_offsets = bool(tokenizer.is_fast)
@@ -102,7 +101,7 @@ def tokenize(
             token in known_special and not pad
             for token, pad in zip(ids[index].tolist(), padded, strict=True)
         ]
-        # What the tokenizer has put around the text has no characters in it.
+        # Tokens that the tokenizer adds around the text have no characters.
         put = encoding["special_tokens_mask"][index].tolist()
         pieces = tokenizer.convert_ids_to_tokens(ids[index].tolist())
         own = [token for token, pad in enumerate(padded) if not (pad or put[token])]
@@ -125,7 +124,7 @@ def tokenize(
 
 
 def _checked(raw: Any) -> Sequence[str]:
-    """One text or several as a sequence of texts that a tokenizer takes."""
+    """One text or several as a checked sequence of texts."""
     texts = [raw] if isinstance(raw, str) else raw
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"a text is a string or a list of strings, but got {raw!r}")
@@ -145,11 +144,11 @@ def _checked(raw: Any) -> Sequence[str]:
 
 
 def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
-    """Warn of words that cannot reach the embedding, as those behind an end of text that is typed.
+    """Warn of words that cannot influence the embedding, such as those after a typed end of text.
 
     Args:
-        axes (sequence): One axis a text.
-        reached (Tensor, optional): True for tokens that can reach the embedding, shape (B, T).
+        axes (sequence): One axis per text.
+        reached (Tensor, optional): True for tokens that can influence the embedding, shape (B, T).
             None if all of them can.
     """
     for axis, row in zip(axes, [] if reached is None else reached.tolist(), strict=False):
@@ -163,7 +162,7 @@ def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
-    """A span without the spaces that some tokenizers count to a word; None if nothing is left."""
+    """A span without surrounding spaces, which some tokenizers include; None if it is empty."""
     start = max(start, 0)
     covered = text[start : max(stop, 0)]
     start += len(covered) - len(covered.lstrip())
@@ -172,7 +171,7 @@ def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
 
 
 def _spell(text: str, pieces: list[str]) -> list[tuple[int, int]]:
-    """Characters behind pieces that spell a text, but for case and punctuation; else nothing."""
+    """Character spans of pieces that spell a text up to case and punctuation; empty otherwise."""
     spans, stop = [], 0
     for piece in pieces:
         start = None

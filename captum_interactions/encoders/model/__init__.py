@@ -1,1 +1,1 @@
-"""What is done to a running model: hooks, attention, fast blocks, evaluation mode."""
+"""What is done to a running model: hooks, fast blocks, evaluation mode."""

@@ -1,9 +1,9 @@
-"""Activations that are cheap to run, and to differentiate many times at one point.
+"""Activations that are cheap to evaluate and to differentiate many times at one point.
 
-Written out in parts, as QuickGELU is, an activation costs autograd several passes over its input in
-every backward pass, and several tensors in memory. Its derivative is one number an element. Taken
-once, in the forward pass, it makes every backward pass a single multiplication. Where no gradient
-is taken, one of these tensors is enough.
+An activation that is composed of several operations, such as QuickGELU, costs autograd several
+passes over its input in every backward pass, and memory for several tensors. Its derivative is one
+number per element. If the derivative is computed once, in the forward pass, every backward pass is
+a single multiplication. Without gradients, one new tensor is enough.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PACKAGES = ("torch.nn.", "transformers.activations", "open_clip.")
 
 @contextmanager
 def tabulated_activations(module: nn.Module) -> Iterator[None]:
-    """While this holds, smooth activations in a module give first derivatives only, quickly.
+    """Context manager in which smooth activations have first derivatives only, and fast ones.
 
-    Values and first derivatives are the same. Second derivatives miss those of the activations, so
-    this is for Jacobian products, which are linear in what is passed back. Where no gradient is
-    taken, QuickGELU makes one new tensor instead of three. Activations with hooks, with a forward
-    pass of the user's own, or that write to their input run as they are.
+    Values and first derivatives are unchanged. Second derivatives lack those of the activations, so
+    this is for Jacobian products, which are linear in the cotangent. Without gradients, QuickGELU
+    allocates one tensor instead of three. Activations that have hooks or a replaced forward pass,
+    or that work in place, are left unchanged.
     """
     with ExitStack() as stack:
         for part in module.modules():

@@ -1,8 +1,9 @@
-"""Temporary changes to a model: in force in one thread, and undone whatever happens.
+"""Temporary changes to a model, local to one thread and always undone.
 
-Modules are shared by all threads. So a change acts in the thread that makes it alone, and one
-thread changes models at a time, which undoes changes in order. A Ctrl-C waits until a change is
-made or undone. A process that is forked meanwhile starts without the changes of other threads.
+Modules are shared by all threads. Therefore a change acts only in the thread that makes it, and
+only one thread changes models at a time, so that changes are undone in reverse order. A Ctrl-C
+is delivered after a change has been made or undone. A process that is forked meanwhile starts
+without the changes of other threads.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ _PACKAGE = __name__.partition(".")[0]
 _ENTERING_OR_LEAVING = {"__enter__", "__exit__", "enter_context", "callback"}
 """Functions that enter and leave context managers."""
 _MOMENT = 0.01
-"""Seconds after which an interrupt that had to wait is raised again."""
+"""Delay in seconds after which a deferred interrupt is raised again."""
 
 _turn = RLock()
-"""Held by the thread that changes models, for as long as its changes are in force."""
+"""Held by the thread that changes models, as long as its changes are active."""
 _EDIT = RLock()
-"""Held for the moment in which a change is made or undone, and while the process forks."""
+"""Held while a change is made or undone, and while the process forks."""
 _UNDO: list[Callable[[], object]] = []
-"""How to undo the changes that are in force, the last one last."""
+"""Functions that undo the active changes, in the order of the changes."""
 
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """While this holds, no other thread changes models, and interrupts wait for changes."""
+    """Context manager in which no other thread changes models, and interrupts are deferred."""
     with _turn, _interrupts_wait_for_changes():
         yield
 
 
 @contextmanager
 def changed(change: Callable[[], object], undo: Callable[[], object]) -> Iterator[None]:
-    """While this holds, a change is in force."""
+    """Context manager in which a change is active."""
     with turn():
         with _EDIT:
             change()
@@ -55,7 +56,7 @@ def changed(change: Callable[[], object], undo: Callable[[], object]) -> Iterato
 
 @contextmanager
 def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
-    """While this holds, an object has another value of an attribute, or one that it lacks."""
+    """Context manager that sets or adds an attribute of an object."""
     with turn():
         own = vars(owner)
         if name in own:
@@ -71,7 +72,7 @@ def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
 def hooked(
     register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any
 ) -> Iterator[None]:
-    """While this holds, a hook acts in this thread.
+    """Context manager that registers a hook, which acts in this thread only.
 
     Args:
         register (Callable): A module's method, such as ``module.register_forward_hook``.
@@ -87,7 +88,7 @@ def hooked(
 def in_this_thread(
     function: Callable[..., Any], elsewhere: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """A function that is one in the thread that calls this, and another one in other threads."""
+    """A function that calls one function in this thread, and another in all other threads."""
     here = get_ident()
 
     def either(*args: Any, **kwargs: Any) -> Any:
@@ -98,10 +99,10 @@ def in_this_thread(
 
 @contextmanager
 def _interrupts_wait_for_changes() -> Iterator[None]:
-    """While this holds, Ctrl-C waits for context managers of this package to be entered or left.
+    """Defer Ctrl-C while context managers of this package are being entered or left.
 
-    Python raises it between any two instructions of the main thread, also between a change and
-    the note of how to undo it. Other threads have no interrupts.
+    Python raises KeyboardInterrupt between any two instructions of the main thread, also between a
+    change and the record of how to undo it. Other threads receive no interrupts.
     """
     before = signal.getsignal(signal.SIGINT)
     is_set = getattr(before, "__module__", None) == __name__
@@ -124,7 +125,7 @@ def _interrupts_wait_for_changes() -> Iterator[None]:
 
 
 def _is_changing(frame: FrameType | None) -> bool:
-    """Whether a context manager that this package uses is being entered or left."""
+    """Whether a context manager used by this package is being entered or left."""
     while frame is not None:
         is_entering, frame = frame.f_code.co_name in _ENTERING_OR_LEAVING, frame.f_back
         if is_entering and frame is not None:
@@ -135,11 +136,11 @@ def _is_changing(frame: FrameType | None) -> bool:
 
 
 def _undo_changes_of_other_threads() -> None:
-    """In a process that was forked: threads that made the changes do not exist there."""
+    """Undo all changes in a forked process, where the threads that made them do not exist."""
     global _turn
     with ExitStack() as stack:
         stack.callback(_EDIT.release)
-        if _turn.acquire(blocking=False):  # no thread's, or that of the thread which forked
+        if _turn.acquire(blocking=False):  # of no thread, or of the thread that forked
             _turn.release()
             return
         _turn = RLock()

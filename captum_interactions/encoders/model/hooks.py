@@ -1,9 +1,9 @@
-"""Cut a model at one of its blocks, from outside: read what enters it, or start from there.
+"""Partial forward passes by hooks: run a model up to one of its blocks, or from a block on.
 
-A model keeps its own forward pass, with its masks, its pooling and its projections. For the time of
-one call, a hook reads or replaces the hidden states that enter a block, and what comes before the
-block is skipped. Everything is put back when the call ends, also by an error. Cuts hold for the
-thread that makes them: another one that runs the model meanwhile gets the model's own output.
+The forward pass is the model's own, with its masks, pooling and projections. During one call, a
+hook reads or replaces the hidden states that enter a block; modules before the block are skipped.
+The hooks are removed when the call ends, also after an error. They act in the calling thread only:
+other threads that run the model at the same time get its ordinary output.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")
 """Flags by which transformers, open_clip and timm recompute blocks in the backward pass."""
 
 _AS_WRITTEN: list[dict[int, nn.Module]] = []
-"""The modules of models for which :func:`as_written` holds, by id. Used by the thread whose turn it
-is."""
+"""The modules of models inside of :func:`as_written`, by id. Used by the thread that holds the
+lock."""
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: it ends a run that has given all we want
+class _Reached(Exception):  # noqa: N818 - not an error: it ends a run early
     def __init__(self, states: Any) -> None:
         super().__init__()
         self.states = states
 
 
 def find_blocks(module: nn.Module, within: str = "") -> list[str]:
-    """Names of an encoder's blocks: those of its list of modules that holds the most parameters.
+    """Names of an encoder's blocks: the ``ModuleList`` with the most parameters.
 
     Args:
         module (nn.Module): A model.
-        within (str): Name of the part of it to look at. Default: all of it
+        within (str): Name of the part to search. Default: the whole model
 
     Raises:
         ValueError: If the encoder has no list of modules.
@@ -55,19 +55,19 @@ def find_blocks(module: nn.Module, within: str = "") -> list[str]:
     ]
     if not lists:
         raise ValueError(f"{type(module).__name__} has no list of blocks")
-    # Of two lists with the same parameters, one inside of the other, the outer comes first.
+    # Of nested lists with the same parameters, the outer one is found first.
     name, part = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
     return [f"{name}.{child}" for child, _ in part.named_children()]
 
 
 def find_embeddings(module: nn.Module, within: str = "") -> list[str]:
-    """Name of what makes the first hidden states, if the encoder has a part called so."""
+    """Name of the embedding module, if the encoder has one of a known name."""
     names = (name for name, _ in module.get_submodule(within).named_modules(prefix=within))
     return [name for name in names if name.rpartition(".")[2] == "embeddings"][:1]
 
 
 def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
-    """The hidden states that enter a block. What follows the block is not run.
+    """The hidden states that enter a block. The run stops there.
 
     Raises:
         RuntimeError: If the run does not reach the block.
@@ -85,7 +85,7 @@ def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
 
 
 def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
-    """What a module gives in a run. What follows it is not run.
+    """The output of a module in a run. The run stops there.
 
     Raises:
         RuntimeError: If the run does not reach the module.
@@ -103,7 +103,7 @@ def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
 
 
 def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
-    """The hidden states that enter a block, and its output, the last time that it is run.
+    """The hidden states that enter a block, and its output, at the last call of the block.
 
     Raises:
         RuntimeError: If the run does not reach the block.
@@ -124,13 +124,13 @@ def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any
 def starting_at(
     block: nn.Module, states: Tensor, skipped: Sequence[nn.Module], answer: Any = None
 ) -> Iterator[None]:
-    """While this holds, a model runs from a block on, with these hidden states.
+    """Context manager in which a model runs from a block on, with these hidden states.
 
     Args:
-        block (nn.Module): Where to start. If it is run several times, the first time counts.
-        states (Tensor): What enters it.
-        skipped (sequence of nn.Module): What comes before. These give ``answer`` without running.
-        answer (optional): What the model accepts in their place; its values never reach the block.
+        block (nn.Module): The first block to run. If it is called several times, at its first call.
+        states (Tensor): The hidden states that enter it.
+        skipped (sequence of nn.Module): Earlier modules. They return ``answer`` without running.
+        answer (optional): A valid output of skipped modules; its values never reach the block.
             Default: the states, detached
 
     Raises:
@@ -165,18 +165,18 @@ def starting_at(
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While this holds, a module runs another function in this thread."""
+    """Context manager that replaces the forward function of a module in this thread."""
     with turn(), attribute(module, "forward", in_this_thread(forward, module.forward)):
         yield
 
 
 @contextmanager
 def as_written(model: nn.Module) -> Iterator[None]:
-    """While this holds, no part of a model runs compiled in this thread, and none is checkpointed.
+    """Context manager that disables compilation and checkpointing of a model in this thread.
 
-    A compiled graph does not know of later hooks, and a checkpointed block runs again in the
-    backward pass, when they are gone. Numbers are the same. Inside of another such context that
-    holds for the model, there is nothing left to do. Other threads that explain wait.
+    A compiled graph ignores hooks that are registered later, and a checkpointed block runs again in
+    the backward pass, after the hooks have been removed. Values are the same. Nested contexts of
+    the same model do nothing. Other threads that explain wait.
     """
     with ExitStack() as stack:
         stack.enter_context(turn())
@@ -199,7 +199,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
 
 
 class _TrueInOtherThreads:
-    """A flag that is off in the thread that makes it."""
+    """A flag that is false in the thread that creates it."""
 
     def __init__(self) -> None:
         self._here = get_ident()
@@ -209,9 +209,9 @@ class _TrueInOtherThreads:
 
 
 def structure(model: nn.Module) -> int:
-    """A number that tells apart what a model runs: its modules, their hooks and replaced passes.
+    """A hash of the structure of a model: its modules, their hooks and replaced forward functions.
 
-    What parameters hold does not count.
+    It does not depend on the values of parameters.
     """
     return hash(
         tuple(
@@ -223,7 +223,7 @@ def structure(model: nn.Module) -> int:
 
 
 def _autograd_modes() -> tuple[bool, bool]:
-    """Whether gradients are on, and whether what they need is saved by hooks, as checkpoints do."""
+    """Whether gradients are enabled, and whether saved tensors pass through hooks (checkpoints)."""
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks("there are some"):
             return torch.is_grad_enabled(), False
@@ -236,14 +236,14 @@ def _unreached(block: nn.Module) -> RuntimeError:
 
 
 def entering_states(args: Any, kwargs: Any) -> Tensor:
-    """Which of a block's arguments holds its hidden states."""
+    """Position of the hidden states among a block's arguments."""
     states = args[0] if args else kwargs[_name_of_states(kwargs)]
     assert isinstance(states, Tensor)
     return states
 
 
 def _name_of_states(kwargs: dict[str, Any]) -> str:
-    """Which keyword argument of a block holds its hidden states."""
+    """Name of the keyword argument of a block that holds its hidden states."""
     if "hidden_states" in kwargs:
         return "hidden_states"
     return next(name for name, value in kwargs.items() if isinstance(value, Tensor))

@@ -1,4 +1,4 @@
-"""Run a model as it is at inference, and put it back as it was."""
+"""Run a model in evaluation mode, and restore its mode."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from captum_interactions.encoders.model.hooks import as_written
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode and allow gradients, whatever holds outside.
+    """Context manager that puts a model in evaluation mode and enables gradients.
 
-    On leaving, also after an error, every module is back in the mode that it was in. Autograd works
-    inside although the caller may have switched it off (Captum's ``NoiseTunnel`` and metrics do).
+    The mode of every module is restored on exit, also after an error. Gradients are enabled even if
+    the caller has disabled them, as Captum's ``NoiseTunnel`` and metrics do.
 
-    The mode of a module is one flag for all threads, so a model that is in training mode is in
-    evaluation mode for other threads too, meanwhile. PyTorch runs parts of a model in threads of
-    its own, which must see it.
+    The mode of a module is one flag for all threads, so a model in training mode is temporarily in
+    evaluation mode for other threads, too. PyTorch runs parts of a model in threads of its own,
+    which must see the flag.
     """
     devices = (parameter.device.type for parameter in model.parameters())
     device = next((device for device in devices if device != "meta"), "cpu")

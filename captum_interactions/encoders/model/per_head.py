@@ -1,4 +1,4 @@
-"""Products with one matrix a head, of which a batch of derivatives makes no copies."""
+"""Products with one matrix per head, which ``torch.vmap`` does not copy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _multiplied(rows: Tensor, weights: Tensor) -> Tensor:
 
 
 class _PerHead(torch.autograd.Function):
-    """A product of which a batch is more rows. By itself ``torch.vmap`` repeats the matrices."""
+    """A product whose batching rule adds rows; that of ``torch.vmap`` copies the matrices."""
 
     @staticmethod
     def forward(rows: Tensor, weights: Tensor) -> Tensor:

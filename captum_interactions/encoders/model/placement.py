@@ -1,4 +1,4 @@
-"""States of models in which they cannot be explained: quantised, or spread over devices."""
+"""Refuse models that cannot be explained: quantised ones, and those on several devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _QUANTISED = ("bitsandbytes", "torchao", "gptqmodel", "auto_gptq", "awq", "hqq",
 
 
 def check_placement(model: Any) -> None:
-    """See that all of a model is in one place, with weights that have derivatives.
+    """Check that a model is on one device, with differentiable weights.
 
     Raises:
         TypeError: If it is quantised, offloaded, or split among devices.
@@ -44,5 +44,5 @@ def check_placement(model: Any) -> None:
 
 
 def _device_map(model: nn.Module) -> list[Any]:
-    """Where accelerate has put the parts of a model."""
+    """The devices to which accelerate has dispatched parts of a model."""
     return list(getattr(model, "hf_device_map", {}).values())

@@ -1,10 +1,10 @@
 """The last block of a transformer, computed for the one token that is pooled.
 
-A tower that pools one token reads one row of its last block. That row asks one question per head,
-so keys and values of the other tokens need never be formed: the key projection is applied to the
-query instead, and the value projection to the attention-weighted mean of the states. In exact
-arithmetic this is the block itself; it costs a small fraction of it, and its derivatives of any
-order exist under every attention implementation.
+A tower that pools one token uses only one output row of its last block. That row has one query per
+head, so the keys and values of the other tokens need not be computed: the key projection is applied
+to the query instead, and the value projection to the attention-weighted mean of the states. In
+exact arithmetic the result equals the block's output. It costs a small fraction of the block, and
+has derivatives of any order under every attention implementation.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 _PARTS = {"self_attn", "layer_norm1", "layer_norm2", "mlp"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "out_proj"}
 _TOKENWISE = ("torch.nn.", "transformers.", "peft.")
-"""Whose parts of an MLP treat every token by itself."""
+"""Packages whose MLP modules act on every token separately."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_poolable(block: nn.Module) -> bool:
     """Whether a block is a plain pre-norm block whose parts :func:`pooled_row` may use directly.
 
-    Blocks with replaced projections (adapters, quantisation), with hooks, with an attention
-    function of the user's own, with parts that :func:`pooled_row` does not know or with a forward
-    pass that is not that of ``transformers`` are not: they have to run as they are.
+    Blocks that have replaced projections (adapters, quantisation), hooks, a custom attention
+    function, unknown parts, or a forward pass other than that of ``transformers`` are not; they run
+    in full.
     """
     attention = block._modules.get("self_attn")
     if attention is None or {*block._modules} != _PARTS or {*attention._modules} != _PROJECTIONS:
@@ -42,16 +42,16 @@ def is_poolable(block: nn.Module) -> bool:
 
 
 def is_plain(module: Any, package: str) -> bool:
-    """Whether a module runs the forward pass of its class, found in this package, and no hook."""
+    """Whether a module has no hooks and runs the forward pass of its class in this package."""
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)
     return known and not is_replaced and not any(getattr(module, name) for name in _HOOKS)
 
 
 def _has_known_function(attention: Any) -> bool:
-    """Whether attention weights are the softmax of scaled products, and not something registered.
+    """Whether the attention function is one of ``transformers``, and not a registered custom one.
 
-    All functions that come with ``transformers`` give the same numbers.
+    All functions of ``transformers`` compute the same values.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -61,7 +61,7 @@ def _has_known_function(attention: Any) -> bool:
 
 
 def _is_tokenwise(part: nn.Module) -> bool:
-    """Whether a part may get the rows of some tokens alone: nothing in it tells tokens apart."""
+    """Whether a module acts on every token separately, so that it can run on some rows only."""
     return "forward" not in vars(part) and all(
         type(module).forward.__module__.startswith(_TOKENWISE)
         and not any(getattr(module, name) for name in _HOOKS)

@@ -1,12 +1,12 @@
-"""The last block of a transformer along a path, as a function of one coordinate a token.
+"""The last block of a transformer along a path, as a function of one coordinate per token.
 
-Token t goes from its state ``r_t`` to ``r_t + d_t``; at the coordinate ``z_t`` it is at
-``r_t + z_t d_t``. Its normed state is then a combination of two fixed vectors, whose two
-coefficients are known functions of ``z_t``. Where the block serves one token alone (see
-:mod:`.pooled_block`), what it asks of the other tokens are products with these fixed vectors. So
-the states of the nodes of a path are never formed, a product of the Jacobian with one token's
-displacement is one with a single coordinate, and a gradient in the coordinates is an attribution of
-tokens already. In exact arithmetic all of it is the block itself.
+Token t moves from its state ``r_t`` to ``r_t + d_t``; at the coordinate ``z_t`` its state is
+``r_t + z_t d_t``. The layer norm of this state is a combination of two fixed vectors, whose
+coefficients are known functions of ``z_t``. If only one output row of the block is needed (see
+:mod:`.pooled_block`), logits and values of the other tokens are combinations of products with these
+fixed vectors. So the states at the nodes of a path are never computed, the Jacobian-vector product
+with one token's displacement is a derivative in one coordinate, and the gradient in the coordinates
+is already an attribution of tokens. In exact arithmetic the result equals the block's output.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from captum_interactions.encoders.model.per_head import per_head
 from captum_interactions.encoders.model.pooled_block import is_plain
 
 _AT_ONCE = 8
-"""Number of examples whose vectors are made together."""
+"""Number of examples whose vectors are computed together."""
 RowAt = Callable[[Tensor, slice], Tensor]
 """``(coordinates, examples) -> (N, D)`` for coordinates (N, T) of these examples, node-major."""
 
 
 def has_plain_norm(block: Any) -> bool:
-    """Whether a poolable block is normed in a way that :func:`row_along` knows."""
+    """Whether the first norm of a poolable block is one that :func:`row_along` supports."""
     norm = block.layer_norm1
     is_layer_norm = type(norm) is nn.LayerNorm and norm.elementwise_affine
     return is_layer_norm and len(norm.normalized_shape) == 1 and is_plain(norm, "torch.nn.")
@@ -86,7 +86,7 @@ class _NormedPath:
         self.bias = 0.0 if norm.bias is None else norm.bias.detach().to(end.dtype)
         self._eps = norm.eps
         self._dtype = torch.promote_types(end.dtype, torch.float32)
-        # A few examples at a time, because the parts are wide.
+        # A few examples at a time, to limit memory.
         pieces = [
             self._vectors(norm, start if len(start) == 1 else start[rows], end[rows])
             for first in range(0, len(end), _AT_ONCE)
@@ -98,17 +98,17 @@ class _NormedPath:
 
     @staticmethod
     def _vectors(norm: nn.LayerNorm, start: Tensor, end: Tensor) -> list[Tensor]:
-        """The vectors, and for each token three moments of the path and the two vectors' scales."""
-        # Variances are differences of large numbers where a path comes close to a constant state.
+        """The vectors, and for each token three moments of the path and both vectors' scales."""
+        # Near a constant state, variances are differences of large numbers.
         wide = torch.float32 if end.device.type == "mps" else torch.float64
         low = start.to(wide)
         step = end.to(wide) - low
         low, step = low - low.mean(-1, keepdim=True), step - step.mean(-1, keepdim=True)
         moments = [(low * low).mean(-1), (low * step).mean(-1), (step * step).mean(-1)]
-        # Both vectors at unit scale, or half precision would not hold them.
+        # Both vectors at unit scale, so that half precision can represent them.
         scales = [square.sqrt().clamp_min(norm.eps**0.5) for square in (moments[0], moments[2])]
         units = (low / scales[0].unsqueeze(-1), step / scales[1].unsqueeze(-1))
-        # The norm of a half-precision model may be in float32, and gives half precision then, too.
+        # The norm of a half-precision model may be in float32; its output is in half precision.
         parts = [(part * norm.weight.detach()).to(end.dtype).expand_as(end) for part in units]
         shape = end.shape[:2]
         return [torch.cat(parts, 1), *(value.expand(shape) for value in moments + scales)]
@@ -131,12 +131,12 @@ def _attend(
     hidden: Tensor | None,
     bias: Tensor | float,
 ) -> Tensor:
-    """What the pooled token gets from all others, (n, B, D), for its own normed state (n, B, D)."""
+    """Attention output (n, B, D) of the pooled token, for its normed state (n, B, D)."""
     heads, width = attention.num_heads, attention.head_dim
     n_nodes, n_tokens = len(normed), vectors.shape[1] // 2
     query = attention.q_proj(normed).transpose(0, 1).unflatten(-1, (heads, width))
     key_weight = attention.k_proj.weight.unflatten(0, (heads, width))
-    # What is added to all tokens of a head, by biases, the softmax ignores.
+    # The softmax ignores what biases add to all tokens of a head alike.
     question = per_head(query * attention.scale, key_weight)  # (B, n, heads, D)
     answers = (question.flatten(1, 2) @ vectors.transpose(1, 2)).unflatten(1, (n_nodes, heads))
     shares = coefficients.transpose(0, 1).unsqueeze(2).unflatten(-1, (2, n_tokens))

@@ -1,4 +1,4 @@
-"""From the hidden states of a plain encoder to one embedding."""
+"""Pool the hidden states of an encoder to one embedding."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["cls", "last", "mean", "pooler"]
-"""The first token, the last one, or the mean of all of them, padding left out; or the model's own
-``pooler_output``."""
+"""The first token, the last one, or the mean of all tokens, each without padding; or the model's
+own ``pooler_output``."""
 
 
 def _itself(tokens: Any, *_: Any, **__: Any) -> Any:
@@ -30,13 +30,13 @@ class Pool(NamedTuple):
     """Where an encoder pools its tokens: the layer ``"pool"``."""
 
     module: str
-    """Name of the module whose output is pooled: mostly the norm behind the last block."""
+    """Name of the module whose output is pooled, usually the norm after the last block."""
     is_default: bool = False
-    """Whether the layer is the default: where the pooling weighs tokens by attention."""
+    """Whether ``"pool"`` is the default layer, as for pooling by attention."""
     tokens: Callable[[Any], Tensor] = _itself
     """The tokens (B, T, D) in the module's output."""
     output: Callable[..., Any] = _itself
-    """``(tokens, *args, **kwargs)``: an output with these tokens, for the module's arguments."""
+    """``(tokens, *args, **kwargs)``: an output of the module that contains these tokens."""
 
 
 OUTPUT_STATES = Pool(
@@ -44,7 +44,7 @@ OUTPUT_STATES = Pool(
     tokens=_hidden_states,
     output=_of_hidden_states,
 )
-"""A whole encoder of ``transformers``, whose hidden states are pooled behind it."""
+"""An encoder of ``transformers`` whose hidden states are pooled after it."""
 
 POOLINGS: tuple[Pooling, ...] = ("cls", "last", "mean", "pooler")
 
@@ -58,7 +58,7 @@ def pooled(output: Any, pooling: Pooling, mask: Tensor | None = None) -> Tensor:
         mask (Tensor, optional): 1 for tokens that are not padding, (B, T). Default: all
 
     Raises:
-        ValueError: If the output has nothing of the kind.
+        ValueError: If the output lacks what the pooling needs.
     """
     states = getattr(output, "last_hidden_state", None)
     if pooling == "pooler":
@@ -80,6 +80,6 @@ def pooled(output: Any, pooling: Pooling, mask: Tensor | None = None) -> Tensor:
         weights = mask.to(states.dtype).unsqueeze(-1)
         wide = torch.promote_types(states.dtype, torch.float32)
         return cast(Tensor, (states * weights).sum(1, dtype=wide) / weights.sum(1, dtype=wide))
-    # The first of the largest: 1, 1, ... or 1, 2, ... where there is no padding.
+    # Largest at the first token that is not padding ("cls"), or at the last one.
     places = mask.int() if pooling == "cls" else mask.int().cumsum(-1) * mask.int()
     return cast(Tensor, states[torch.arange(len(states), device=states.device), places.argmax(-1)])

@@ -1,10 +1,10 @@
-"""Attention that pools: one constant query attends to all tokens.
+"""Attention pooling: one constant query attends to all tokens.
 
-A pooling head (SigLIP's, AIMv2's, those of timm) asks one question, which does not depend on the
-input. Along a straight path of states, its keys and values are straight paths too, so what it gives
-is a function of one coordinate a token with small constants: a logit and a value a token and head
-at both ends. Heads differ in everything around their attention; that stays the model's, and the
-attention itself is found, and replaced, where PyTorch's own function is called.
+A pooling head (of SigLIP, AIMv2 and timm) has one query, which does not depend on the input. Along
+a straight path of states, its keys and values move along straight paths too. So its output is a
+function of one coordinate per token, with small constants: the logit and the value of each token
+and head at both ends of the path. Heads differ in everything around their attention. That part is
+run by the model itself; only the call of PyTorch's attention function is recorded and replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class PoolingAttention(NamedTuple):
-    """What one query asks of all tokens."""
+    """The arguments of attention with one query."""
 
     query: Tensor
     """Scaled, shape (B, H, 1, d)."""
@@ -37,7 +37,7 @@ class PoolingAttention(NamedTuple):
 
 
 class _Attention(TorchFunctionMode):
-    """Records calls of PyTorch's attention in this thread, or answers them."""
+    """Records calls of PyTorch's attention function in this thread, or replaces their results."""
 
     def __init__(self, answer: Tensor | None = None) -> None:
         super().__init__()
@@ -60,27 +60,27 @@ class _Attention(TorchFunctionMode):
 
 
 def pooling_attention(run: Callable[[], Any]) -> PoolingAttention | None:
-    """The attention by which a run pools; None if it does not pool by a single one."""
+    """The pooling attention of a run; None unless exactly one attention pools."""
     with _Attention() as seen:
         run()
     return seen.calls[0] if len(seen.calls) == 1 else None
 
 
 def answering(mixed: Tensor) -> _Attention:
-    """While this holds, attention gives these mixed values (B, H, 1, d)."""
+    """Context manager in which attention returns these mixed values (B, H, 1, d)."""
     return _Attention(mixed)
 
 
 def mixed_along(
     start: PoolingAttention, end: PoolingAttention
 ) -> Callable[[Tensor, slice], Tensor] | None:
-    """Mixed values where each token has gone its own share of the way between two inputs.
+    """Mixed values as a function of one path coordinate per token.
 
-    It is right if keys and values are straight along the path, which is not checked.
+    Keys and values must be linear along the path; this is not checked.
 
     Args:
-        start (PoolingAttention): What is asked at the coordinate 0, B or 1 examples.
-        end (PoolingAttention): What is asked at the coordinate 1, B examples.
+        start (PoolingAttention): The attention at the coordinate 0, B or 1 examples.
+        end (PoolingAttention): The attention at the coordinate 1, B examples.
 
     Returns:
         Callable: ``(coordinates, examples) -> (N, H, 1, d)`` for coordinates (N, T) of these
@@ -155,7 +155,7 @@ def _of_multi_head(args: Any, kwargs: Any) -> PoolingAttention | None:
 
 
 def _additive(mask: Tensor, query: Tensor) -> Tensor:
-    """A mask that is True where a token is hidden, or added already, as one that is added."""
+    """An additive mask, from one that is additive or that is True where a token is hidden."""
     if mask.dtype is not torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, float("-inf"))

@@ -1,4 +1,4 @@
-"""Towers of sounds: spectrograms in, embeddings out."""
+"""Audio towers, from spectrograms to embeddings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 
 
 class AudioTower(BlockTower):
-    """An encoder of spectrograms that reads them as CLAP does. Inputs are (B, C, frames, mel bins).
+    """An encoder of spectrograms, as in CLAP. Inputs have the shape (B, C, frames, mel bins).
 
-    CLAP folds a spectrogram into a square: it cuts time into stretches and puts these one above the
-    other. Hidden states are cells of that square, larger ones at later blocks. At the input, tokens
-    are frames. The reference is the mean sound of the model's training data, a level a mel bin,
-    which the model's own normalisation makes zero. (Features are decibels: zero would be loud.)
+    CLAP folds a spectrogram into a square: it divides time into stretches and stacks them. Hidden
+    states are cells of that square, larger ones at later blocks. At the input, tokens are frames.
+    The baseline is the mean of the model's training data, one level per mel bin, which the model
+    normalises to zero. (Features are in decibels, so zero would be loud.)
 
     Args:
         model, run, blocks, skipped, answer: See :class:`~.block_tower.BlockTower`.
-        n_stretches (int): Number of stretches that are put one above the other.
-        mean_level (str): Name of the model's tensor of mean levels, one a mel bin.
+        n_stretches (int): Number of stacked stretches.
+        mean_level (str): Name of the model's tensor of mean levels, one per mel bin.
         channels (int): Number of channels: 1, or 4 for models that fuse crops of longer sounds.
             Default: 1
         feature_extractor (optional): A feature extractor of ``transformers``, for raw sounds.
@@ -70,11 +70,11 @@ class AudioTower(BlockTower):
                 f"({len(inputs)}, 1), but got {tuple(is_longer.shape)}"
             )
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
         return self.model.get_buffer(self._mean_level).to(inputs).expand_as(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
-        """Turn sounds into :class:`TowerInputs`.
+        """Convert sounds to :class:`TowerInputs`.
 
         Args:
             raw: A sound or a list of sounds: float samples of shape (n,) at the sampling rate of
@@ -134,7 +134,7 @@ class AudioTower(BlockTower):
     def recall(
         self, states: Tensor, shape: tuple[int, ...], *extras: Any
     ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
-        # The model asks the features for their shape alone.
+        # The model uses only the shape of the features.
         return states, states.new_zeros(()).expand(len(states), *shape), extras, None
 
     def fold(self, layer: Layer, attribution: Tensor) -> Tensor:
@@ -164,12 +164,12 @@ class AudioTower(BlockTower):
                     f"sound {index} has {len(sound) / rate:.2f} seconds at {rate} Hz, but the "
                     f"model's window holds {longest / rate:.2f}; cut it or pass truncation=True"
                 )
-        # The extractor would cut longer sounds at random.
+        # The extractor would crop longer sounds at random.
         sounds = [sound[:longest] for sound in sounds]
         encoding = extractor(sounds, sampling_rate=rate, return_tensors="pt")
         features = encoding["input_features"]
-        # For models that fuse crops, the extractor says of one sound at random that it is longer
-        # than the window. None is.
+        # For models that fuse crops, the extractor marks one sound at random as longer than the
+        # window, but none is.
         is_longer = torch.zeros(len(sounds), 1, dtype=torch.bool)
         repeats = {"repeat": math.ceil, "repeatpad": math.floor}.get(extractor.padding)
         axes = tuple(

@@ -1,4 +1,4 @@
-"""One of the two encoders of a dual encoder, cut open at a layer of choice."""
+"""The base class of towers: an encoder that can be run up to a layer, and from a layer on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.encoders.baselines import KeptReferences
+from captum_interactions.encoders.baselines import CachedBaselines
 
 Layer = int | Literal["input", "pool"]
 """The layer to attribute at: k for the hidden state entering block k (0 is the embedding output, -1
@@ -17,24 +17,24 @@ enters the last block), ``"pool"`` for the tokens that the encoder pools, behind
 norm, or ``"input"`` for the raw tensor."""
 
 AlongPath = Callable[..., Tensor]
-"""``(coordinates, examples, *context) -> (N, K)``: embeddings where token t of each example has
-gone the share ``coordinates[:, t]`` of its way from the start of a path to its end. Coordinates
-(N, T) are node-major, those of all examples at the first node first; ``examples`` is a slice."""
+"""``(coordinates, examples, *context) -> (N, K)``: embeddings of states in which token t of each
+example is at the fraction ``coordinates[:, t]`` of its path. Coordinates (N, T) are node-major: all
+examples at the first node come first. ``examples`` is a slice."""
 
 
 class TowerInputs(NamedTuple):
     """Model-ready inputs of one tower."""
 
     inputs: Tensor
-    """What the tower takes first, shape (B, ...)."""
+    """The first argument of the tower, shape (B, ...)."""
     extras: tuple[Tensor | None, ...]
-    """Its further arguments, in the order of :attr:`Tower.extra_names`."""
+    """Further arguments, in the order of :attr:`Tower.extra_names`."""
     axes: tuple[TokenAxis, ...]
-    """One axis an example: the tokens of its hidden states."""
+    """One axis per example, which describes the tokens of its hidden states."""
 
 
 def unpacked(raw: Any, name: str, extra_names: Sequence[str]) -> Any:
-    """A mapping, as processors and tokenizers give, as a tuple of an input and its extras."""
+    """The output of a processor or tokenizer as a tuple of an input and its extras."""
     if not isinstance(raw, Mapping):
         return raw
     if name not in raw:
@@ -44,98 +44,98 @@ def unpacked(raw: Any, name: str, extra_names: Sequence[str]) -> Any:
 
 
 class Tower(nn.Module):
-    """Base class of towers, and all that the mathematics asks of one.
+    """Base class of towers, with everything that attribution methods use.
 
-    A family of models implements :meth:`encode`, :meth:`reference` and :meth:`prepare`; to open its
-    blocks it sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and :meth:`token_mask`.
-    Hidden states are always (B, T, D): a convolutional tower flattens its feature map into cells.
-    A call of a tower is complete in itself: nothing of it outlives the call, so an encoder that
-    serves both sides is no special case.
+    A subclass implements :meth:`encode`, :meth:`baseline` and :meth:`prepare`. For attribution at
+    hidden states, it also sets ``n_blocks`` and implements :meth:`prefix`, :meth:`tail` and
+    :meth:`token_mask`. Hidden states are always (B, T, D): a convolutional tower flattens its
+    feature map. Calls leave no state behind, so both towers may share one encoder.
     """
 
     n_blocks: int = 0
-    """Number of blocks whose entering hidden state can be explained."""
+    """Number of blocks whose input states can be attributed."""
     extra_names: tuple[str, ...] = ()
-    """Names of the arguments beside the input, such as ``("attention_mask",)``."""
-    kept_references: KeptReferences | None = None
-    """Features of references, while they are kept: see
-    :meth:`~captum_interactions.DualEncoderWrapper.keeping_references`."""
+    """Names of the arguments after the input, such as ``("attention_mask",)``."""
+    cached_baselines: CachedBaselines | None = None
+    """Cached features of baselines, see
+    :meth:`~captum_interactions.DualEncoderWrapper.caching_baselines`."""
 
-    # What a family of models implements.
+    # Implemented by subclasses.
 
     def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
         """The model's own embedding, (B, ...) -> (B, K), before any normalisation."""
         raise NotImplementedError
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
-        """The uninformative input to compare with, of the shape of ``inputs``."""
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
+        """The default baseline, an uninformative input of the shape of ``inputs``."""
         raise NotImplementedError
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
-        """Turn raw inputs (images, strings, or ready tensors) into :class:`TowerInputs`."""
+        """Convert raw inputs (images, strings, or ready tensors) to :class:`TowerInputs`."""
         raise NotImplementedError
 
     def prefix(self, layer: Layer, inputs: Tensor, *extras: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """Hidden states (B, T, D) at a layer, and the context that the tail needs.
 
-        Tensors in the context have B rows. Text pools where its context says, so a reference is
-        pooled where the caption is when it is given the caption's context.
+        Tensors in the context have B rows. The context of a text determines the pooled token, so a
+        baseline with the context of a caption is pooled at the same token as the caption.
         """
         raise NotImplementedError
 
     def tail(self, layer: Layer, states: Tensor, *context: Any) -> Tensor:
-        """The rest of the tower, (B, T, D) -> (B, K): after :meth:`prefix`, :meth:`encode`."""
+        """The rest of the tower, (B, T, D) -> (B, K): ``encode`` is ``tail`` after ``prefix``."""
         raise NotImplementedError
 
     def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:
-        """True for tokens that can reach the embedding, (B, T); None if all of them can."""
+        """True for tokens that can influence the embedding, (B, T); None if all of them can."""
         return None
 
     def special_tokens(self, inputs: Tensor, *extras: Any) -> Tensor | None:
-        """True for tokens that stand for no part of the input, (B, T); None if there are none.
+        """True for special tokens at blocks, (B, T); None if there are none.
 
-        These are tokens at blocks: the class token and registers, start and end of a text.
+        Special tokens represent no part of the input: class token, registers, start and end of a
+        text.
         """
         return None
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
-        """Raise an error that says what came and what was expected, if the tower cannot take it."""
+        """Raise an error, with the given and the expected values, if inputs are invalid."""
 
     def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
         """A baseline of one constant value, of the shape of ``inputs``."""
         return torch.full_like(inputs, value)
 
     def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
-        """What the tokens of a layer stand for, from the axis that :meth:`prepare` gave."""
+        """The axis of a layer, from the one that :meth:`prepare` returned."""
         if layer == "input":
             axis = axis.at_input()
         return axis if len(axis) == n_tokens else TokenAxis.numbered(n_tokens)
 
     def sample(self) -> Any:
-        """Two inputs to try the tower on, as :meth:`prepare` takes them."""
+        """Two sample inputs for :meth:`prepare`, on which the tower can be checked."""
         raise NotImplementedError(
             f"no inputs are known for {type(self).__name__}: pass two or more of your own"
         )
 
-    # What the mathematics calls.
+    # Called by attribution methods.
 
     @property
     def has_pool(self) -> bool:
-        """Whether the tokens that the encoder pools are a layer: ``"pool"``."""
+        """Whether the tower has the layer ``"pool"``, the tokens that it pools."""
         return False
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """All layers with hidden states, in the order of running."""
+        """All layers with hidden states, in execution order."""
         return (*range(self.n_blocks), *(("pool",) if self.has_pool else ()))
 
     @property
     def default_layer(self) -> Layer:
-        """The layer to attribute at unless told otherwise: what enters the last block."""
+        """The default layer of attribution: the input of the last block."""
         return -1 if self.n_blocks else "input"
 
     def resolve_layer(self, layer: Layer) -> Layer:
-        """Check a layer and count it from the front.
+        """Check a layer, and return it as a non-negative index, ``"pool"`` or ``"input"``.
 
         Raises:
             ValueError: If the tower has no such layer.
@@ -173,29 +173,29 @@ class Tower(nn.Module):
         return self.tail(layer, features, *context)
 
     def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
-        """The embedding as a function of one coordinate a token along the path between two states.
+        """The embedding as a function of one path coordinate per token, between two states.
 
-        A family of models has one where it is cheaper than to run on the states themselves.
+        Towers implement it if it is cheaper than evaluating the states.
 
         Args:
-            layer (Layer): Where the features live.
+            layer (Layer): The layer of the features.
             start (Tensor): Features at the start of the path, (B, *F) or (1, *F).
             end (Tensor): Features at its end, (B, *F).
-            context: What :meth:`prefix` gave for the inputs.
+            context: The context that :meth:`prefix` returned for the inputs.
 
         Returns:
-            Callable: see :data:`AlongPath`; None if there is no quicker way.
+            Callable: see :data:`AlongPath`; None if there is no faster way.
         """
         return None
 
     def embed_tokens(
         self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
     ) -> Tensor:
-        """Embeddings of single tokens (B, T, K), as if all tokens were in the state of this one.
+        """Embeddings of single tokens (B, T, K): those of states in which all tokens are equal.
 
-        States are those that enter the last block, unless a family of models can tell those that
-        leave it. What pools them sees the same state everywhere, whichever way it pools: a token's
-        own embedding by the tower's head.
+        The states are inputs of the last block, or its outputs if the tower implements that. Since
+        all tokens are equal, the way of pooling does not matter: the result is the token's own
+        embedding by the head of the tower.
 
         Raises:
             ValueError: If the tower has no blocks.

@@ -1,4 +1,4 @@
-"""A tower that is a part of somebody's model, opened at the model's own blocks."""
+"""Towers that run a model from or up to one of its blocks, by hooks."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ Run = Callable[..., Tensor]
 
 _LOGGER = logging.getLogger(__name__)
 _QUANTISED = re.compile(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized\.")
-"""Where PyTorch keeps modules that are quantised for inference."""
+"""PyTorch's packages of modules that are quantised for inference."""
 
 
 class BlockTower(Tower):
-    """Mechanics of towers whose encoder is cut from outside, see :mod:`.cut`.
+    """Base class of towers that run parts of a model, see :mod:`~.encoders.model.hooks`.
 
-    The modality (text, image, audio) says what inputs, references and tokens are.
+    Subclasses for a modality (text, image, audio) define inputs, baselines and tokens.
 
     Args:
-        model (nn.Module): The whole model. It is used as it is.
-        run (Callable): ``(model, inputs, *extras) -> (B, K)``. It must not hold the model itself,
-            so that a copy of the tower runs its own copy.
-        blocks (sequence of str): Names of the blocks in the model, in the order of running. The
-            hidden states that enter a block must be all that later ones depend on.
-        skipped (sequence of str): Names of what comes before the blocks and need not run when one
-            starts at a block. Default: none
-        answer (Callable, optional): From hidden states to what the model accepts in the place of
-            the skipped modules' outputs. Default: the hidden states
+        model (nn.Module): The whole model. It is not modified.
+        run (Callable): ``(model, inputs, *extras) -> (B, K)``. It must not hold a reference
+            to the model, so that a copy of the tower runs its own copy.
+        blocks (sequence of str): Names of the blocks in the model, in execution order. Later
+            blocks must depend on nothing but the hidden states that enter a block.
+        skipped (sequence of str): Names of modules before the blocks that need not run when the
+            model starts at a block. Default: none
+        answer (Callable, optional): From hidden states to a valid output of the skipped modules.
+            Default: the hidden states
         tokens_first (bool): Blocks take (T, B, D). Default: False, (B, T, D)
     """
 
     unit_modules: tuple[str, ...] = ()
-    """Names of modules that do nothing but scale the embedding to unit length."""
+    """Names of modules that only scale the embedding to unit length."""
     pool: Pool | None = None
-    """Where tokens are pooled, if that is a layer."""
+    """The pooling, if it is a layer."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class BlockTower(Tower):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The blocks, in the order of running."""
+        """The blocks, in execution order."""
         return [self._block(name) for name in self._blocks]
 
     @property
@@ -102,7 +102,7 @@ class BlockTower(Tower):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the model's own numbers, which its inputs must have."""
+        """The dtype of the model, which its inputs must have."""
         floats = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return next(floats, torch.float32)
 
@@ -127,7 +127,7 @@ class BlockTower(Tower):
             assert isinstance(layer, int)
             block = self._block(self._blocks[layer])
             states = states_entering(block, lambda: self.encode(inputs, *extras))
-        # The tail must know the size of a feature map.
+        # The tail needs the size of a feature map.
         cells = tuple(states.shape[2:]) if states.dim() == 4 else None
         return self._to_tokens(states), (cells, *self.context(inputs, *extras))
 
@@ -149,7 +149,7 @@ class BlockTower(Tower):
         def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
             with tabulated_activations(last):
                 row = row_at(coordinates[:, :n_tokens], rows)
-            # What follows sees one token, and not copies of it in all places.
+            # The rest of the model runs on this one token, not on copies of it.
             return self.project(row, *own)
 
         def at_end(*own: Any) -> Tensor:
@@ -158,7 +158,7 @@ class BlockTower(Tower):
         return embed if self._is_the_same(at_end, layer, end, context) else None
 
     def _along_pool(self, start: Tensor, end: Tensor, context: Sequence[Any]) -> AlongPath | None:
-        """The embedding along a path of what is pooled, if one attention pools it."""
+        """The embedding along a path at the layer ``"pool"``, if a single attention pools."""
         first, last = (
             pooling_attention(partial(self._run_from, "pool", states, context))
             for states in (start.expand_as(end), end)
@@ -169,12 +169,12 @@ class BlockTower(Tower):
         if mixed_at is None:
             return None
         n_tokens = self.recall(end, *context[1:])[0].shape[1]
-        # Tokens in front, such as a class token, may be left out.
+        # The pooling may leave out leading tokens, such as a class token.
         asked = slice(n_tokens - last.key.shape[2], n_tokens)
 
         def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
             mixed = mixed_at(coordinates[:, asked], rows)
-            # What follows sees one token, whose states do not matter.
+            # The rest of the model runs on one token, whose states are not used.
             nothing = end.new_zeros((len(mixed), 1, end.shape[2]))
             with answering(mixed):
                 return self.project(nothing, *own, layer="pool")
@@ -194,7 +194,7 @@ class BlockTower(Tower):
         context: Sequence[Any],
         pools_one: bool | None = None,
     ) -> Tensor:
-        """The rest of the model, from a block or the pooling on."""
+        """Run the model from a block, or from the pooling, on."""
         cells, *rest = context
         if layer == "pool":
             states, inputs, extras, _ = self.recall(states, *rest)
@@ -202,7 +202,7 @@ class BlockTower(Tower):
                 return self._run(self.model, inputs, *extras)
         assert isinstance(layer, int)
         with ExitStack() as stack:
-            # First of all, because hooks of other threads are not to be taken for the user's.
+            # This comes first, so that hooks of other threads are not mistaken for the user's.
             stack.enter_context(as_written(self.model))
             if pools_one is None:
                 pools_one = self._pools_one(layer, states, context)
@@ -215,11 +215,11 @@ class BlockTower(Tower):
             if pooled is not None and pools_one:
                 stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
-            # Inputs were checked when their context was made; once more would wait for the device.
+            # Inputs are already checked; checking again would synchronise with the device.
             return self._run(self.model, inputs, *extras)
 
     def _pools_one(self, layer: int, states: Tensor, context: Sequence[Any]) -> bool:
-        """Whether the row of one token is all of the last block that counts."""
+        """Whether the embedding depends on only one token of the last block's output."""
         if not is_poolable(self.blocks[-1]) or self.recall(states, *context[1:])[3] is None:
             return False
 
@@ -231,10 +231,10 @@ class BlockTower(Tower):
     def _is_the_same(
         self, quick: Callable[..., Tensor], layer: Layer, states: Tensor, context: Sequence[Any]
     ) -> bool:
-        """Whether a quick way to the embedding of the first example leads where the model does.
+        """Whether a fast computation of an embedding agrees with the model, on the first example.
 
-        A subclass of a model, or a hook behind the blocks, may use more than what is left there. So
-        it is tried, once for every set of hooks.
+        A subclass of a model, or a hook after the blocks, may use states that the fast computation
+        leaves out. The check runs once for every set of hooks.
         """
         hooks = tuple(
             (place, *module._forward_hooks, -1, *module._forward_pre_hooks)
@@ -249,7 +249,7 @@ class BlockTower(Tower):
                 try:
                     gap = float((plain - quick(*own).float()).abs().max() / plain.abs().max())
                 except (IndexError, ValueError, RuntimeError) as error:
-                    # A hook may need tokens that are not there. Short memory is no such thing.
+                    # A hook may need missing tokens. Running out of memory is another matter.
                     if isinstance(error, torch.OutOfMemoryError):
                         raise
                     _LOGGER.debug("the last block runs as it is: %s", error)
@@ -260,13 +260,13 @@ class BlockTower(Tower):
         return self._tried[key]
 
     def project(self, states: Tensor, *context: Any, layer: Layer = -1) -> Tensor:
-        """Embeddings of single tokens, as if each were all that the last block gives.
+        """Embeddings of single tokens, as if each were the only output of the last block.
 
-        The model's own pooling, of one token, and its own projection are what they pass through.
+        Each token passes through the model's own pooling, of one token, and its projection.
 
         Args:
-            states (Tensor): What leaves the last block, shape (N, D) or (N, 1, D).
-            context: What :meth:`prefix` gave, for any inputs.
+            states (Tensor): Outputs of the last block, shape (N, D) or (N, 1, D).
+            context: What :meth:`prefix` returned, for any inputs.
             layer (Layer): ``"pool"`` for states that enter the pooling. Default: the last block
 
         Returns:
@@ -278,7 +278,7 @@ class BlockTower(Tower):
 
     @contextmanager
     def _giving(self, tokens: Tensor, layer: Layer) -> Iterator[None]:
-        """While this holds, all blocks, or the pooled module, give these tokens without running."""
+        """Context manager in which all blocks, or the pooled module, return these tokens."""
         states = self._from_tokens(tokens, None)
         answer = states.detach() if self._answer is None else self._answer(states.detach())
         with ExitStack() as stack:
@@ -325,7 +325,7 @@ class BlockTower(Tower):
             cells_after = tuple(leaving.shape[2:]) if leaving.dim() == 4 else None
 
             def forward(*args: Any, **kwargs: Any) -> Any:
-                # The tail may have cut tokens that nothing depends on.
+                # The tail may have removed trailing tokens that do not matter.
                 n_tokens = self._to_tokens(entering_states(args, kwargs)).shape[1]
                 n_tokens = after.shape[1] if after.shape[1] != before.shape[1] else n_tokens
                 states = self._from_tokens(rows.unsqueeze(1).expand(-1, n_tokens, -1), cells_after)
@@ -342,13 +342,13 @@ class BlockTower(Tower):
             for name in self.unit_modules:
                 module = self.model.get_submodule(name)
                 stack.enter_context(replaced_forward(module, lambda features: features))
-            # A last block that pools has its tokens before it.
+            # If the last block pools, the tokens are its input.
             if after is None or after.shape[1] == 1 < before.shape[1]:
                 return each_token(into_last, before, own, internal_batch_size)
             return each_token(behind_last, after, own, internal_batch_size)
 
     def _to_tokens(self, states: Tensor) -> Tensor:
-        """A block's states as (B, T, D): cells of a feature map (B, C, h, w) are tokens."""
+        """A block's states as (B, T, D): the cells of a feature map (B, C, h, w) are tokens."""
         if states.dim() == 4:
             return states.flatten(2).transpose(1, 2)
         return states.transpose(0, 1) if self._tokens_first else states
@@ -359,31 +359,31 @@ class BlockTower(Tower):
             return states.transpose(1, 2).reshape(len(states), -1, *cells)
         return states.transpose(0, 1) if self._tokens_first else states
 
-    # What a modality says of its inputs.
+    # Implemented by subclasses for a modality.
 
     def single(self, count: int, *context: Any) -> tuple[Tensor, Sequence[Any]]:
-        """What the model runs on if each of its examples is a single token: inputs and extras."""
+        """Inputs and extras with which the model runs on a single token per example."""
         raise NotImplementedError
 
     def context(self, inputs: Tensor, *extras: Any) -> tuple[Any, ...]:
-        """What :meth:`recall` needs, tensors with B rows."""
+        """The arguments of :meth:`recall` after the states; tensors have B rows."""
         raise NotImplementedError
 
     def recall(
         self, states: Tensor, *context: Any
     ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
-        """What the model runs on when it starts at a block with these states.
+        """The arguments of a run that starts at a block with these states.
 
         Returns:
-            tuple: the states (tokens at the end that nothing depends on may be cut), the inputs,
-            their extras, and if the last block serves one token alone, its position (B,) with the
-            mask (B, T) of what it attends to.
+            tuple: the states (without trailing tokens that do not matter), the inputs, their
+            extras, and the position (B,) of the pooled token with the mask (B, T) of the tokens
+            that it attends to; the last item is None unless one token is pooled.
         """
         raise NotImplementedError
 
 
 def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) -> Run:
-    """A forward pass of the last block that is right for one token, repeated for all of them."""
+    """A forward function of the last block that computes one token, and repeats it for all."""
 
     def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
         row = pooled_row(block, states, position, visible)
@@ -393,7 +393,7 @@ def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) 
 
 
 def _check_differentiable(model: nn.Module) -> None:
-    """Autograd passes over quantised parts in silence, as if they were constants."""
+    """Refuse quantised modules, which autograd silently treats as constants."""
     kinds = {type(module) for module in model.modules()}
     if not any(_QUANTISED.match(kind.__module__ + ".") for kind in kinds):
         return

@@ -1,4 +1,4 @@
-"""A tower made of any function of the user's own."""
+"""A tower made from a callable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from captum_interactions.encoders.towers.base import Tower, TowerInputs
 
 
 class CallableTower(Tower):
-    """A tower made of any callable ``(inputs, *extras) -> (B, K)``, explained at its input.
+    """A tower made from a callable ``(inputs, *extras) -> (B, K)``, explained at its input.
 
     Args:
         function (Callable): A function or module that maps a batch to embeddings.
-        reference (float, Tensor or Callable, optional): The default baseline: a constant, a tensor
+        baseline (float, Tensor or Callable, optional): The default baseline: a constant, a tensor
             that broadcasts to the inputs, or a function of the inputs. Default: 0.0
         extra_names (sequence of str, optional): Names of its further arguments. Default: none
     """
@@ -25,15 +25,15 @@ class CallableTower(Tower):
     def __init__(
         self,
         function: Callable[..., Tensor],
-        reference: float | Tensor | Callable[..., Tensor] = 0.0,
+        baseline: float | Tensor | Callable[..., Tensor] = 0.0,
         extra_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.function = function
-        # The module of a bound method, so that it is explained in eval mode.
+        # The module of a bound method, so that it runs in evaluation mode.
         self.owner = getattr(function, "__self__", None)
         self.extra_names = tuple(extra_names)
-        self._reference = reference
+        self._baseline = baseline
 
     def encode(self, inputs: Tensor, *extras: Any) -> Tensor:
         output = self.function(inputs, *extras)
@@ -51,13 +51,13 @@ class CallableTower(Tower):
             known = ", ".join(sorted(str(dtype) for dtype in types))
             raise TypeError(f"inputs are {inputs.dtype}, but the encoder's parameters are {known}")
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
-        reference = self._reference
-        if isinstance(reference, (int, float)):
-            return self.set_constant(inputs, reference)
-        if isinstance(reference, Tensor):
-            return reference.to(inputs).expand_as(inputs)
-        return reference(inputs, *extras)
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
+        baseline = self._baseline
+        if isinstance(baseline, (int, float)):
+            return self.set_constant(inputs, baseline)
+        if isinstance(baseline, Tensor):
+            return baseline.to(inputs).expand_as(inputs)
+        return baseline(inputs, *extras)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         inputs, *extras = raw if isinstance(raw, tuple) else (raw,)

@@ -1,4 +1,4 @@
-"""Towers of images: pixel values in, embeddings out."""
+"""Image towers, from pixel values to embeddings."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 class ImageTower(BlockTower):
     """An image encoder. Inputs are pixel values (B, C, H, W).
 
-    The reference is zero in normalised pixel space.
+    The baseline is zero in normalised pixel space.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See :class:`~.block_tower.BlockTower`.
-        patch (tuple): (height, width) of the cells that tokens stand for, in pixels.
+        patch (tuple): (height, width) of a token's cell, in pixels.
         channels (int): Number of channels of an image. Default: 3
-        image_size (tuple, optional): (height, width) of the images that the model was trained on.
-            Default: None, not known
+        image_size (tuple, optional): (height, width) of the training images. Default: None, unknown
         image_processor (optional): An image processor of ``transformers``, for raw images. Default:
             None
-        pools_first (bool): The last block serves its first token alone. Default: False
+        pools_first (bool): The embedding uses only the first token. Default: False
         convolutional (bool): Tokens are the cells of feature maps: there are no special tokens, the
-            last cells may reach beyond the image, and earlier blocks have smaller cells than
-            ``patch``, by powers of two. Default: False, cells that are not whole are left out
-        special (sequence of str): Names of the first special tokens. Their number and places are
-            found in the model. Default: a class token, then registers
+            last cells may extend beyond the image, and cells of earlier blocks are smaller than
+            ``patch`` by powers of two. Default: False, incomplete cells are left out
+        special (sequence of str): Names of the first special tokens. Their number and positions are
+            measured on the model. Default: a class token, then registers
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class ImageTower(BlockTower):
             self._special = (), ()
 
     def closed(self) -> ImageTower:
-        """This encoder without its blocks, which is explained at its input, in cells of 32."""
+        """This encoder without blocks: it is explained at its input, in cells of 32 pixels."""
         return type(self)(
             self.model,
             self._run,
@@ -94,7 +93,7 @@ class ImageTower(BlockTower):
                 f"have shape {tuple(inputs.shape)}"
             )
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
         return torch.zeros_like(inputs)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
@@ -143,7 +142,7 @@ class ImageTower(BlockTower):
             axis = axis.at_input()
         if len(axis) == n_tokens or not isinstance(axis, ImageAxis):
             return super().axis_at(layer, axis, n_tokens)
-        # Feature maps of other sizes: cells twice as large, or half as large, and so on.
+        # Feature maps of other sizes: cells are larger or smaller by powers of two.
         for scale in (2.0**exponent for exponent in range(-8, 9)):
             cell = int(axis.cell[0] * scale), int(axis.cell[1] * scale)
             if min(cell) and axis.cell == (cell[0] / scale, cell[1] / scale):
@@ -158,7 +157,7 @@ class ImageTower(BlockTower):
     def recall(
         self, states: Tensor, shape: tuple[int, ...], *extras: Any
     ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
-        # The model asks the pixels for their shape alone: they need no memory.
+        # The model uses only the shape of the pixels: they need no memory.
         pixels = states.new_zeros(()).expand(len(states), *shape)
         first = torch.zeros(len(states), dtype=torch.long, device=states.device)
         return states, pixels, extras, (first, None) if self.pools_first else None
@@ -181,7 +180,7 @@ class ImageTower(BlockTower):
         if layer != "input":
             return super().fold(layer, attribution)
         (rows, columns), (height, width) = self._grid(attribution.shape), self.patch
-        # Negative amounts cut pixels off that are in no cell.
+        # Negative amounts remove pixels that are in no cell.
         missing = (
             columns * width - attribution.shape[-1],
             rows * height - attribution.shape[-2],
@@ -207,7 +206,7 @@ class ImageTower(BlockTower):
         return height // cell_height, width // cell_width
 
     def _special_tokens(self, pixels: Tensor) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the tokens before and after the patches, found in the model's hidden states."""
+        """Names of the tokens before and after the patches, measured on the hidden states."""
         if self._special is None:
             rows, columns = self._grid(pixels.shape)
             blank = torch.zeros_like(pixels[:1])

@@ -1,4 +1,4 @@
-"""Towers of images of any shape: SigLIP 2 with NaFlex inputs."""
+"""Image towers for any aspect ratio: SigLIP 2 with NaFlex inputs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from captum_interactions.encoders.towers.image_tower import ImageTower
 class NaflexTower(ImageTower):
     """An image encoder of patches. Inputs are patches of pixels (B, N, pixels · channels).
 
-    Every image keeps its aspect ratio: ``spatial_shapes`` (B, 2) says how many rows and columns of
-    patches it has, and padding follows them, which ``pixel_attention_mask`` (B, N) hides. The
-    reference is zero in normalised pixel space.
+    Every image keeps its aspect ratio: ``spatial_shapes`` (B, 2) holds its numbers of rows and
+    columns of patches, and ``pixel_attention_mask`` (B, N) hides the padding after them. The
+    baseline is zero in normalised pixel space.
     """
 
     extra_names: tuple[str, ...] = ("pixel_attention_mask", "spatial_shapes")

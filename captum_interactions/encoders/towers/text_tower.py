@@ -1,4 +1,4 @@
-"""Towers of texts: token ids in, embeddings out."""
+"""Text towers, from token ids to embeddings."""
 
 from __future__ import annotations
 
@@ -18,34 +18,32 @@ from captum_interactions.encoders.towers.block_tower import BlockTower, Run
 class TextTower(BlockTower):
     """A text encoder. Inputs are token ids (B, T); the attention mask is optional.
 
-    The reference keeps the special tokens where they are and has padding tokens between, so it is
-    as long as the text and pooled at the same place. If padding is the token at which the model
-    pools, it has the id 0 between, with which CLIP was trained. Special are the tokens of
-    :func:`~.inputs.texts.special_ids`, in references as on axes. If there is no tokenizer and the
-    config knows none, the first and the last token that are attended to count as special.
+    The baseline keeps the special tokens and replaces all others by padding, so it is as long as
+    the text and pooled at the same position. If padding is the token at which the model pools, the
+    others are replaced by the id 0, with which CLIP was trained. Special tokens are those of
+    :func:`~.inputs.texts.special_ids`. If there is no tokenizer and the config has none of these
+    ids, the first and the last attended tokens count as special.
 
     Args:
         model, run, blocks, skipped, answer, tokens_first: See
-            :class:`~.block_tower.BlockTower`; ``run`` takes ids and
-            mask, or ids alone if the model masks nothing: then there is no mask, and padding is a
-            part of a text.
-        config: Where the vocabulary and the special ids are found, if no tokenizer knows better.
+            :class:`~.block_tower.BlockTower`; ``run`` takes ids and mask, or only ids if the model
+            has no mask: then padding is a part of a text.
+        config: Config with the vocabulary size and special ids, if the tokenizer has none.
         tokenizer (optional): A tokenizer of ``transformers``, for raw texts. Default: None
-        context_length (int, optional): The longest text that the model takes, in tokens, unless
-            the tokenizer's own limit is lower. Default: None, any
-        end_of_text (int or str, optional): Where models pool that pool one token, whatever the mask
-            says of it: the id at whose first occurrence causal models pool, or ``"largest"`` for
-            the largest id; ``"first"`` for the first token of any model, ``"last"`` for the last
-            one. Default: None, they pool otherwise
-        fixed_length (bool): The model takes texts padded to its context, and no mask. Unless
-            ``end_of_text`` hides it, padding is a part of such a text. Default: False
-        prompt (str): What the model wants before each raw text. Its tokens stay in the reference.
-            Default: none
+        context_length (int, optional): Maximum number of tokens of the model, unless the limit of
+            the tokenizer is lower. Default: None, no limit
+        end_of_text (int or str, optional): The token that the model pools, regardless of the mask:
+            for causal models the first occurrence of an id, or of the largest id (``"largest"``);
+            for any model the ``"first"`` or the ``"last"`` token. Default: None, the model does not
+            pool a single token
+        fixed_length (bool): The model takes texts padded to its context, without a mask. Padding is
+            a part of such a text unless ``end_of_text`` hides it. Default: False
+        prompt (str): Put before each raw text. Its tokens stay in the baseline. Default: none
     """
 
     extra_names: tuple[str, ...] = ("attention_mask",)
     keeps_padding = False
-    """Whether padding behind a text is run on too, as it changes what the model does before it."""
+    """Whether padding after a text runs through the model, because it changes earlier tokens."""
 
     def __init__(
         self,
@@ -76,7 +74,7 @@ class TextTower(BlockTower):
 
     @property
     def context_length(self) -> int | None:
-        """The longest text in tokens, by what the tokenizer's limit is now; None for any."""
+        """Maximum number of tokens, with the tokenizer's present limit; None for no limit."""
         return shortest(self._context_length, getattr(self.tokenizer, "model_max_length", None))
 
     def encode(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -120,12 +118,12 @@ class TextTower(BlockTower):
                 f"{place}: 1 stands for a token, 0 for padding"
             )
 
-    def reference(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def baseline(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         source = self.tokenizer or self.config
         pad = getattr(source, "pad_token_id", None)
         if pad is None:
             raise ValueError(
-                "the text reference needs a padding token, but the model's tokenizer or config has "
+                "the text baseline needs a padding token, but the model's tokenizer or config has "
                 "none: pass token ids as the text baseline"
             )
         ends = self.end_of_text
@@ -136,7 +134,7 @@ class TextTower(BlockTower):
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """The same token id everywhere but at special tokens and the prompt."""
+        """A baseline of one token id, except at special tokens and the prompt."""
         ids, size = self._ids(inputs), self.config.vocab_size
         if value != int(value) or not 0 <= value < size:
             raise ValueError(
@@ -202,7 +200,7 @@ class TextTower(BlockTower):
         seen, position = self._attended(ids, attention_mask), self._pool_position(ids)
         if seen is None or position is None:
             return seen
-        # The pooled token passes its own block by, even if no token may attend to it.
+        # The residual stream reaches the pooled token, even if no token may attend to it.
         return seen.scatter(1, position[:, None], True)
 
     def context(self, inputs: Tensor, attention_mask: Tensor | None = None) -> tuple[Any, ...]:
@@ -216,7 +214,7 @@ class TextTower(BlockTower):
     def recall(
         self, states: Tensor, ids: Tensor, attention_mask: Tensor | None, length: int
     ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
-        # Nothing depends on what comes after the last token that counts.
+        # Nothing depends on tokens after the last relevant one.
         ids = ids[:, :length]
         mask = None if attention_mask is None else attention_mask[:, :length]
         position = self._pool_position(ids)
@@ -232,7 +230,7 @@ class TextTower(BlockTower):
         return self._is_special(self._ids(inputs), *extras)
 
     def _ids(self, inputs: Tensor) -> Tensor:
-        """Token ids, checked; ids that a noise of zero has turned into floats are turned back."""
+        """Checked token ids; floats with integer values (after noise of zero) are converted."""
         if inputs.dim() != 2 or not inputs.numel() or inputs.dtype is torch.bool:
             raise ValueError(
                 f"token ids must be whole numbers of shape (B, T), but got {inputs.dtype} of shape "
@@ -265,7 +263,7 @@ class TextTower(BlockTower):
         return (ids == self.end_of_text).int().argmax(-1)
 
     def _attended(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
-        """Which tokens others may attend to on the way to the embedding; None for all."""
+        """The tokens that others may attend to, (B, T); None for all."""
         seen = None if attention_mask is None else attention_mask.bool()
         position = self._pool_position(ids)
         if position is None or self.end_of_text == "first":
@@ -293,7 +291,7 @@ class TextTower(BlockTower):
         return special.scatter(1, position[:, None], True)
 
     def _prompt_length(self) -> int:
-        """Number of tokens before a raw text."""
+        """Number of tokens of the prompt before a raw text."""
         axis = tokenize(self.tokenizer, "a", prompt=self.prompt)[2][0]
         length = next((index for index, span in enumerate(axis.spans) if span is not None), None)
         if length is None:
@@ -304,7 +302,7 @@ class TextTower(BlockTower):
         return length
 
     def _axes_of_ids(self, ids: Tensor, mask: Tensor | None = None) -> tuple[TextAxis, ...]:
-        """Axes of ready ids: labels are tokens or ids, and no characters are known."""
+        """Axes of ready ids: labels are tokens or ids, without character spans."""
         ids = self._ids(ids)
         special = self._is_special(ids, mask)
         reached = self.token_mask(ids, mask)
@@ -326,13 +324,13 @@ class TextTower(BlockTower):
 
 
 def shortest(*limits: int | None) -> int | None:
-    """The lowest of some limits of length; None if there is none."""
-    # A tokenizer without a limit says so by an enormous number.
+    """The lowest of several length limits; None if there is none."""
+    # A tokenizer without a limit has a very large number.
     return min((limit for limit in limits if limit and 0 < limit < 10**9), default=None)
 
 
 def _n_positional(run: Run) -> int:
-    """Number of arguments that a function takes by their place."""
+    """Number of positional arguments of a function."""
     kinds = [parameter.kind for parameter in inspect.signature(run).parameters.values()]
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     return sum(kind not in named for kind in kinds)

@@ -91,8 +91,8 @@ class TokenTower(Tower):
         mask = self.counted(len(axes[0]), inputs, *extras)
         return TowerInputs(inputs, (*extras, indices_of(mask)), axes)
 
-    def reference(self, inputs: Tensor, *extras: Any) -> Tensor:
-        return self.encoder.reference(inputs, *self._own(extras))
+    def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
+        return self.encoder.baseline(inputs, *self._own(extras))
 
     def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
         return self.encoder.set_constant(inputs, value, *self._own(extras))

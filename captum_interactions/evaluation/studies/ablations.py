@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 METHOD = "second_order_integrated_gradients"
 DEFAULT = "default"
 """The variant with the wrapper's own settings."""
-REFERENCE = "reference_a"
+BASELINE = "baseline_a"
 """An option of this study: what the image is held against."""
 _TABLES = {
     "nodes": ("n_steps", "method"),
     "layers": ("layers",),
-    "references": (REFERENCE,),
+    "baselines": (BASELINE,),
     "normalization": ("normalization",),
 }
 _COLUMNS = (
@@ -53,15 +53,15 @@ class Ablations(Study):
     """Settings of second-order integrated gradients, each varied by itself around the defaults.
 
     A setting is written as the options of a method are: ``n_steps=8,method=riemann_right``,
-    ``layers=[-1,-1]``, ``normalization=frozen``. ``reference_a`` is one more option: the image's
-    reference as a constant of its normalised pixels (0 is the mean colour that the model was
+    ``layers=[-1,-1]``, ``normalization=frozen``. ``baseline_a`` is one more option: the image's
+    baseline as a constant of its normalised pixels (0 is the mean colour that the model was
     trained with), ``blurred``, or a list of those, over which products are averaged.
 
     There are 31 settings unless told otherwise: the defaults, four rules with 2 to 32 nodes each,
     four pairs of layers (the embeddings, the second blocks, the last ones, and raw pixels), four
-    references and two normalisations.
+    baselines and two normalisations.
 
-    Not varied: references of the text, for which there is one natural choice (padding), and how
+    Not varied: baselines of the text, for which there is one natural choice (padding), and how
     hidden units are pooled to tokens, because the map is defined as their signed sum, and no other
     pooling is complete.
 
@@ -69,13 +69,13 @@ class Ablations(Study):
     program takes ``method=riemann_right``, the last blocks and frozen norms.
 
     Raises:
-        ValueError: If a setting is written in no such way, or a reference is of no such kind.
+        ValueError: If a setting is written in no such way, or a baseline is of no such kind.
         TypeError: If the method has no such option.
     """
 
     name: ClassVar[str] = "ablations"
     title: ClassVar[str] = "Ablations: what do settings change?"
-    question: ClassVar[str] = "nodes, rules, layers, references and normalisation of one method"
+    question: ClassVar[str] = "nodes, rules, layers, baselines and normalisation of one method"
 
     varied: tuple[str, ...] = (
         DEFAULT,
@@ -84,10 +84,10 @@ class Ablations(Study):
         "layers=[1,1]",
         "layers=[-1,-1]",
         'layers=["input",0]',
-        f"{REFERENCE}=-1.5",
-        f"{REFERENCE}=1.5",
-        f"{REFERENCE}=blurred",
-        f"{REFERENCE}=[-1.5,0.0,1.5]",
+        f"{BASELINE}=-1.5",
+        f"{BASELINE}=1.5",
+        f"{BASELINE}=blurred",
+        f"{BASELINE}=[-1.5,0.0,1.5]",
         "normalization=frozen",
         "normalization=none",
     )
@@ -98,8 +98,8 @@ class Ablations(Study):
     def __post_init__(self) -> None:
         for text in self.varied:
             options = parse_setting(text)
-            for one in _each(options.pop(REFERENCE, None)):
-                _check_reference(one)
+            for one in _each(options.pop(BASELINE, None)):
+                _check_baseline(one)
             check_options(METHOD, options)
 
     @property
@@ -113,12 +113,12 @@ class Ablations(Study):
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
         options = parse_setting(variant)
-        reference = options.pop(REFERENCE, None)
+        baseline = options.pop(BASELINE, None)
         found = []
         for record in records:
             own = dict(options)
-            if reference is not None:
-                own["baselines"] = (_baseline(wrapper, record, reference), None)
+            if baseline is not None:
+                own["baselines"] = (_baseline(wrapper, record, baseline), None)
             imap = explain(wrapper, record.image, record.caption, METHOD, truncation=True, **own)
             found.append(_values(imap, record))
         return found
@@ -136,7 +136,7 @@ class Ablations(Study):
 
 _CAPTION = (
     "Error: how much all parts of a map miss the score by (median, in thousandths), and relative "
-    "to what the references leave of the score (median). Intervals: records drawn anew."
+    "to what the baselines leave of the score (median). Intervals: records drawn anew."
 )
 
 
@@ -150,25 +150,25 @@ def parse_setting(text: str) -> dict[str, Any]:
     return {} if text == DEFAULT else parse_method(f"{METHOD}:{text}")[1]
 
 
-def _each(reference: Any) -> tuple[Any, ...]:
-    if reference is None:
+def _each(baseline: Any) -> tuple[Any, ...]:
+    if baseline is None:
         return ()
-    return reference if isinstance(reference, tuple) else (reference,)
+    return baseline if isinstance(baseline, tuple) else (baseline,)
 
 
-def _check_reference(reference: Any) -> None:
-    is_number = isinstance(reference, (int, float)) and not isinstance(reference, bool)
-    if not is_number and reference != "blurred":
+def _check_baseline(baseline: Any) -> None:
+    is_number = isinstance(baseline, (int, float)) and not isinstance(baseline, bool)
+    if not is_number and baseline != "blurred":
         raise ValueError(
-            f"{REFERENCE} must be a number, blurred, or a list of these, but got {reference!r}"
+            f"{BASELINE} must be a number, blurred, or a list of these, but got {baseline!r}"
         )
 
 
-def _baseline(wrapper: DualEncoderWrapper, record: Record, reference: Any) -> Any:
+def _baseline(wrapper: DualEncoderWrapper, record: Record, baseline: Any) -> Any:
     found = [
-        blurred(wrapper, record) if one == "blurred" else float(one) for one in _each(reference)
+        blurred(wrapper, record) if one == "blurred" else float(one) for one in _each(baseline)
     ]
-    return found if isinstance(reference, tuple) else found[0]
+    return found if isinstance(baseline, tuple) else found[0]
 
 
 def blurred(wrapper: DualEncoderWrapper, record: Record) -> Tensor:
@@ -243,9 +243,9 @@ def _cells(setting: str, rows: Sequence[Row]) -> list[Any]:
 
 
 def relative_error(rows: Sequence[Row]) -> float | None:
-    """Median error over what the references leave of the score, ``|delta / (score - constant)|``.
+    """Median error over what the baselines leave of the score, ``|delta / (score - constant)|``.
 
-    Pairs whose score is that of their references have none.
+    Pairs whose score is that of their baselines have none.
     """
     return median(
         abs(values["delta"] / values["score_range"]) if values["score_range"] else None

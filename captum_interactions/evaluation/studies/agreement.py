@@ -34,7 +34,7 @@ class Agreement(MethodStudy):
     """Rank correlation of the maps of every two methods, phrase by phrase.
 
     A first-order method has the same map for every phrase. Beside it, second-order methods are held
-    against the analytic answer on bilinear models ``s(a, b) = aᵀ W b`` with references of zero,
+    against the analytic answer on bilinear models ``s(a, b) = aᵀ W b`` with baselines of zero,
     where the interaction of token i with token j is ``a_iᵀ W_ij b_j`` and nothing else.
     """
 

@@ -130,7 +130,7 @@ class Classwise(PhraseStudy):
         return float(np.mean(shuffled)), (1 + as_large) / (1 + N_SHUFFLES)
 
     def _classes(self, method: str, phrases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-        """One row a class, the best first; phrases without a class do not count."""
+        """One row per class, the best first; phrases without a class do not count."""
         by_class: dict[str, list[Mapping[str, Any]]] = {}
         for phrase in phrases:
             if phrase["label"] is not None:

@@ -99,11 +99,11 @@ class Faithfulness(MethodStudy):
         score = masked_units(wrapper, record)
         score.check(imap)
         seed = own_seed(self.seed, record)
-        found = pointing(imap, record) if record.foil is None else []
+        found = pointing(imap, record) if record.hard_negative is None else []
         return {
             **quality(imap, score, self.n_masks, self.p, seed),
             "phrases": found,
-            "unread": len(record.grounded) - len(found) if record.foil is None else 0,
+            "unread": len(record.grounded) - len(found) if record.hard_negative is None else 0,
             "image": {"forward": image.forward, "backward": image.backward},
             "text": {"forward": text.forward, "backward": text.backward},
         }

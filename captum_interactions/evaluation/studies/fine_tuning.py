@@ -71,7 +71,7 @@ class FineTuningStudy(PhraseStudy):
     l2_penalty: float = FineTuning.l2_penalty
     hard_negatives: bool = False
     """Whether images choose from false captions too; ``train`` must have some, as in
-    ``scenes:n=4000,seed=77,foils=true``."""
+    ``scenes:n=4000,seed=77,hard_negatives=true``."""
     checkpoint: str = view("")
     """File that keeps the state of training, so that it is done once. Default: none"""
 

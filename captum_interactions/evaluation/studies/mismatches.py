@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from captum_interactions.datasets import Foil, Record
+from captum_interactions.datasets import HardNegative, Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.figures import grouped_bars
 from captum_interactions.evaluation.phrases import (
@@ -60,7 +60,9 @@ class Mismatches(MethodStudy):
     name: ClassVar[str] = "mismatches"
     title: ClassVar[str] = "Mismatches: do words decrease the score with what they do not name?"
     question: ClassVar[str] = "signs of matching and cross attributions, and of false words"
-    dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {"scenes": {"foils": True}}
+    dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "scenes": {"hard_negatives": True}
+    }
 
     regions: str = "boxes"
     """``"boxes"``, as in the paper, or ``"masks"`` where the dataset has them. Of false captions,
@@ -77,8 +79,8 @@ class Mismatches(MethodStudy):
             raise ValueError(f"max_overlap is a share from 0 to 1, but got {self.max_overlap}")
 
     def declines(self, record: Record) -> str | None:
-        if record.foil is not None:
-            if record.foil.span is None or not record.foil.boxes:
+        if record.hard_negative is not None:
+            if record.hard_negative.span is None or not record.hard_negative.boxes:
                 return "it is not known which words are false, or of which boxes"
             return None
         if len(record.grounded) < 2:
@@ -88,24 +90,26 @@ class Mismatches(MethodStudy):
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        false = [(record, record.foil) for record in records if record.foil is not None]
+        false = [
+            (record, record.hard_negative) for record in records if record.hard_negative is not None
+        ]
         true_maps = self.explain(
             wrapper,
             variant,
             [record for record, _ in false],
-            [foil.positive_caption for _, foil in false],
-            [_known(_true_span(foil)) for _, foil in false],
+            [negative.positive_caption for _, negative in false],
+            [_known(_true_span(negative)) for _, negative in false],
         )
         truths = {record.key: imap for (record, _), imap in zip(false, true_maps, strict=True)}
         spans = [
-            phrases if record.foil is None else _known(record.foil.span)
+            phrases if record.hard_negative is None else _known(record.hard_negative.span)
             for record, phrases in zip(records, phrase_spans(records), strict=True)
         ]
         maps = self.explain(wrapper, variant, records, spans=spans)
         return [
             self._signs(imap, record)
-            if record.foil is None
-            else _false_words(imap, truths[record.key], record, record.foil)
+            if record.hard_negative is None
+            else _false_words(imap, truths[record.key], record, record.hard_negative)
             for imap, record in zip(maps, records, strict=True)
         ]
 
@@ -155,23 +159,25 @@ def _known(span: Span | None) -> list[Span]:
     return [] if span is None else [span]
 
 
-def _false_words(false: Map, true: Map, record: Record, foil: Foil) -> Mapping[str, Any]:
+def _false_words(
+    false: Map, true: Map, record: Record, negative: HardNegative
+) -> Mapping[str, Any]:
     """What false and true words are worth on the boxes of what the true ones name."""
-    assert foil.span is not None
-    if not is_read(false, foil.span):
+    assert negative.span is not None
+    if not is_read(false, negative.span):
         return {"score": false.score, "unread": 1}
-    region = image_axis(false).coverage(*foil.boxes)
+    region = image_axis(false).coverage(*negative.boxes)
     objects = occupied(false, record)
-    true_span = _true_span(foil)
+    true_span = _true_span(negative)
     if true_span is not None and not is_read(true, true_span):
         true_span = None
-    heat = false.heatmap(foil.span)
+    heat = false.heatmap(negative.span)
     elsewhere = background(heat, region, objects) if region.any() else []
     return {
         "score": false.score,
         "false_words": {
             "true_score": true.score,
-            "replaced": foil.replaced,
+            "replaced": negative.replaced,
             "false": total(heat, region),
             "background": float((elsewhere < 0).mean()) if len(elsewhere) else None,
             "true": None if true_span is None else total(true.heatmap(true_span), region),
@@ -179,12 +185,12 @@ def _false_words(false: Map, true: Map, record: Record, foil: Foil) -> Mapping[s
     }
 
 
-def _true_span(foil: Foil) -> Span | None:
+def _true_span(negative: HardNegative) -> Span | None:
     """Where the true words stand in the true caption; None if that is not plain."""
-    if foil.replaced is None or foil.span is None:
+    if negative.replaced is None or negative.span is None:
         return None
-    words, caption = foil.replaced[0], foil.positive_caption
-    start = foil.span[0]
+    words, caption = negative.replaced[0], negative.positive_caption
+    start = negative.span[0]
     if caption[start : start + len(words)] != words:
         if caption.count(words) != 1:
             return None

@@ -89,7 +89,7 @@ def _counting(tower: Tower, count: Passes) -> dict[str, Callable[..., Any]]:
 
 
 def _count(output: Tensor, share: float, count: Passes) -> None:
-    """One forward pass a row now, and one backward pass a row whenever a gradient comes."""
+    """One forward pass per row now, and one backward pass per row whenever a gradient comes."""
     size = share * len(output)
     count.forward += size
 

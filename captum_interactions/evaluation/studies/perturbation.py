@@ -65,7 +65,7 @@ class Perturbation(MethodStudy):
     interactions; first-order maps rank them by the product of both parts' values. Chance is a
     random order, which is a variant of its own.
 
-    Patches and words are replaced by the model's references at the embeddings, whatever layer a map
+    Patches and words are replaced by the model's baselines at the embeddings, whatever layer a map
     comes from.
 
     Source: Sammani et al., TIP 2023 (arXiv 2206.09753); Petsiuk et al., BMVC 2018 (arXiv

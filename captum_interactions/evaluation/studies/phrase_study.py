@@ -112,7 +112,7 @@ class PhraseStudy(MethodStudy):
         """Which phrases are counted, and how."""
         filters = [f"boxes cover {self.min_area:g} to {self.max_area:g} of the image"]
         if self.single_instance:
-            filters.append("one box a phrase, and no other of its label")
+            filters.append("one box per phrase, and no other of its label")
         counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
         return [counted, *unread_notes(rows)]
 
@@ -132,6 +132,6 @@ def paired(
 
 def no_ground_truth(record: Record) -> str | None:
     """Why a record does not say where the objects of its caption are; None if it does."""
-    if record.foil is not None:
+    if record.hard_negative is not None:
         return "the caption is false of the image"
     return None if record.grounded else "no phrase of the caption has a box"

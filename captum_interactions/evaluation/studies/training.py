@@ -128,10 +128,10 @@ def _pairs(
     true: list[int] = []
     false: dict[str, list[str]] = {}
     for index, record in enumerate(records):
-        if record.foil is None:
+        if record.hard_negative is None:
             true.append(index)
         else:
-            false.setdefault(record.foil.positive_key, []).append(record.caption)
+            false.setdefault(record.hard_negative.positive_key, []).append(record.caption)
     if not false:
         raise ValueError("there are no hard negatives: no record of these has a false caption")
     return true, false
@@ -143,7 +143,7 @@ def _batch(
     rng = np.random.default_rng([setting.seed, step])
     chosen = rng.choice(len(true), setting.batch_size, replace=False)
     batch = [records[true[int(place)]] for place in chosen]
-    false = [record.key for record in batch if record.foil is not None]
+    false = [record.key for record in batch if record.hard_negative is not None]
     if false:
         raise ValueError(
             f"captions to train on must be true, but that of {false[0]!r} is false: leave such "

@@ -18,7 +18,7 @@ from captum_interactions.attr import (
 )
 from captum_interactions.attr.first_order.attention_rollout import rollout
 from captum_interactions.attr.first_order.clip_surgery import feature_surgery
-from captum_interactions.encoders.model.attention import record
+from captum_interactions.encoders.attention import record
 from tests import models
 from tests.expected import relative_error
 from tests.plain_clip import plain_image, plain_text
@@ -214,8 +214,8 @@ def surgery_tokens(image, n_blocks):
 @pytest.mark.parametrize("n_blocks", [1, 2, 6])
 def test_clip_surgery(model, image, text, n_blocks):
     tokens = surgery_tokens(image, min(n_blocks, 3))
-    reference = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
-    difference = text.embedding - plain_text(model, reference).embedding
+    baseline = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
+    difference = text.embedding - plain_text(model, baseline).embedding
     actual = CLIPSurgery(wrap(model), n_blocks).attribute((PIXELS, IDS))
     check(actual, shown(image, tokens @ difference), None)
 

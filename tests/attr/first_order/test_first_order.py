@@ -36,13 +36,13 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def pair(model):
-    """Wrapper, inputs, the further arguments, and the text's reference."""
+    """Wrapper, inputs, the further arguments, and the text's baseline."""
     wrapper = wrap(model)
     if wrapper.tower_b.fixed_length:
         ids, extras = torch.nn.functional.pad(IDS, (0, 16 - IDS.shape[1])), ()
     else:
         ids, extras = IDS, (MASK,)
-    return wrapper, (PIXELS, ids), extras, wrapper.tower_b.reference(ids, *extras)
+    return wrapper, (PIXELS, ids), extras, wrapper.tower_b.baseline(ids, *extras)
 
 
 def text_first(wrapper):
@@ -129,12 +129,12 @@ def test_gradient_modes(pair):
 # Layer integrated gradients
 
 
-def of_states(wrapper, side, layer, inputs, reference, extras, partner) -> Tensor:
+def of_states(wrapper, side, layer, inputs, baseline, extras, partner) -> Tensor:
     """Integrated gradients from the hidden states entering a block, without any hook of Captum."""
     tower = (wrapper.tower_a, wrapper.tower_b)[side]
     with torch.no_grad():
         end, context = tower.prefix(layer, inputs, *extras)
-        start, _ = tower.prefix(layer, reference, *extras)
+        start, _ = tower.prefix(layer, baseline, *extras)
         other = nn.functional.normalize(partner, dim=-1)
 
     def score(states, rows):
@@ -152,16 +152,16 @@ def of_states(wrapper, side, layer, inputs, reference, extras, partner) -> Tenso
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_words_at_a_layer(model, pair, layer):
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     text = model.text_model
     module = text.embeddings if layer == 0 else text.encoder.layers[layer - 1]
     options = {"additional_forward_args": (pixels, *extras), "return_convergence_delta": True}
     lig = LayerIntegratedGradients(text_first(wrapper), module)
-    actual, _ = lig.attribute(ids, reference, n_steps=20, **options)
+    actual, _ = lig.attribute(ids, baseline, n_steps=20, **options)
     partner = wrapper.encode_a(pixels)
-    expected = of_states(wrapper, 1, layer, ids, reference, extras, partner)
+    expected = of_states(wrapper, 1, layer, ids, baseline, extras, partner)
     assert relative_error(actual, expected) < 1e-4
-    _, delta = lig.attribute(ids, reference, **options, **ENOUGH)
+    _, delta = lig.attribute(ids, baseline, **options, **ENOUGH)
     assert delta.abs().max() < 1e-5
 
 
@@ -184,11 +184,11 @@ def test_patches_at_a_layer(model, pair):
 @pytest.mark.filterwarnings("ignore:Multiple layers provided")
 def test_both_embeddings_at_once(model, pair):
     """The path moves both inputs together, so it is not the sum of two explanations."""
-    wrapper, inputs, extras, reference = pair
+    wrapper, inputs, extras, baseline = pair
     layers = [model.vision_model.embeddings, model.text_model.embeddings]
     attributions, delta = LayerIntegratedGradients(wrapper, layers).attribute(
         inputs,
-        (0 * inputs[0], reference),
+        (0 * inputs[0], baseline),
         additional_forward_args=extras,
         return_convergence_delta=True,
         **ENOUGH,
@@ -199,12 +199,12 @@ def test_both_embeddings_at_once(model, pair):
 
 def test_parts_beside_the_residual_stream_are_not_complete(model, pair):
     """States that pass by the layer keep what they say, and the delta shows how much that is."""
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     _, delta = LayerIntegratedGradients(
         text_first(wrapper), model.text_model.encoder.layers[0].mlp
     ).attribute(
         ids,
-        reference,
+        baseline,
         additional_forward_args=(pixels, *extras),
         return_convergence_delta=True,
         **ENOUGH,
@@ -224,12 +224,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("layer", "is_input", "error", "message"), REFUSED)
 def test_layers_that_captum_cannot_take(model, pair, layer, is_input, error, message):
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     lig = LayerIntegratedGradients(text_first(wrapper), model.text_model.get_submodule(layer))
     with pytest.raises(error, match=message):
         lig.attribute(
             ids,
-            reference,
+            baseline,
             additional_forward_args=(pixels, *extras),
             attribute_to_layer_input=is_input,
             n_steps=3,
@@ -238,14 +238,14 @@ def test_layers_that_captum_cannot_take(model, pair, layer, is_input, error, mes
 
 def test_the_input_of_a_block_that_gets_a_mask(model, pair):
     """Captum takes all that enters a block for features: masks, and what is None."""
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     lig = LayerIntegratedGradients(text_first(wrapper), model.text_model.encoder.layers[0])
     error = RuntimeError if extras else AttributeError
     message = "two bool tensors" if extras else "'NoneType' object has no attribute 'clone'"
     with pytest.raises(error, match=message):
         lig.attribute(
             ids,
-            reference,
+            baseline,
             additional_forward_args=(pixels, *extras),
             attribute_to_layer_input=True,
             n_steps=3,
@@ -277,15 +277,15 @@ def test_interpretable_embeddings_do_not_fit(model, pair, layer):
 
 def of_the_first(encoder, wrapper, module, pairs, forward=None):
     inputs, masks = texts(pairs)
-    references = tuple(0 * ids for ids in inputs)
+    baselines = tuple(0 * ids for ids in inputs)
     result = LayerIntegratedGradients(forward or wrapper, module(encoder)).attribute(
         inputs,
-        references,
+        baselines,
         additional_forward_args=masks,
         return_convergence_delta=True,
         **ENOUGH,
     )
-    return inputs, references, masks, result
+    return inputs, baselines, masks, result
 
 
 LAYERS_OF_BERT = [lambda m: m.embeddings, lambda m: m.encoder.layer[0]]
@@ -396,19 +396,19 @@ def token_losses(wrapper, pixels, ids, extras, substitute):
 
 def test_feature_ablation_of_both_inputs(pair):
     """Groups may reach across inputs: the last one holds a patch and a token."""
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     patches = torch.arange(9).reshape(1, 1, 3, 3)
     patches = patches.repeat_interleave(4, 2).repeat_interleave(4, 3)
     tokens = 8 + torch.arange(ids.shape[1])[None]
     of_pixels, of_ids = FeatureAblation(wrapper).attribute(
         (pixels, ids),
-        (0.0, reference),
+        (0.0, baseline),
         additional_forward_args=extras,
         feature_mask=(patches, tokens),
     )
     whole = scores(wrapper, (pixels, ids), extras)
     for group in (0, 4, 8, 9, 10):
-        erased = pixels.where(patches != group, 0.0), ids.where(tokens != group, reference)
+        erased = pixels.where(patches != group, 0.0), ids.where(tokens != group, baseline)
         loss = whole - scores(wrapper, erased, extras)
         for actual, mask in ((of_pixels, patches), (of_ids, tokens)):
             found = actual[:, (mask[0] == group).expand(actual.shape[1:])]
@@ -465,11 +465,11 @@ def test_noise_of_zero(pair):
 
 
 def test_noise_on_ids_is_refused(model, pair):
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     lig = LayerIntegratedGradients(text_first(wrapper), model.text_model.embeddings)
     with pytest.raises(ValueError, match="noise on ids"):
         NoiseTunnel(lig).attribute(
-            ids, nt_samples=2, stdevs=0.1, baselines=reference, n_steps=3,
+            ids, nt_samples=2, stdevs=0.1, baselines=baseline, n_steps=3,
             additional_forward_args=(pixels, *extras),
         )  # fmt: skip
 
@@ -518,21 +518,21 @@ def test_infidelity_of_pixels(pair):
 
 
 def test_infidelity_of_the_marginal(pair):
-    """The sum of a map over the caption explains the score less that of the reference."""
-    wrapper, inputs, extras, reference = pair
+    """The sum of a map over the caption explains the score less that of the baseline."""
+    wrapper, inputs, extras, baseline = pair
     soig = SecondOrderIntegratedGradients(wrapper, ("input", -1))
     marginal = soig.attribute(
         inputs, additional_forward_args=extras, full_resolution="a", n_steps=8
     ).sum(-1)
 
-    def difference(pixels, ids, reference, *extras):
-        return wrapper(pixels, ids, *extras) - wrapper(pixels, reference, *extras)
+    def difference(pixels, ids, baseline, *extras):
+        return wrapper(pixels, ids, *extras) - wrapper(pixels, baseline, *extras)
 
     def value(candidate):
         torch.manual_seed(0)
         return infidelity(
             difference, erase_pixels, inputs[0], candidate, n_perturb_samples=40,
-            additional_forward_args=(inputs[1], reference, *extras),
+            additional_forward_args=(inputs[1], baseline, *extras),
         )  # fmt: skip
 
     assert value(marginal).sum() < value(marginal.flip(-1)).sum()
@@ -540,17 +540,17 @@ def test_infidelity_of_the_marginal(pair):
 
 def test_infidelity_of_words(model, pair):
     """Ids may be the input: the perturbation says which tokens were replaced."""
-    wrapper, (pixels, ids), extras, reference = pair
+    wrapper, (pixels, ids), extras, baseline = pair
     options = {"additional_forward_args": (pixels, *extras)}
     words = (
         LayerIntegratedGradients(text_first(wrapper), model.text_model.embeddings)
-        .attribute(ids, reference, n_steps=20, **options)
+        .attribute(ids, baseline, n_steps=20, **options)
         .sum(-1)
     )
 
     def replace_some(ids):
         replaced = torch.rand(ids.shape) < 0.3
-        others = reference.repeat_interleave(len(ids) // len(reference), 0)
+        others = baseline.repeat_interleave(len(ids) // len(baseline), 0)
         return replaced.float(), ids.where(~replaced, others)
 
     def value(candidate):

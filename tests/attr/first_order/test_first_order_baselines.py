@@ -30,7 +30,7 @@ from tests.expected import relative_error
 from tests.families import FAMILIES
 
 PIXELS, (IDS, MASK) = models.images(2), models.captions(7, 5)
-REFERENCE = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
+BASELINE = torch.where((IDS == models.BOS) | (IDS == models.EOS), IDS, models.PAD)
 METHODS = (
     FirstOrderIntegratedGradients,
     FirstOrderInputXGradient,
@@ -59,7 +59,7 @@ def test_integrated_gradients_are_captums_at_layers(clip, wrapper):
     )
     text = LayerIntegratedGradients(
         lambda ids, pixels, mask: wrapper(pixels, ids, mask), clip.text_model.encoder.layers[0]
-    ).attribute(IDS, REFERENCE, additional_forward_args=(PIXELS, MASK), n_steps=7)
+    ).attribute(IDS, BASELINE, additional_forward_args=(PIXELS, MASK), n_steps=7)
     assert relative_error(a, image.sum(-1)) < 1e-4
     assert relative_error(b, text.sum(-1)) < 1e-4
 
@@ -82,13 +82,13 @@ def test_integrated_gradients_are_complete(wrapper):
     with torch.no_grad():
         score = wrapper(PIXELS, IDS, MASK)
         without_a = wrapper(0 * PIXELS, IDS, MASK)
-        without_b = wrapper(PIXELS, REFERENCE, MASK)
+        without_b = wrapper(PIXELS, BASELINE, MASK)
     torch.testing.assert_close(a.sum(1), score - without_a, rtol=0, atol=1e-4)
     torch.testing.assert_close(b.sum(1), score - without_b, rtol=0, atol=1e-4)
 
 
 def test_second_order_marginals_are_differences_of_these(wrapper):
-    """Interactions summed over b and the effect of a against b's reference: a's gradients."""
+    """Interactions summed over b and the effect of a against b's baseline: a's gradients."""
     parts = SecondOrderIntegratedGradients(wrapper, (1, 1)).decompose(
         (PIXELS, IDS), additional_forward_args=MASK, n_steps=40
     )

@@ -7,7 +7,7 @@ import torch
 
 from captum_interactions import wrap
 from captum_interactions.attr import GAME, AttentionRollout, GradECLIP, LeGrad, MaskCLIP
-from captum_interactions.encoders.model.attention import UndefinedError, record
+from captum_interactions.encoders.attention import UndefinedError, record
 from tests.encoders.test_sentence_encoders import BACKBONES, chain, shared
 
 PAIR = ["a b c d", "c"], ["b a", "d c b"]

@@ -101,12 +101,12 @@ def test_number_of_encoder_rows():
     archipelago = Archipelago(wrap((a, b)))
     inputs = torch.rand(1, 7), torch.rand(1, 5)
     archipelago.attribute(inputs, internal_batch_size=4)
-    opening = 3  # the input twice, for its embedding and its norm, and the reference
+    opening = 3  # the input twice, for its embedding and its norm, and the baseline
     assert a.rows <= 2 * 7 + 2 + opening
     assert b.rows <= 2 * 5 + 2 + opening
 
 
-def test_several_references_are_averaged_over(wrapper):
+def test_several_baselines_are_averaged_over(wrapper):
     archipelago = Archipelago(wrapper, (0, 0))
     means = [archipelago.attribute(PAIR, (value, None)) for value in (0.0, 0.5)]
     actual = archipelago.attribute(PAIR, ([0.0, 0.5], None))

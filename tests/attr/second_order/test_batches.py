@@ -13,7 +13,7 @@ LENGTHS = (5, 13, 8)
 OPTIONS = {"n_steps": 3}
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def wrapper(request):
     return wrap(models.clip(dimension=request.param))
 
@@ -98,7 +98,7 @@ def test_padding_anywhere(wrapper):
     options = {"inputs": (models.images(), ids), "additional_forward_args": mask, **OPTIONS}
     tokens = soig.attribute(**options)
     seen = mask[0].clone()
-    seen[3] = 0  # the first token is the same in the reference
+    seen[3] = 0  # the first token is the same in the baseline
     assert torch.equal(tokens[0].abs().sum(0) > 0, seen > 0)
     for other in (
         soig.attribute(**options, groups_b=torch.eye(13)),

@@ -36,7 +36,7 @@ def test_a_bilinear_score_written_out(method, n_steps):
     torch.testing.assert_close(delta, torch.zeros(1), rtol=0, atol=1e-4)
 
 
-def test_a_bilinear_score_with_references_written_out():
+def test_a_bilinear_score_with_baselines_written_out():
     # s(x, y) = (x1 + 1) (2 y1) + (x2) (y2 - 1); from (1, 1) to (3, 0) and from (0, 2) to (1, 5).
     wrapper = wrap(
         (

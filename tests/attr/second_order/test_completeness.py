@@ -9,13 +9,13 @@ import torch
 
 from captum_interactions import DualEncoderWrapper, SecondOrderIntegratedGradients, wrap
 from tests import models
-from tests.expected import image_side, relative_error, text_reference, text_side
+from tests.expected import image_side, relative_error, text_baseline, text_side
 
 LENGTHS = (6, 9)
 NORMALIZATIONS = ("cosine", "frozen", "none")
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def wrapper(request):
     return wrap(models.clip(dimension=request.param))
 
@@ -33,7 +33,7 @@ def corners(model, batch, normalization):
     for row, length in enumerate(LENGTHS):
         own = ids[row : row + 1, :length]
         side_a = image_side(model, pixels[row : row + 1], 1, torch.zeros(1, 3, 12, 12))
-        side_b = text_side(model, own, 1, text_reference(own, models.PAD))
+        side_b = text_side(model, own, 1, text_baseline(own, models.PAD))
         with torch.no_grad():
             a, ra = side_a.scaled(normalization)(torch.stack([side_a.end, side_a.start]))
             b, rb = side_b.scaled(normalization)(torch.stack([side_b.end, side_b.start]))
@@ -121,7 +121,7 @@ def test_factors_give_the_map_of_every_pair(wrapper, normalization):
         assert deltas[i, j].item() == pytest.approx(delta.item(), abs=1e-5 * max(scale, 1))
 
 
-def test_factors_of_groups_and_of_several_references(wrapper):
+def test_factors_of_groups_and_of_several_baselines(wrapper):
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
     pixels = models.images(2)
     groups, baselines = [[1, 2], [3, 4, 5]], [0.0, models.images(2, seed=7)]

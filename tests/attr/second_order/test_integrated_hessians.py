@@ -50,7 +50,7 @@ def test_a_product_of_powers_written_out():
     torch.testing.assert_close(right, torch.tensor([[[202.5]]]))
 
 
-def test_references_and_the_other_parts_written_out():
+def test_baselines_and_the_other_parts_written_out():
     # f = x y + x + 2 y, from (1, 1) to (3, 5): 2 · 4, then 1 · 2 + 2 and 1 · 4 + 8, and 4 at first.
     hessians = IntegratedHessians(lambda x, y: (x * y + x + 2 * y).sum(1))
     inputs = torch.tensor([[3.0]]), torch.tensor([[5.0]])

@@ -86,7 +86,7 @@ def caption_without(model, by):
         ids, mask = IDS.clone(), torch.ones_like(IDS)
         for word in range(1, IDS.shape[1] - 1):
             if word - 1 not in present:
-                if by == "reference":
+                if by == "baseline":
                     ids[0, word] = models.PAD
                 else:
                     mask[0, word] = 0
@@ -119,7 +119,7 @@ def check(game, expected, columns=slice(None)):
 def test_clip_against_brute_force(clip_double, index, normalization):
     make, weight = index
     value = joint(
-        image_without(clip_double, CELLS), caption_without(clip_double, "reference"), 3, 4,
+        image_without(clip_double, CELLS), caption_without(clip_double, "baseline"), 3, 4,
         normalization,
     )  # fmt: skip
     expected = game_oracle.terms(value, 3, 4, weight)
@@ -141,7 +141,7 @@ def test_removal_through_the_attention_mask(clip_double, index):
         options = {"groups_a": PATCHES, "groups_b": [[1], [2], [3], [4]]}
         for mask in (None, torch.ones_like(IDS)):
             game = explainer.game(
-                (PIXELS, IDS), None, mask, masking=("reference", "attention"), **options
+                (PIXELS, IDS), None, mask, masking=("baseline", "attention"), **options
             )
             check(game, expected)
 
@@ -267,14 +267,14 @@ def test_a_token_that_does_not_matter(index, n_samples):
     tokens = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(0)).double()
     make, _ = index
     game = make(wrap((tower, encoder))).game((tokens, tokens[:, 3:]), n_samples=n_samples)
-    # It is a player, because it is not the reference's; drawn coalitions say so up to their error.
+    # It is a player, because it is not the baseline's; drawn coalitions say so up to their error.
     error = game.standard_errors.interactions[0, 2]
     assert (game.interactions[0, 2].abs() <= 4 * error + 1e-12).all()
     assert (game.intra_a[0, 2].abs() <= 4 * game.standard_errors.intra_a[0, 2] + 1e-12).all()
     assert game.interactions[0, 3].abs().min() > 1e-3 or n_samples
 
 
-def test_tokens_of_the_reference_are_no_players(clip_double, index):
+def test_tokens_of_the_baseline_are_no_players(clip_double, index):
     make, _ = index
     ids = IDS.clone()
     ids[0, 2] = models.PAD
@@ -358,7 +358,7 @@ def test_the_score_of_linear_encoders_is_fitted_without_rest(index):
 
 
 @pytest.mark.parametrize("n_samples", [None, (60, 80)])
-@pytest.mark.parametrize("masking", ["reference", ("reference", "attention")])
+@pytest.mark.parametrize("masking", ["baseline", ("baseline", "attention")])
 def test_pairs_of_a_batch_are_played_as_if_alone(clip_double, index, n_samples, masking):
     lengths = (5, 9, 7)
     ids, mask = models.captions(*lengths)
@@ -474,7 +474,7 @@ def test_without_gradients(clip, index):
         assert torch.equal(make(wrap(clip)).attribute((PIXELS.float(), IDS), **options), expected)
         pixels = PIXELS.float().clone()
         actual = make(wrap(clip)).attribute(
-            (pixels, IDS.clone()), masking=("reference", "attention"), **options
+            (pixels, IDS.clone()), masking=("baseline", "attention"), **options
         )
     assert actual.isfinite().all()
 
@@ -489,9 +489,9 @@ def test_explain(name):
     options = {"p": 0.3} if name == "banzhaf_interactions" else {"n_nodes": 2}
     imap = explain(
         wrapper, image, "a red circle", attribution=name, n_samples=1400, **options,
-        masking="reference", seed=1,
+        masking="baseline", seed=1,
     )  # fmt: skip
-    expected = {"attribution": name, "n_samples": 1400, "masking": "reference", "seed": 1}
+    expected = {"attribution": name, "n_samples": 1400, "masking": "baseline", "seed": 1}
     assert imap.settings == expected | options | {"layers": [0, 0]}
     parts = imap.constant + imap.main_effects_a.sum() + imap.main_effects_b.sum()
     total = float(parts + imap.interactions.sum()) - imap.convergence_delta
@@ -530,7 +530,7 @@ def play(model):
     explainer = ShapleyInteractions(wrap(model))
     inputs = PIXELS.float(), IDS
     explainer.game(inputs, n_samples=(200, 16))
-    explainer.decompose(inputs, n_samples=(200, 16), masking=("reference", "attention"))
+    explainer.decompose(inputs, n_samples=(200, 16), masking=("baseline", "attention"))
 
 
 @pytest.fixture
@@ -581,7 +581,7 @@ def test_the_model_after_an_error(training, call):
             ValueError,
             "perturbations_per_eval must be an int of at least 1, but got 0",
         ),
-        ({"masking": "zero"}, ValueError, "masking must be 'reference' or 'attention', .* 'zero'"),
+        ({"masking": "zero"}, ValueError, "masking must be 'baseline' or 'attention', .* 'zero'"),
         (
             {"masking": "attention"},
             ValueError,

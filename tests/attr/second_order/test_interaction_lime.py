@@ -164,6 +164,6 @@ def test_number_of_encoder_rows(capsys):
     a, b = Counting(9, 3), Counting(8, 3)
     lime = InteractionLIME(wrap((a, b)))
     lime.attribute((torch.rand(1, 9), torch.rand(1, 8)), n_samples=50, show_progress=True)
-    assert a.rows <= 50 + 3  # the input for its embedding and its norm, and the reference
+    assert a.rows <= 50 + 3  # the input for its embedding and its norm, and the baseline
     assert b.rows <= 50 + 3
     assert "Encoder a" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_integrated_gradients_are_second_order_ones(wrapper, explainer, layers, 
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
-def test_groups_references_and_chunks(wrapper, side):
+def test_groups_baselines_and_chunks(wrapper, side):
     lifted = LiftedAttribution(wrapper, (1, 1), explainer=IntegratedGradients, side=side)
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
     options = {
@@ -147,7 +147,7 @@ def test_efficient_methods_are_complete(wrapper, explainer, options, side):
         torch.testing.assert_close(parts.score, wrapper(*INPUTS, MASK), rtol=0, atol=1e-5)
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
     a, b = soig.factors_a(PIXELS), soig.factors_b(IDS, None, MASK)
-    expected = corner_difference(a.embedding, b.embedding, a.reference, b.reference)
+    expected = corner_difference(a.embedding, b.embedding, a.baseline, b.baseline)
     torch.testing.assert_close(parts.interactions.sum((1, 2)), expected, rtol=0, atol=1e-4)
 
 
@@ -211,7 +211,7 @@ def test_one_evaluation_serves_all_tokens_of_the_other_input():
         assert counting.rows <= 2 * 7 + 8
 
 
-def test_gradient_shap_keeps_references_to_their_examples():
+def test_gradient_shap_keeps_baselines_to_their_examples():
     a, b = nn.Linear(6, 4), nn.Linear(9, 4)
     baseline = torch.randn(2, 6)
     lifted = LiftedAttribution(wrap((a, b)), explainer=GradientShap, normalization="none")
@@ -219,7 +219,7 @@ def test_gradient_shap_keeps_references_to_their_examples():
     actual = lifted.attribute(VECTORS, (baseline, None), options={"n_samples": 4})
     weights = torch.einsum("ki,kj->ij", a.weight, b.weight).detach()
     expected = (VECTORS[0] - baseline).unsqueeze(2) * weights * VECTORS[1].unsqueeze(1)
-    # The encoder is linear, so each example's difference from its own reference is exact.
+    # The encoder is linear, so each example's difference from its own baseline is exact.
     assert relative_error(actual, expected) < 1e-5
 
 
@@ -252,7 +252,7 @@ def test_deep_lift_sums_up_for_modules_that_run_once(explainer, normalization):
     a = SecondOrderIntegratedGradients(wrapper, normalization=normalization).factors_a(
         VECTORS[0], baselines[0], n_steps=1
     )
-    expected = b.values @ (a.embedding - a.reference).unsqueeze(-1)
+    expected = b.values @ (a.embedding - a.baseline).unsqueeze(-1)
     assert relative_error(parts.interactions.sum(1), expected.squeeze(-1)) < 1e-4
 
 

@@ -13,13 +13,13 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.functional import METHODS
 from tests import models
-from tests.expected import relative_error, text_reference
+from tests.expected import relative_error, text_baseline
 
 # Captum's trapezoid weights do not sum to one.
 SHARED_METHODS = [method for method in METHODS if method != "riemann_trapezoid"]
 FINE = {"n_steps": 60}
 PIXELS, IDS = models.images(2), models.captions(8, 8)[0]
-REFERENCE = text_reference(IDS, models.PAD)
+BASELINE = text_baseline(IDS, models.PAD)
 
 
 def marginal(factors, other):
@@ -34,8 +34,8 @@ def test_patches(wrapper, method):
     options = {"n_steps": 7, "method": method}
     actual = marginal(soig.factors_a(PIXELS, **options), soig.factors_b(IDS, **FINE))
     captum = IntegratedGradients(
-        lambda pixels, ids, reference: wrapper(pixels, ids) - wrapper(pixels, reference)
-    ).attribute(PIXELS, 0, additional_forward_args=(IDS, REFERENCE), **options)
+        lambda pixels, ids, baseline: wrapper(pixels, ids) - wrapper(pixels, baseline)
+    ).attribute(PIXELS, 0, additional_forward_args=(IDS, BASELINE), **options)
     cells = torch.nn.functional.avg_pool2d(captum.float().sum(1), 4) * 16
     assert relative_error(actual, cells.flatten(1)) < 1e-5
 
@@ -50,7 +50,7 @@ def test_words_at_a_layer(wrapper, clip, layer, method):
     captum = LayerIntegratedGradients(
         lambda ids, pixels: wrapper(pixels, ids) - wrapper(0 * pixels, ids),
         text.embeddings if layer == 0 else text.encoder.layers[layer - 1],
-    ).attribute(IDS, REFERENCE, additional_forward_args=(PIXELS,), **options)
+    ).attribute(IDS, BASELINE, additional_forward_args=(PIXELS,), **options)
     assert relative_error(actual, captum.float().sum(-1)) < 1e-5
 
 
@@ -61,16 +61,16 @@ def test_main_effects(method, dimension):
     wrapper = wrap((models.mlp(6, dimension), models.mlp(9, dimension, seed=1)))
     soig = SecondOrderIntegratedGradients(wrapper)
     inputs = a, b = torch.rand(3, 6), torch.rand(3, 9)
-    baselines = reference_a, reference_b = torch.rand(3, 6), torch.rand(1, 9)
+    baselines = baseline_a, baseline_b = torch.rand(3, 6), torch.rand(1, 9)
     options = {"n_steps": 6, "method": method}
     parts = soig.decompose(inputs, baselines, **options)
     ig_a = IntegratedGradients(wrapper)
     captum = ig_a.attribute(
-        a, reference_a, additional_forward_args=reference_b.expand(3, 9), **options
+        a, baseline_a, additional_forward_args=baseline_b.expand(3, 9), **options
     )
     assert relative_error(parts.main_effects_a, captum.float()) < 1e-5
     ig_b = IntegratedGradients(lambda y, x: wrapper(x, y))
-    captum = ig_b.attribute(b, reference_b, additional_forward_args=reference_a, **options)
+    captum = ig_b.attribute(b, baseline_b, additional_forward_args=baseline_a, **options)
     assert relative_error(parts.main_effects_b, captum.float()) < 1e-5
 
 

@@ -72,7 +72,7 @@ def test_steps_are_placed_where_the_path_turns(wrapper):
         return float(delta.abs() / size)
 
     a, b = soig._open(INPUTS)
-    size = (a.embedding - a.reference).norm() * (b.embedding - b.reference).norm()
+    size = (a.embedding - a.baseline).norm() * (b.embedding - b.baseline).norm()
     # Rounding of float32 in sums of a few dozen terms is well below the tolerance.
     assert error(n_steps="auto", tolerance=1e-3) < 1.1e-3
     steps = soig.n_steps_used[0]
@@ -124,5 +124,5 @@ def test_a_real_network():
         of_cosine = factors("cosine")
     of_frozen = factors("frozen")
     # Two equal baselines score 1, however short they are.
-    assert float(of_cosine.reference.norm()) == pytest.approx(1.0, abs=1e-6)
-    assert float(of_frozen.reference.norm()) < 1e-3
+    assert float(of_cosine.baseline.norm()) == pytest.approx(1.0, abs=1e-6)
+    assert float(of_frozen.baseline.norm()) < 1e-3

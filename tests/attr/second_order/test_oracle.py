@@ -13,7 +13,7 @@ from tests.expected import (
     expected_map,
     image_side,
     relative_error,
-    text_reference,
+    text_baseline,
     text_side,
 )
 
@@ -24,7 +24,7 @@ LAYERS = [(0, 0), (1, 2), (-1, -1), ("input", 1)]
 PLANS = {
     "text first": {"dimension": 24, "length": 6},
     "image first": {"dimension": 24, "length": 14},
-    "a product a dimension": {"dimension": 4, "length": 6},
+    "a product per dimension": {"dimension": 4, "length": 6},
 }
 
 
@@ -38,7 +38,7 @@ class Case:
     def expected(self, layers, rule, normalization="cosine", resolve=expected_map, **options):
         pixels, ids = self.inputs
         side_a = image_side(self.model, pixels, layers[0], torch.zeros_like(pixels))
-        side_b = text_side(self.model, ids, layers[1], text_reference(ids, models.PAD))
+        side_b = text_side(self.model, ids, layers[1], text_baseline(ids, models.PAD))
         return resolve(side_a, side_b, rule, normalization=normalization, **options)
 
 

@@ -15,7 +15,7 @@ from captum_interactions.encoders.model.pooled_block import pooled_row
 from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
 from captum_interactions.functional import quadrature
 from tests import models
-from tests.expected import expected_map, image_side, relative_error, text_reference, text_side
+from tests.expected import expected_map, image_side, relative_error, text_baseline, text_side
 
 PIXELS, (IDS, MASK) = models.images(3), models.captions(9, 6, 8)
 
@@ -64,7 +64,7 @@ def test_map_is_the_oracles(clip, normalization, row):
     soig = SecondOrderIntegratedGradients(wrap(clip), (-1, -1), normalization=normalization)
     expected = expected_map(
         image_side(clip, pixels, -1, torch.zeros_like(pixels)),
-        text_side(clip, ids, -1, text_reference(ids, models.PAD)),
+        text_side(clip, ids, -1, text_baseline(ids, models.PAD)),
         quadrature(n_steps=6),
         normalization=normalization,
     )

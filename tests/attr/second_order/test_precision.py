@@ -10,7 +10,7 @@ import torch
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.functional import Factors, quadrature
 from tests import models
-from tests.expected import expected_map, image_side, relative_error, text_reference, text_side
+from tests.expected import expected_map, image_side, relative_error, text_baseline, text_side
 
 PIXELS, (IDS, MASK) = models.images(2), models.captions(9, 6)
 NORMALIZATIONS = ("cosine", "frozen", "none")
@@ -20,7 +20,7 @@ def model(dtype, dimension=24):
     return models.clip(dimension=dimension).to(dtype)
 
 
-@pytest.mark.parametrize("dimension", [24, 4], ids=["short side first", "a product a dimension"])
+@pytest.mark.parametrize("dimension", [24, 4], ids=["short side first", "a product per dimension"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_double_is_double_throughout(dimension, normalization):
     double = model(torch.float64, dimension)
@@ -29,7 +29,7 @@ def test_double_is_double_throughout(dimension, normalization):
     actual, delta = soig.attribute((pixels, ids), n_steps=5, return_convergence_delta=True)
     expected = expected_map(
         image_side(double, pixels, 1, torch.zeros_like(pixels)),
-        text_side(double, ids, 1, text_reference(ids, models.PAD)),
+        text_side(double, ids, 1, text_baseline(ids, models.PAD)),
         quadrature(n_steps=5, dtype=torch.float64),
         normalization=normalization,
     )
@@ -39,7 +39,7 @@ def test_double_is_double_throughout(dimension, normalization):
     assert delta.abs().item() < 1e-12 * max(1, float(expected.abs().sum()))
 
 
-@pytest.mark.parametrize("dimension", [24, 4], ids=["short side first", "a product a dimension"])
+@pytest.mark.parametrize("dimension", [24, 4], ids=["short side first", "a product per dimension"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.015)])
 def test_half_precision_returns_single(dtype, tolerance, normalization, dimension):
@@ -68,7 +68,7 @@ def test_half_precision_returns_single(dtype, tolerance, normalization, dimensio
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_rounding_is_not_taken_for_a_missing_derivative(dtype, monkeypatch):
     def unexpected(*args, **kwargs):
-        raise AssertionError("fell back to one product a dimension")
+        raise AssertionError("fell back to one product per dimension")
 
     wrapper = wrap(model(dtype))
     for layers in ((0, 0), (2, 2)):

@@ -59,7 +59,7 @@ def test_fixlip(fixlip, p):
 
 
 def exclip(side_text, side_image, n_steps):
-    """Right Riemann sum, a gradient a dimension, then the matrix over all pairs of features."""
+    """Right Riemann sum, a gradient per dimension, then the matrix over all pairs of features."""
     jacobians, differences, norms = [], [], []
     for side in (side_text, side_image):
         difference = side.end - side.start

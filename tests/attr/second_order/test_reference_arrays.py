@@ -21,8 +21,8 @@ def explained(case):
     """(map (Ta, Tb), its delta, index of EOS) with the program's options."""
     model, arrays = case
     pixels, ids = (torch.from_numpy(arrays[name]) for name in ("pixel_values", "input_ids"))
-    reference = torch.zeros_like(ids)
-    reference[0, 0], reference[0, 2] = BOS, EOS
+    baseline = torch.zeros_like(ids)
+    baseline[0, 0], baseline[0, 2] = BOS, EOS
     soig = SecondOrderIntegratedGradients(
         wrap(model),
         layers=(int(arrays["spec_vlayer"]), int(arrays["spec_tlayer"])),
@@ -30,7 +30,7 @@ def explained(case):
     )
     attributions, delta = soig.attribute(
         (pixels, ids),
-        baselines=(0.0, reference),
+        baselines=(0.0, baseline),
         n_steps=int(arrays["spec_N"]),
         method="riemann_right",
         return_convergence_delta=True,

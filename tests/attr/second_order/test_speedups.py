@@ -117,14 +117,14 @@ def test_products_at_once_of_a_function_that_warns():
 
 
 def test_tokens_that_do_not_differ_have_no_factor(clip):
-    """The first token of a causal text is that of its reference."""
+    """The first token of a causal text is that of its baseline."""
     soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
     path = soig._propagate((PIXELS, IDS), None, MASK)[1]
     assert 0 not in path.active
     assert not soig.factors_b(IDS, None, MASK, 3).values[:, 0].any()
 
 
-def test_an_input_that_is_its_own_reference(clip):
+def test_an_input_that_is_its_own_baseline(clip):
     soig = SecondOrderIntegratedGradients(wrap(clip), (0, 0))
     for baselines in ((None, IDS), (PIXELS, None), (PIXELS, IDS)):
         maps, delta = soig.attribute(
@@ -206,7 +206,7 @@ def test_little_memory_means_small_pieces(clip, layers, monkeypatch):
     assert max(seen) == 1
 
 
-def test_kept_references(monkeypatch):
+def test_cached_baselines(monkeypatch):
     clip = models.clip()
     wrapper = wrap(clip)
     soig = SecondOrderIntegratedGradients(wrapper, (1, 1))
@@ -218,9 +218,9 @@ def test_kept_references(monkeypatch):
         return prefix(layer, inputs)
 
     monkeypatch.setattr(wrapper.tower_a, "prefix", spy)
-    with wrapper.keeping_references():
+    with wrapper.caching_baselines():
         actual = [soig.attribute((PIXELS[[i]], IDS[[0]]), n_steps=3) for i in (0, 1)]
-        assert rows == [1, 1, 1]  # the reference, and both images
+        assert rows == [1, 1, 1]  # the baseline, and both images
         other = soig.attribute((PIXELS[:1], IDS[:1]), baselines=(1.0, None), n_steps=3)
         assert rows == [1] * 5
         with torch.no_grad():
@@ -230,14 +230,14 @@ def test_kept_references(monkeypatch):
         assert relative_error(ours, theirs) < 1e-5
     assert relative_error(changed, soig.attribute((PIXELS[:1], IDS[:1]), n_steps=3)) < 1e-5
     assert relative_error(other, changed) > 0.01
-    assert wrapper.tower_a.kept_references is None
+    assert wrapper.tower_a.cached_baselines is None
 
 
-def test_references_are_dropped_after_an_error(clip):
+def test_baselines_are_dropped_after_an_error(clip):
     wrapper = wrap(clip)
-    with pytest.raises(KeyError), wrapper.keeping_references():
+    with pytest.raises(KeyError), wrapper.caching_baselines():
         raise KeyError
-    assert wrapper.tower_a.kept_references is wrapper.tower_b.kept_references is None
+    assert wrapper.tower_a.cached_baselines is wrapper.tower_b.cached_baselines is None
 
 
 def test_the_score_is_checked_once_for_each_set_of_hooks(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from captum_interactions import explain
-from captum_interactions.callers import warn_caller
+from captum_interactions.user_warnings import warn_caller
 from captum_interactions.zoo import load_demo
 
 

@@ -8,13 +8,13 @@ import torch
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.functional import quadrature
 from tests import models
-from tests.expected import expected_map, image_side, relative_error, text_reference, text_side
+from tests.expected import expected_map, image_side, relative_error, text_baseline, text_side
 
 PIXELS, IDS = models.images(2), models.captions(7, 7)[0]
 OTHER_PIXELS, OTHER_IDS = models.images(2, seed=5), models.caption(7, seed=6).repeat(2, 1)
 
 
-@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product a dimension"])
+@pytest.fixture(scope="module", params=[24, 4], ids=["short side first", "a product per dimension"])
 def soig(request):
     return SecondOrderIntegratedGradients(wrap(models.clip(dimension=request.param)), (1, 1))
 
@@ -26,35 +26,35 @@ def explain(soig):
     )
 
 
-def expected(soig, reference_a, reference_b):
+def expected(soig, baseline_a, baseline_b):
     """The oracle's map of the first pair."""
     model = soig.wrapper.tower_a.model
-    side_a = image_side(model, PIXELS[:1], 1, reference_a[:1])
-    side_b = text_side(model, IDS[:1], 1, reference_b[:1])
+    side_a = image_side(model, PIXELS[:1], 1, baseline_a[:1])
+    side_b = text_side(model, IDS[:1], 1, baseline_b[:1])
     return expected_map(side_a, side_b, quadrature(n_steps=3))
 
 
-ZEROS, PADDING = torch.zeros_like(PIXELS), text_reference(IDS, models.PAD)
+ZEROS, PADDING = torch.zeros_like(PIXELS), text_baseline(IDS, models.PAD)
 
 
 @pytest.mark.parametrize(
-    ("baselines", "reference_a", "reference_b"),
+    ("baselines", "baseline_a", "baseline_b"),
     [
         (None, ZEROS, PADDING),
         ((None, None), ZEROS, PADDING),
         ((0, None), ZEROS, PADDING),
         (0, ZEROS, PADDING),
-        (3, ZEROS + 3, text_reference(IDS, 3)),
+        (3, ZEROS + 3, text_baseline(IDS, 3)),
         (OTHER_PIXELS, OTHER_PIXELS, PADDING),
-        ((0.5, 7), ZEROS + 0.5, text_reference(IDS, 7)),
+        ((0.5, 7), ZEROS + 0.5, text_baseline(IDS, 7)),
         ((None, OTHER_IDS), ZEROS, OTHER_IDS),
         ((OTHER_PIXELS, OTHER_IDS.int()), OTHER_PIXELS, OTHER_IDS),
     ],
     ids=["none", "nones", "zero", "zeros", "constants", "tensor", "tuple", "ids", "tensors"],
 )
-def test_what_a_baseline_may_be(soig, explain, baselines, reference_a, reference_b):
+def test_what_a_baseline_may_be(soig, explain, baselines, baseline_a, baseline_b):
     actual = explain(baselines)[0]
-    assert relative_error(actual, expected(soig, reference_a, reference_b)) < 1e-5
+    assert relative_error(actual, expected(soig, baseline_a, baseline_b)) < 1e-5
 
 
 def test_one_row_serves_all_pairs(explain):
@@ -63,7 +63,7 @@ def test_one_row_serves_all_pairs(explain):
 
 
 @pytest.mark.parametrize("side", ["a", "b", "both"])
-def test_several_references_are_averaged(explain, side):
+def test_several_baselines_are_averaged(explain, side):
     some_a = [None, 0.3, OTHER_PIXELS] if side != "b" else [None]
     some_b = [OTHER_IDS, 5] if side != "a" else [None]
     baselines = (some_a, some_b)
@@ -76,14 +76,14 @@ def test_several_references_are_averaged(explain, side):
     torch.testing.assert_close(delta, deltas, rtol=0, atol=1e-5)
 
 
-def test_several_references_and_groups_and_chunks(explain):
+def test_several_baselines_and_groups_and_chunks(explain):
     options = {"groups_a": [[1, 2], [3]], "groups_b": [[1], [2, 3], [4]]}
     actual = explain(([0, OTHER_PIXELS], [None, OTHER_IDS]), internal_batch_size=2, **options)
     single = [explain((a, b), **options) for a in (0, OTHER_PIXELS) for b in (None, OTHER_IDS)]
     assert relative_error(actual, torch.stack(single).mean(0)) < 1e-5
 
 
-def test_full_resolution_averages_references(explain):
+def test_full_resolution_averages_baselines(explain):
     actual = explain(([0, OTHER_PIXELS], [None, OTHER_IDS]), full_resolution="a")
     single = [
         explain((a, b), full_resolution="a") for a in (0, OTHER_PIXELS) for b in (None, OTHER_IDS)
@@ -91,7 +91,7 @@ def test_full_resolution_averages_references(explain):
     assert relative_error(actual, torch.stack(single).mean(0)) < 1e-5
 
 
-def test_references_of_their_own_for_each_pair(soig, explain):
+def test_baselines_of_their_own_for_each_pair(soig, explain):
     together = explain((OTHER_PIXELS, [OTHER_IDS, None]))
     for row in range(2):
         one = slice(row, row + 1)
@@ -101,15 +101,15 @@ def test_references_of_their_own_for_each_pair(soig, explain):
         assert relative_error(together[one], alone) < 1e-5
 
 
-def test_a_reference_is_pooled_where_the_caption_is(soig, explain):
+def test_a_baseline_is_pooled_where_the_caption_is(soig, explain):
     """So it needs no end-of-text token, and one at another place does not count."""
     nothing = torch.zeros_like(IDS)
     early = nothing.clone()
     early[:, 0], early[:, 2] = models.BOS, models.EOS
-    for reference in (nothing, early):
-        actual, delta = explain((None, reference), return_convergence_delta=True)
-        assert relative_error(actual[0], expected(soig, ZEROS, reference)) < 1e-5
-        again = soig.compute_convergence_delta(actual, (None, reference), (PIXELS, IDS))
+    for baseline in (nothing, early):
+        actual, delta = explain((None, baseline), return_convergence_delta=True)
+        assert relative_error(actual[0], expected(soig, ZEROS, baseline)) < 1e-5
+        again = soig.compute_convergence_delta(actual, (None, baseline), (PIXELS, IDS))
         torch.testing.assert_close(again, delta, rtol=0, atol=1e-5)
 
 

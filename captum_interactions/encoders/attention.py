@@ -1,11 +1,10 @@
-"""The attention of a tower's blocks, recorded for the time of one run.
+"""Record the attention of a tower's blocks during one run.
 
-Models run whatever attention is fastest, and most kinds give no weights away. Those of
-``transformers`` look their attention function up when they run, so for one run we hand them ours:
-plain matrix products, whose weights gradients flow through. Meanwhile the model makes the masks
-that its own plain ("eager") attention takes. All of that holds in the thread of this run alone, and
-until it ends, also by an error: the same model runs as ever in other threads, and so does any other
-model.
+Models use the fastest attention function available, and most of these return no weights. Models of
+``transformers`` look up their attention function at run time, so it is replaced for one run by
+plain matrix products, with weights that gradients flow through; the model builds the masks of its
+"eager" attention meanwhile. The replacement is local to the thread and is removed when the run
+ends, also after an error. Other threads and other models are not affected.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.block_tower import BlockTower
 
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Other weights in the place of a block's own: from queries, keys and values that are scaled (their
-product is what the softmax takes), (B, H, T, d) each, and the additive mask, to (B, H, T, T)."""
+"""Replaces the attention weights of a block: a function of scaled queries, keys and values, each of
+shape (B, H, T, d), and of the additive mask, that returns weights (B, H, T, T)."""
 
 _CONFIG = "_attn_implementation_internal"
 _PLAIN = "eager"
 _UNKNOWN_PARTS = ("softcap", "s_aux", "position_bias", "head_mask", "block_mask")
-"""Arguments by which some models ask for more than a softmax of masked products."""
+"""Arguments of models whose attention is more than a softmax of masked products."""
 
 
 class UndefinedError(ValueError):
@@ -39,7 +38,7 @@ class UndefinedError(ValueError):
 
 
 class Attention(NamedTuple):
-    """What one block's attention did. Gradients flow through weights and ``mixed``."""
+    """The attention of one block. Gradients flow through ``weights`` and ``mixed``."""
 
     query: Tensor
     """shape (B, H, T, d)."""
@@ -52,17 +51,17 @@ class Attention(NamedTuple):
     mixed: Tensor
     """Weighted values before the output projection, (B, T, H, d)."""
     mask: Tensor | None
-    """What is added to logits, or False where weights are zero; broadcasts to ``weights``."""
+    """Added to the logits, or False where weights are zero; broadcasts to ``weights``."""
 
 
 @dataclass
 class BlockRecord:
-    """What one block did."""
+    """The states and the attention of one block."""
 
     states: Tensor
-    """What entered it, shape (B, T, D)."""
+    """Its input states, shape (B, T, D)."""
     output: Tensor
-    """What left it, shape (B, T, D)."""
+    """Its output states, shape (B, T, D)."""
     attention: Attention
     norm: nn.Module | None
     """The normalisation that takes ``states`` and whose output attention takes, if the block
@@ -82,7 +81,7 @@ class Recording:
     embedding: Tensor
     """shape (B, K)."""
     pooled: Tensor | None
-    """Position (B,) of the token that alone makes the embedding; None if several do."""
+    """Position (B,) of the pooled token; None if the embedding pools several tokens."""
 
     @property
     def is_causal(self) -> bool:
@@ -102,7 +101,7 @@ def record(
     *context: Any,
     replaced: Mapping[int, Weigh] | None = None,
 ) -> Recording:
-    """Run a tower from a block on, with gradients, and keep what its blocks do.
+    """Run a tower from a block on, with gradients, and record its blocks.
 
     Args:
         tower (Tower): The tower.
@@ -113,10 +112,10 @@ def record(
 
     Returns:
         Recording: blocks ``first`` to the last. Their T may be shorter than that of ``states``:
-        what nothing depends on is left out.
+        trailing tokens that do not influence the embedding are left out.
 
     Raises:
-        UndefinedError: If the tower's blocks are closed or their attention cannot be seen.
+        UndefinedError: If the tower has no blocks, or their attention cannot be recorded.
     """
     if not isinstance(tower, BlockTower) or not tower.n_blocks:
         raise UndefinedError(f"{type(tower).__name__} has no blocks that could be looked into")
@@ -153,12 +152,12 @@ def states_with_attention(
 
 @contextmanager
 def attending(model: nn.Module, attend: Callable[..., tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """While this holds, attention that looks its function up at ``transformers`` runs another one.
+    """Context manager that replaces the attention function of one model of ``transformers``.
 
-    That is the attention of one model, in this thread.
+    It acts in this thread only.
 
     Args:
-        model (nn.Module): The model. Configs of all of its parts ask for plain attention meanwhile.
+        model (nn.Module): The model. The configs of all of its parts select "eager" attention.
         attend (Callable): ``(module, query, key, value, mask, scaling=None, **options)`` with
             heads (B, H, T, d) and an additive mask, to the mixed values (B, T, H, d) and weights.
     """
@@ -191,9 +190,9 @@ def attending(model: nn.Module, attend: Callable[..., tuple[Tensor, Tensor]]) ->
 
 
 class _PlainInThisThread:
-    """By which configs ask for plain attention in this thread, and for their own one in others.
+    """Property by which configs select "eager" attention in this thread, and their own in others.
 
-    It takes the place of a class's attribute and leaves the configs as they are.
+    It replaces an attribute of the class; the configs are not modified.
     """
 
     def __init__(self, configs: Sequence[Any]) -> None:
@@ -205,7 +204,7 @@ class _PlainInThisThread:
             return _PLAIN
         try:
             return vars(config)[_CONFIG]
-        except (KeyError, TypeError):  # a config that is just being made, or the class
+        except (KeyError, TypeError):  # a config under construction, or the class
             raise AttributeError(_CONFIG) from None
 
     def __set__(self, config: Any, value: Any) -> None:
@@ -225,7 +224,7 @@ def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) 
 
 
 def identity_weights(query: Tensor, *_: Any) -> Tensor:
-    """Weights by which every token attends to itself alone: a :data:`Weigh`."""
+    """Weights with which every token attends only to itself: a :data:`Weigh`."""
     length = query.shape[-2]
     eye = torch.eye(length, dtype=query.dtype, device=query.device)
     return eye.expand(*query.shape[:-1], length)
@@ -233,7 +232,7 @@ def identity_weights(query: Tensor, *_: Any) -> Tensor:
 
 @dataclass
 class _Recorder:
-    """Collects what one block does."""
+    """Collects the states and the attention of one block."""
 
     block: nn.Module
     weigh: Weigh
@@ -270,7 +269,7 @@ class _Recorder:
         if not is_plain or (batch, rows, columns) != (*output.shape[:2], output.shape[1]):
             raise UndefinedError(f"{name} does not attend from each of its tokens to each of them")
         states = states[:, :rows]
-        # The numbers are compared, because the model may have made a view or a copy of them.
+        # Values are compared, because the model may have made a view or a copy of the tensor.
         first = (
             norm
             for norm, taken in self.norms_before
@@ -293,7 +292,7 @@ class _Recorder:
 def _recording(
     tower: BlockTower, first: int, replaced: Mapping[int, Weigh]
 ) -> Iterator[list[_Recorder]]:
-    """While this holds, every block of a tower from the first on fills its recorder."""
+    """Context manager in which each block of a tower, from the first on, fills its recorder."""
     recorders = [
         _Recorder(block, replaced.get(index, softmax_weights))
         for index, block in enumerate(tower.blocks)
@@ -322,7 +321,7 @@ def _recording(
     with ExitStack() as stack:
         stack.enter_context(as_written(tower.model))
         for recorder in recorders:
-            # A block with hooks is run as it is, instead of for its pooled token alone.
+            # With hooks, a block runs in full instead of for its pooled token only.
             recorder.watch(stack)
         stack.enter_context(attending(tower.model, attend))
         yield recorders
@@ -337,7 +336,7 @@ def _refuse_unknown_parts(module: nn.Module, options: Mapping[str, Any]) -> None
 
 
 def _pooled_position(embedding: Tensor, output: Tensor) -> Tensor | None:
-    """Where the embedding takes its token from: the gradient is exactly zero everywhere else."""
+    """Position of the pooled token: the gradient is exactly zero at all other tokens."""
     directions = torch.arange(1, embedding.shape[1] + 1, device=embedding.device).cos()
     (gradient,) = torch.autograd.grad(
         embedding, output, directions.to(embedding).expand_as(embedding), retain_graph=True
