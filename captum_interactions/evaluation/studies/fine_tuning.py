@@ -110,7 +110,8 @@ class FineTuningStudy(PhraseStudy):
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         by_variant = self.phrases([row for row in rows if "phrases" in row.values])
         methods = list(dict.fromkeys(name.split(" ", 1)[1] for name in by_variant))
-        changes, p_values = [], []
+        changes: list[list[Any]] = []
+        p_values = []
         for method in methods:
             old, new = (by_variant.get(f"{stage} {method}", []) for stage in (BEFORE, AFTER))
             energy, accuracy = paired(new, old), paired(new, old, "pga")
