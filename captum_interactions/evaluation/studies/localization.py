@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.evaluation.figures import boxplots
+from captum_interactions.evaluation.phrases import paired
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
@@ -20,7 +21,7 @@ from captum_interactions.evaluation.statistics import (
     numbers,
     quantile,
 )
-from captum_interactions.evaluation.studies.phrase_study import PhraseStudy, paired
+from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.study import rows_in, view
 from captum_interactions.evaluation.summary import Summary, Table
 
