@@ -184,15 +184,16 @@ def explain_batch(
     alike: dict[Any, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         n_groups = None if (weights := groups[index]) is None else len(weights)
-        alike[(*_shapes(pair), n_groups)].append(index)
+        key = (*_shapes(pair), n_groups)
+        alike[key].append(index)
     maps: dict[int, InteractionMap | FirstOrderMap] = {}
     to_maps: Callable[..., list[Any]] = (
         _interaction_maps if method.order == 2 else _first_order_maps
     )
     for indices in alike.values():
         batch = _joined([pairs[index] for index in indices])
-        weights = [own for index in indices if (own := groups[index]) is not None]
-        more = {"groups_b": torch.stack(weights)} if weights else {}
+        words = [own for index in indices if (own := groups[index]) is not None]
+        more = {"groups_b": torch.stack(words)} if words else {}
         extras = batch.additional_forward_args
         result = run(batch.inputs, additional_forward_args=extras, **to_call, **more)
         settings = {"attribution": attribution, **used, **_nodes(explainer)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from captum_interactions.datasets import Phrase, Record
 from captum_interactions.encoders import ImageAxis, TextAxis
 from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.statistics import Difference, paired_difference
 from captum_interactions.evaluation.study import Map
 from captum_interactions.metrics import (
     Sign,
@@ -142,6 +143,42 @@ def pointing(
             }
         )
     return found
+
+
+def counted(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The phrases that the model sees; one on which the map is undefined has chance.
+
+    A map is undefined on a phrase if it has no mass of the sign that counts. Comparing methods on
+    the phrases that each happens to define would compare them on different phrases.
+
+    Returns:
+        list: what :func:`pointing` measured, with ``key``, the same for all variants, ``cluster``,
+        see :attr:`Row.cluster`, and ``defined``.
+    """
+    found = []
+    for row in rows:
+        for place, phrase in enumerate(row.values["phrases"]):
+            if phrase["chance"] is None:  # the crop cut its region off
+                continue
+            own = {"key": (row.record, place), "cluster": row.cluster, "defined": True}
+            if phrase["pge"] is None:
+                own |= dict.fromkeys(("pge", "pga"), phrase["chance"])
+                own["defined"] = False
+            found.append({**phrase, **own})
+    return found
+
+
+def paired(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], measure: str = "pge"
+) -> Difference:
+    """How a measure of two variants differs on what both have, by ``key``."""
+    others = {one["key"]: one[measure] for one in second}
+    common = [one for one in first if one["key"] in others]
+    return paired_difference(
+        [one[measure] for one in common],
+        [others[one["key"]] for one in common],
+        [one["cluster"] for one in common],
+    )
 
 
 def area_share(phrase: Phrase, size: tuple[int, int]) -> float:

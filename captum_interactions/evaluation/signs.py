@@ -119,7 +119,7 @@ def _same_colour(first: Phrase, second: Phrase) -> bool | None:
 
 def _distance(first: Grid, second: Grid) -> float:
     """Between the centres of two regions, in diagonals of the grid."""
-    places = np.stack(np.indices(first.shape), -1)
+    places = np.moveaxis(np.indices(first.shape), 0, -1)
     centres = [
         np.average(places.reshape(-1, 2), axis=0, weights=r.ravel()) for r in (first, second)
     ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -227,9 +226,13 @@ def _minimal_pair(
     mention = description.mentions[int(rng.integers(len(description.mentions)))]
     named = things[mention.thing]
     present = {(t.colour, t.shape) for t in things}
-    fitting = [replace(named, **{attribute: value}) for value in values]
-    absent = [t for t in fitting if (t.colour, t.shape) not in present]
-    true, false = getattr(named, attribute), getattr(absent[rng.integers(len(absent))], attribute)
+    is_colour = attribute == "colour"
+    absent = [
+        value
+        for value in values
+        if ((value, named.shape) if is_colour else (named.colour, value)) not in present
+    ]
+    true, false = getattr(named, attribute), absent[rng.integers(len(absent))]
     start, end = mention.span
     phrase = mention.phrase.replace(true, false)
     before, after = description.caption[:start], description.caption[end:]

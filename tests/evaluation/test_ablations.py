@@ -111,7 +111,12 @@ def test_summary_by_hand():
         row("layers=[0,0],n_steps=3", "r0", 0.0, 0.1, n=3),
     ]  # fmt: skip
     found = Ablations().summarise(rows, [])
-    names = {name: [cells[0] for cells in table.rows] for name, table in found.tables.items()}
+    differences = found.tables["differences"]
+    names = {
+        name: [cells[0] for cells in table.rows]
+        for name, table in found.tables.items()
+        if table is not differences
+    }
     assert names == {
         "nodes": ["default", eight, two],
         "normalization": ["default", "normalization=none"],
@@ -128,6 +133,20 @@ def test_summary_by_hand():
     assert list(line.get_ydata()) == pytest.approx([0.5, 0.1])
     assert list(found.figures["energy"].axes[0].lines[0].get_ydata()) == [0.4, 0.6]
     assert not Ablations().summarise(rows[:2], []).figures
+    gaps = {cells[0]: cells for cells in differences.rows}
+    assert list(gaps) == [eight, two, "normalization=none", "layers=[0,0],n_steps=3"]
+    place = differences.columns.index("PGE difference")
+    assert gaps[two][1:3] == [1, pytest.approx(190)]  # .2 against .01, in thousandths
+    assert gaps[two][place] == pytest.approx(-0.1)
+    assert "number of comparisons: 4" in differences.caption
+
+
+def test_phrases_without_mass_count_as_chance():
+    rows = [row("default", "r0", 0.01, 0.5), row("default", "r1", 0.01, None)]
+    table = Ablations().summarise(rows, []).tables["others"]
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    chance = rows[1].values["phrases"][0]["chance"]
+    assert cells["PGE median"] == pytest.approx((0.5 + chance) / 2)
 
 
 def test_further_settings_are_added(wrapper, tmp_path):

@@ -14,7 +14,8 @@ from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation import Row, run_study
 from captum_interactions.evaluation.studies.faithfulness import Faithfulness, quality
 from captum_interactions.evaluation.studies.passes import counted_passes
-from captum_interactions.evaluation.units import masked_units
+from captum_interactions.evaluation.units import by_unit, masked_units
+from captum_interactions.metrics import draw_present, pearson
 from tests import models
 from tests.evaluation.test_perturbation import record
 
@@ -154,13 +155,58 @@ def test_all_methods_face_the_same_inputs(wrapper):
     assert [phrase["text"] for phrase in line["values"]["phrases"]] == ["red circle"]
 
 
-def row(name, variant, r_squared, pge, forward):
+def row(name, variant, r_squared, pge, forward, image=""):
     values = {
         "r_squared": r_squared, "pearson": 0.5, "spearman": r_squared,
+        "joint_r_squared": 0.0, "joint_pearson": 0.25, "joint_spearman": 0.125,
         "phrases": [{"pge": pge, "pga": 1.0, "chance": 0.25}],
         "image": {"forward": forward, "backward": 2.0}, "text": {"forward": 1.0, "backward": 0.0},
     }  # fmt: skip
-    return Row(name, variant, 0, "measured", values)
+    return Row(name, variant, 0, "measured", values, image=image)
+
+
+def test_joint_coalitions_meet_once_each(wrapper):
+    one = record()
+    score = masked_units(wrapper, one)
+    imap = explain(wrapper, one.image, one.caption, "grad_eclip")
+    found = quality(imap, score, 5, 0.5, seed=3)
+    a, b = (draw_present(p, 5, 0.5, 2 * 3 + side) for side, p in enumerate(score.players))
+    truth = score(a, b)  # aligned, not the grid
+    parts = by_unit(imap)
+    main_a, main_b = parts.main_effects_a[0], parts.main_effects_b[0]
+    predicted = torch.stack(
+        [
+            main_a[:-1][a[0, m]].sum() + main_a[-1] + main_b[:-1][b[0, m]].sum() + main_b[-1]
+            for m in range(5)
+        ]
+    )
+    expected = pearson(predicted[None], truth.double())
+    assert found["joint_pearson"] == pytest.approx(float(expected), abs=1e-6)
+    assert found["joint_pearson"] != pytest.approx(found["pearson"], abs=1e-3)
+
+
+def test_methods_are_compared_on_common_records_and_images_are_clusters():
+    rows = [
+        row(f"r{i}{j}", method, level + 0.01 * i, pge, 1, image=f"i{i}")
+        for method, level, pge in (("x", 0.8, 0.5), ("y", 0.2, None))
+        for i in range(3)
+        for j in range(5)
+        if (method, i, j) != ("x", 0, 0)
+    ]
+    found = Faithfulness(methods=("grad_eclip",)).summarise(rows, [])
+    table = found.tables["differences"]
+    (cells,) = [dict(zip(table.columns, one, strict=True)) for one in table.rows]
+    assert (cells["method"], cells["common records"], cells["common phrases"]) == ("y", 14, 14)
+    assert cells["Spearman difference"] == pytest.approx(0.6)
+    # Undefined phrases of the second have chance, so they are compared too.
+    assert cells["PGE difference"] == pytest.approx(0.5 - 0.25)
+    assert "number of comparisons: 2" in table.caption
+    by_method = found.tables["by_method"]
+    one = dict(zip(by_method.columns, by_method.rows[1], strict=True))
+    assert (one["method"], one["PGE median"], one["PGA"], one["defined"]) == ("y", 0.25, 0.25, 0)
+    # Three images of five captions each: some resample has one image alone.
+    assert (one["95 % from"], one["to"]) == pytest.approx((0.2, 0.22))
+    assert "Medians of fewer than 30 values, to be read with care: x (14), y (15)." in found.notes
 
 
 def test_summary_by_hand():
@@ -176,7 +222,9 @@ def test_summary_by_hand():
         "x:n_steps=4,layers=[0,0]", "x:n_steps=2", "x:n_steps=8"
     ]  # fmt: skip
     assert cells[1]["R²"] == pytest.approx(0.3)
-    assert cells[1]["PGE median"] == 0.5
+    assert cells[1]["PGE median"] == 0.375  # of .5 and of chance, where there is no mass
+    assert cells[1]["defined"] == 0.5
+    assert (cells[1]["joint Pearson"], cells[1]["joint Spearman"]) == (0.25, 0.125)
     assert cells[1]["image forward"] == 20
     assert cells[1]["passes"] == 23
     assert cells[2]["R²"] is None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from captum_interactions import explain, wrap
 from captum_interactions.attr import masked_score
@@ -18,6 +19,8 @@ from captum_interactions.evaluation import Row, run_study
 from captum_interactions.evaluation.studies.perturbation import (
     CURVES,
     GRID,
+    JOINT,
+    PAIRS,
     RANDOM,
     Perturbation,
     Ranking,
@@ -26,8 +29,10 @@ from captum_interactions.evaluation.studies.perturbation import (
     rankings_of,
 )
 from captum_interactions.evaluation.units import by_unit, masked_units, own_seed
+from captum_interactions.functional import Decomposition
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.metrics import insertion_deletion_area, joint_curves
 from tests import models
 
 CAPTION = "a red circle"
@@ -104,8 +109,14 @@ def test_maps_by_unit():
     assert full.b.tolist() == [[20, 52]]
     first = FirstOrderMap(torch.tensor([9.0, -1, 2]), None, 0.3, axis_a, axis_b)
     assert by_unit(first).convergence_delta.item() == pytest.approx(0)
-    ((a, b, pairs),) = rankings_of(first).values()
+    ((a, b, pairs, own),) = rankings_of(first).values()
     assert (a.tolist(), b, pairs) == ([[-1, 2]], None, None)
+    assert (own.main_effects_a.tolist(), own.interactions.any().item()) == ([[-1, 2, 9]], False)
+    # Read as a map, coalitions are worth their interactions alone.
+    assert not plain.parts.main_effects_a.any()
+    assert not plain.parts.main_effects_b.any()
+    assert torch.equal(plain.parts.interactions, parts.interactions)
+    assert all(map(torch.equal, full.parts, parts))
 
 
 def test_the_oracle_order_is_the_best_of_all():
@@ -114,7 +125,7 @@ def test_the_oracle_order_is_the_best_of_all():
     score = Bilinear(of_a, of_b, pairs)
     oracle = Ranking((of_a + pairs.sum(1))[None], (of_b + pairs.sum(0))[None], pairs[None])
     best = curves(score, oracle, 4, True)
-    assert list(best) == list(CURVES)
+    assert list(best) == [*CURVES, PAIRS]
     orders = [
         torch.tensor([order], dtype=torch.float) for order in itertools.permutations(range(4))
     ]
@@ -128,8 +139,35 @@ def test_the_oracle_order_is_the_best_of_all():
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         order = Ranking(None, None, torch.rand(1, 4, 3, generator=generator))
-        worse = curves(score, order, 12, True)["pairs deleted"]["area"]
-        assert worse >= curves(score, oracle, 12, True)["pairs deleted"]["area"]
+        worse = curves(score, order, 12, True)[PAIRS]["area"]
+        assert worse >= curves(score, oracle, 12, True)[PAIRS]["area"]
+
+
+def test_joint_insertion_deletion_leaves_what_is_no_unit_alone():
+    of_a, of_b = torch.tensor([0.3, -0.2, 0.5]), torch.tensor([0.2, 0.4])
+    pairs = torch.tensor([[0.3, 0], [0, 0.1], [0, -0.4]])
+    score = Bilinear(of_a, of_b, pairs)
+    none = torch.zeros(1)
+    right = Decomposition(none, of_a[None], of_b[None], pairs[None], none)
+    expected = float(insertion_deletion_area(*joint_curves(score, right, n_steps=5)))
+    # The class token has an effect and interactions: half of those that patch and word 0 have.
+    parts = Decomposition(
+        none,
+        torch.tensor([[0.3, -0.2, 0.5, 9.0]]),
+        torch.tensor([[0.1, 0.4, 0.0]]),
+        torch.cat([F.pad(pairs, (0, 1)), torch.tensor([[0.1, 0, 0]])])[None],
+        none,
+    )
+    found = curves(score, Ranking(None, None, None, parts), 5, True)
+    assert found == {JOINT: {"area": pytest.approx(expected)}}
+    assert expected > 0.2
+    reverse = parts._replace(
+        main_effects_a=-parts.main_effects_a,
+        main_effects_b=-parts.main_effects_b,
+        interactions=-parts.interactions,
+    )
+    found = curves(score, Ranking(None, None, None, reverse), 5, True)
+    assert found[JOINT]["area"] == pytest.approx(-expected)
 
 
 def test_curves_on_the_common_grid():
@@ -158,20 +196,23 @@ def test_rows_of_a_model(wrapper):
         (alone,) = study.measure(wrapper, variant, [record("r1", 2)])
         line = Row("r", variant, 0, "measured", together[0]).line()
         assert len(json.loads(line)["values"]) == readouts
-        for curve in CURVES:
+        for curve in (*CURVES, PAIRS):
             one, other = together[1]["map"][curve], alone["map"][curve]
             np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5)
             assert one["scores"].shape == GRID.shape
+        assert together[1]["map"][JOINT]["area"] == pytest.approx(alone["map"][JOINT]["area"])
     (values,) = study.measure(wrapper, RANDOM, [record()])
     assert values["map"]["patches deleted"]["scores"][0] == pytest.approx(imap.score, abs=1e-5)
     assert values["map"]["words inserted"]["scores"][-1] == pytest.approx(imap.score, abs=1e-5)
 
 
-def test_summary_by_hand():
-    def row(name, variant, area, start):
-        curve = {"area": area, "normalized": area, "scores": [start, *[0.5] * 19, 0.1]}
-        return Row(name, variant, 0, "measured", {"map": {"patches deleted": curve}})
+def row(name, variant, area, start, image="", joint=1.0):
+    curve = {"area": area, "normalized": area, "scores": [start, *[0.5] * 19, 0.1]}
+    values = {"patches deleted": curve, JOINT: {"area": joint}, PAIRS: curve}
+    return Row(name, variant, 0, "measured", {"map": values}, image=image)
 
+
+def test_summary_by_hand():
     rows = [row("r0", "good", 0.1, 1.0), row("r1", "good", 0.2, 0.0), row("r0", RANDOM, 0.5, 1.0)]
     found = Perturbation().summarise(rows, [])
     areas = found.tables["areas"].rows
@@ -184,6 +225,39 @@ def test_summary_by_hand():
     (line, _) = found.figures["curves"].axes[1].lines
     assert line.get_ydata()[0] == 0.5
     assert line.get_ydata()[-1] == pytest.approx(0.1)
+    assert found.notes == [
+        f"Medians of fewer than 30 values, to be read with care: good, map (2), {RANDOM}, map (1)."
+    ]
+
+
+def test_what_is_no_mean_score_has_tables_of_its_own():
+    rows = [
+        row("r0", "good", 0.1, 1.0, joint=0.2), row("r1", "good", 0.2, 0.0, joint=None),
+        row("r0", RANDOM, 0.5, 1.0),
+    ]  # fmt: skip
+    tables = Perturbation().summarise(rows, []).tables
+    assert not {JOINT, PAIRS} & {*tables["by_method"].columns}
+    joint = [(r[0], r[2], r[3], r[4], r[7]) for r in tables["joint_insertion_deletion"].rows]
+    assert joint == [("good", 2, 0.5, 0.2, 0.2), (RANDOM, 1, 1.0, 1.0, 1.0)]
+    assert "not to be compared" in tables["pairs_subtracted"].caption
+
+
+def test_rankings_are_compared_on_common_records_and_images_are_clusters():
+    rows = [
+        row(f"r{i}{j}", variant, area + 0.1 * i, 1.0, image=f"i{i}")
+        for variant, area in (("good", 0.1), (RANDOM, 0.4))
+        for i in range(3)
+        for j in range(5)
+        if (variant, i, j) != (RANDOM, 0, 0)
+    ]
+    tables = Perturbation().summarise(rows, []).tables
+    table = tables["differences"]
+    assert [r[0] for r in table.rows] == ["patches deleted", JOINT, PAIRS]
+    assert table.rows[0][1:5] == [RANDOM, "map", 14, pytest.approx(-0.3)]
+    assert "number of comparisons: 3" in table.caption
+    (good, _) = tables["areas"].rows
+    # Three images of five captions each: some resample has one image alone.
+    assert good[5:7] == pytest.approx([0.1, 0.3])
 
 
 def test_further_methods_are_added(wrapper, tmp_path):

@@ -467,6 +467,10 @@ def test_failures_are_told_apart(monkeypatch):
     assert counts["correlated_context"] == [6, 1]
     assert counts["unusual_scenes"] == [2, 1]
     assert counts["background"] == [6, 1]
+    columns = summary.tables["counts"].columns
+    ends = columns.index("95 % from"), columns.index("to")
+    intervals = [[row[i] for i in ends] for row in summary.tables["counts"].rows]
+    assert all(0 <= low < high <= 1 for low, high in intervals)  # also where none fails
     worst = [(row[1], row[2], row[3]) for row in summary.tables["worst"].rows]
     assert worst == [
         ("correlated_context", "r1", "cat"),

@@ -13,9 +13,15 @@ from torch.nn import functional as F
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.lines import Line, panels
-from captum_interactions.evaluation.phrases import pointing, unread_notes
+from captum_interactions.evaluation.phrases import counted, paired, pointing, unread_notes
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median
+from captum_interactions.evaluation.statistics import (
+    bootstrap_interval,
+    holm,
+    mean,
+    median,
+    notes_of_few,
+)
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
 from captum_interactions.evaluation.study import Map, Study, parse_method
 from captum_interactions.evaluation.summary import Summary, Table
@@ -131,13 +137,48 @@ class Ablations(Study):
         for name, own in _sorted(by_setting).items():
             cells = [_cells(setting, by_setting[setting]) for setting in own]
             tables[name] = Table(_COLUMNS, cells, _CAPTION)
-        return Summary(tables, _figures(by_setting), unread_notes(rows))
+        if DEFAULT in by_setting and len(by_setting) > 1:
+            tables["differences"] = _differences(by_setting)
+        few = notes_of_few({setting: len(own) for setting, own in by_setting.items()})
+        return Summary(tables, _figures(by_setting), [*few, *unread_notes(rows)])
 
 
 _CAPTION = (
     "Error: how much all parts of a map miss the score by (median, in thousandths), and relative "
-    "to what the baselines leave of the score (median). Intervals: records drawn anew."
+    "to what the baselines leave of the score (median). Phrases on which a map is undefined count "
+    "as chance. Intervals: images drawn anew."
 )
+
+
+def _differences(by_setting: Mapping[str, Sequence[Row]]) -> Table:
+    """Each setting minus the default, on the records and phrases that both have."""
+    errors = {
+        setting: [
+            {"key": row.record, "cluster": row.cluster, "error": 1000 * abs(row.values["delta"])}
+            for row in rows
+        ]
+        for setting, rows in by_setting.items()
+    }
+    others = [setting for setting in by_setting if setting != DEFAULT]
+    gaps = [
+        (
+            paired(errors[setting], errors[DEFAULT], "error"),
+            paired(counted(by_setting[setting]), counted(by_setting[DEFAULT])),
+        )
+        for setting in others
+    ]
+    p_values = holm([energy.p for _, energy in gaps])
+    return Table(
+        ("setting", "common records", "error difference", "95 % from", "to", "common phrases",
+         "PGE difference", "PGE from", "PGE to", "p"),
+        [
+            [setting, *error[:4], *energy[:4], p]
+            for setting, (error, energy), p in zip(others, gaps, p_values, strict=True)
+        ],
+        "The setting minus the default, means over what both have; errors in thousandths. "
+        "Intervals: images drawn anew; *p*: sign-flip test over images for PGE, corrected by "
+        f"Holm's method (number of comparisons: {len(others)}).",
+    )  # fmt: skip
 
 
 def parse_setting(text: str) -> dict[str, Any]:
@@ -229,16 +270,16 @@ def _sorted(settings: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _cells(setting: str, rows: Sequence[Row]) -> list[Any]:
     errors = [1000 * abs(row.values["delta"]) for row in rows]
-    phrases = [(row.record, phrase) for row in rows for phrase in row.values["phrases"]]
-    energy = [phrase["pge"] for _, phrase in phrases]
+    phrases = counted(rows)
+    energy = [phrase["pge"] for phrase in phrases]
     first = rows[0].values
     layers = ", ".join(str(layer) for layer in first["layers"])
     return [
         setting, first["n_steps"], first["rule"], layers, len(rows), median(errors),
-        *bootstrap_interval(errors, [row.record for row in rows]), relative_error(rows),
-        median(energy), *bootstrap_interval(energy, [record for record, _ in phrases]),
-        mean(phrase["pga"] for _, phrase in phrases),
-        median(phrase["chance"] for _, phrase in phrases), mean(row.seconds for row in rows),
+        *bootstrap_interval(errors, [row.cluster for row in rows]), relative_error(rows),
+        median(energy), *bootstrap_interval(energy, [phrase["cluster"] for phrase in phrases]),
+        mean(phrase["pga"] for phrase in phrases),
+        median(phrase["chance"] for phrase in phrases), mean(row.seconds for row in rows),
     ]  # fmt: skip
 
 
@@ -274,7 +315,7 @@ def _figures(by_setting: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:
         ]
 
     def phrases(rows: Sequence[Row], key: str) -> float | None:
-        return median(phrase[key] for row in rows for phrase in row.values["phrases"])
+        return median(phrase[key] for phrase in counted(rows))
 
     every = [row for by_n in curves.values() for rows in by_n.values() for row in rows]
     return {

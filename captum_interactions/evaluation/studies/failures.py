@@ -20,7 +20,7 @@ from captum_interactions.evaluation.phrases import (
 )
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import quantile
+from captum_interactions.evaluation.statistics import proportion, quantile
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
 from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
@@ -132,9 +132,9 @@ class FailureCases(MethodStudy):
             limits = {"low_score": quantile((row.values["score"] for row in own), 0.25)}
             for name, category in CATEGORIES.items():
                 concerned = [case for case in cases if category.concerns(case, limits)]
-                n_bad = sum(category.is_failure(case) for case in concerned)
-                share = n_bad / len(concerned) if concerned else None
-                counts.append([method, name, len(concerned), n_bad, share])
+                failed = [category.is_failure(case) for case in concerned]
+                share = proportion(failed, [case["row"].cluster for case in concerned])
+                counts.append([method, name, len(concerned), sum(failed), *share])
                 bad = sorted(concerned, key=category.badness, reverse=True)
                 worst = [case for case in bad if category.is_failure(case)][: self.n_cases]
                 listed += [_listed(method, name, case, records) for case in worst]
@@ -146,8 +146,9 @@ class FailureCases(MethodStudy):
                     )
         tables = {
             "counts": Table(
-                ("method", "category", "phrases", "failures", "share"), counts,
-                "Of the phrases that a category is about, those that fail.",
+                ("method", "category", "phrases", "failures", "share", "95 % from", "to"), counts,
+                "Of the phrases that a category is about and on which the map is defined, those "
+                "that fail. Intervals: Wilson's, for as many phrases as the images are worth.",
             ),
             "worst": Table(
                 ("method", "category", "record", "phrase", "value", "PGE", "chance", "score",

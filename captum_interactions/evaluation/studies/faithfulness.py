@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.phrases import pointing, unread_notes
+from captum_interactions.evaluation.phrases import counted, paired, pointing, unread_notes
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, numbers
+from captum_interactions.evaluation.statistics import (
+    bootstrap_interval,
+    holm,
+    mean,
+    median,
+    notes_of_few,
+    numbers,
+)
 from captum_interactions.evaluation.studies.passes import counted_passes
 from captum_interactions.evaluation.study import Map, MethodStudy
 from captum_interactions.evaluation.summary import Summary, Table
@@ -27,11 +34,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUALITIES = ("r_squared", "pearson", "spearman")
+JOINT = "joint_"
+"""Before the name of a quality: of joint coalitions, see :class:`Faithfulness`."""
 _COLUMNS = (
-    "method", "records", "R²", "95 % from", "to", "Pearson", "Spearman", "PGE median", "PGE from",
-    "PGE to", "PGA", "image forward", "image backward", "text forward", "text backward",
-    "passes",
+    "method", "records", "R²", "95 % from", "to", "Pearson", "Spearman", "joint Pearson",
+    "joint Spearman", "PGE median", "PGE from", "PGE to", "PGA", "defined", "image forward",
+    "image backward", "text forward", "text backward", "passes",
 )  # fmt: skip
+_SPEARMAN, _ENERGY = _COLUMNS.index("Spearman"), _COLUMNS.index("PGE median")
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,9 @@ class Faithfulness(MethodStudy):
     Patches and words are there with probability p, each by itself: the model's scores of such
     inputs are held against those that the map predicts (constant, main effects and interactions of
     what is there). All methods face the same inputs, which are drawn from ``seed`` and the record's
-    key. Passes are counted while the method runs, see
+    key. Each of ``n_masks`` images meets each of as many texts; *joint* correlations are over the
+    ``n_masks`` pairs alone in which no image and no text comes twice, which is how published tables
+    draw coalitions of both inputs. Passes are counted while the method runs, see
     :func:`~captum_interactions.evaluation.studies.passes.counted_passes`; the truth is not counted.
 
     The 12 default methods have Banzhaf interactions at growing budgets. With 144 patches they need
@@ -113,25 +125,37 @@ class Faithfulness(MethodStudy):
         for row in rows:
             by_method.setdefault(row.variant, []).append(row)
         cells = [_cells(method, own) for method, own in by_method.items()]
-        cells.sort(key=lambda row: float("-inf") if row[6] is None else row[6], reverse=True)
-        table = Table(
-            _COLUMNS, cells,
-            "The best rank correlation first. Medians over records, but means of PGA and of "
-            "passes; intervals of R² and PGE with records drawn anew. R² takes a map by its word: "
-            "offset and scale count, so maps that promise no parts of the score have none to speak "
-            "of. A gradient counts one backward pass, and so does a Jacobian-vector product; "
-            "*passes* are all four together.",
-        )  # fmt: skip
+        cells.sort(key=lambda row: _or_lowest(row[_SPEARMAN]), reverse=True)
+        tables = {
+            "by_method": Table(
+                _COLUMNS, cells,
+                "The best rank correlation first. Medians over records, but means of PGA and of "
+                "passes; intervals of R² and PGE with images drawn anew. R² takes a map by its "
+                "word: offset and scale count, so maps that promise no parts of the score have "
+                "none to speak of. *joint*: over coalitions of both inputs, each drawn anew. "
+                "*defined*: share of phrases for which the map has mass; the others "
+                "count as chance. A gradient counts one backward pass, and so does a "
+                "Jacobian-vector product; *passes* are all four together.",
+            )
+        }  # fmt: skip
+        first = next((name for name in self.methods if name in by_method), next(iter(by_method)))
+        if len(by_method) > 1:
+            tables["differences"] = _differences(first, by_method)
         notes = [f"Parts are there with probability {self.p:g}; chance of correlations is 0."]
-        levels = numbers(p["chance"] for own in by_method.values() for p in _phrases(own))
+        levels = numbers(p["chance"] for own in by_method.values() for p in counted(own))
         if len(levels):
             notes.append(f"Chance of PGE: {float(median(levels) or 0.0):.3f} (median).")
-        notes += unread_notes(rows)
-        return Summary({"by_method": table}, {"cost": _figure(cells, median(levels))}, notes)
+        few = notes_of_few({method: len(own) for method, own in by_method.items()})
+        notes += [*few, *unread_notes(rows)]
+        return Summary(tables, {"cost": _figure(cells, median(levels))}, notes)
 
 
 def quality(imap: Map, score: MaskedUnits, n_masks: int, p: float, seed: int) -> dict[str, float]:
-    """R², Pearson's and Spearman's correlation of predicted and true scores of masked inputs."""
+    """R², Pearson's and Spearman's correlation of predicted and true scores of masked inputs.
+
+    Each comes twice: over every masked image with every masked text, and, as ``joint_...``, over
+    the m-th image with the m-th text alone.
+    """
     a, b = (
         draw_present(players, n_masks, p, 2 * seed + side)
         for side, players in enumerate(score.players)
@@ -139,28 +163,68 @@ def quality(imap: Map, score: MaskedUnits, n_masks: int, p: float, seed: int) ->
     truth = score.grid(a, b).cpu()
     predicted = predicted_scores(by_unit(imap), with_rest(a).cpu(), with_rest(b).cpu())
     found = faithfulness(predicted, truth)
-    return {name: float(getattr(found, name)) for name in QUALITIES}
+    joint = faithfulness(*(grid.diagonal(dim1=1, dim2=2) for grid in (predicted, truth)))
+    return {
+        prefix + name: float(getattr(fit, name))
+        for prefix, fit in (("", found), (JOINT, joint))
+        for name in QUALITIES
+    }
 
 
-def _phrases(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-    return [{**phrase, "record": row.record} for row in rows for phrase in row.values["phrases"]]
+def _or_lowest(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _differences(first: str, by_method: Mapping[str, Sequence[Row]]) -> Table:
+    """The first method minus each other one, on the records and phrases that both have."""
+    ranks = {
+        method: [
+            {"key": row.record, "cluster": row.cluster, "spearman": row.values["spearman"]}
+            for row in rows
+        ]
+        for method, rows in by_method.items()
+    }
+    others = [method for method in by_method if method != first]
+    found = []
+    for method in others:
+        rank = paired(ranks[first], ranks[method], "spearman")
+        energy = paired(counted(by_method[first]), counted(by_method[method]))
+        found.append((method, rank, energy))
+    p_values = holm([gap.p for _, *gaps in found for gap in gaps])
+    cells = [
+        [method, *rank[:4], of_rank, *energy[:4], of_energy]
+        for (method, rank, energy), of_rank, of_energy in zip(
+            found, p_values[::2], p_values[1::2], strict=True
+        )
+    ]
+    return Table(
+        ("method", "common records", "Spearman difference", "95 % from", "to", "p",
+         "common phrases", "PGE difference", "PGE from", "PGE to", "p of PGE"), cells,
+        f"{first} minus the method, means over what both have. Intervals: images drawn anew; *p*: "
+        "sign-flip test over images, corrected by Holm's method (number of comparisons: "
+        f"{len(p_values)}).",
+    )  # fmt: skip
 
 
 def _cells(method: str, rows: Sequence[Row]) -> list[Any]:
-    fits = {name: [row.values[name] for row in rows] for name in QUALITIES}
-    of_r = bootstrap_interval(fits["r_squared"], [row.record for row in rows])
-    phrases = _phrases(rows)
+    fits = {
+        name: [row.values[name] for row in rows]
+        for name in (*QUALITIES, f"{JOINT}pearson", f"{JOINT}spearman")
+    }
+    of_r = bootstrap_interval(fits["r_squared"], [row.cluster for row in rows])
+    phrases = counted(rows)
     energy = [phrase["pge"] for phrase in phrases]
-    of_energy = bootstrap_interval(energy, [phrase["record"] for phrase in phrases])
+    of_energy = bootstrap_interval(energy, [phrase["cluster"] for phrase in phrases])
     passes = [
         mean(row.values[side][way] for row in rows) or 0.0
         for side in ("image", "text")
         for way in ("forward", "backward")
     ]
     return [
-        method, len(rows), median(fits["r_squared"]), *of_r, median(fits["pearson"]),
-        median(fits["spearman"]), median(energy), *of_energy, mean(p["pga"] for p in phrases),
-        *passes, sum(passes),
+        method, len(rows), median(fits["r_squared"]), *of_r,
+        *(median(values) for name, values in fits.items() if name != "r_squared"),
+        median(energy), *of_energy, mean(p["pga"] for p in phrases),
+        mean(p["defined"] for p in phrases), *passes, sum(passes),
     ]  # fmt: skip
 
 
@@ -175,7 +239,8 @@ def _figure(cells: Sequence[Sequence[Any]], chance: float | None) -> Figure:
     names = sorted(groups)
     palette = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     markers = "osD^v<>Ph*X"
-    for ax, column, label in ((axes[0], 6, "Spearman's correlation"), (axes[1], 7, "PGE, median")):
+    of_axes = ((_SPEARMAN, "Spearman's correlation"), (_ENERGY, "PGE, median"))
+    for ax, (column, label) in zip(axes, of_axes, strict=True):
         for place, name in enumerate(names):
             own = [row for row in groups[name] if row[column] is not None]
             ax.plot(

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from captum_interactions.datasets import Record, load_dataset
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.encoders.wrapper import unit
+from captum_interactions.evaluation.phrases import paired
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.signs import (
     changes_table,
@@ -32,7 +33,7 @@ from captum_interactions.evaluation.statistics import (
     proportion,
 )
 from captum_interactions.evaluation.studies.mismatches import Mismatches
-from captum_interactions.evaluation.studies.phrase_study import PhraseStudy, paired
+from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
 from captum_interactions.evaluation.study import Map, parse_method, view
 from captum_interactions.evaluation.summary import Summary, Table
@@ -110,7 +111,8 @@ class FineTuningStudy(PhraseStudy):
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         by_variant = self.phrases([row for row in rows if "phrases" in row.values])
         methods = list(dict.fromkeys(name.split(" ", 1)[1] for name in by_variant))
-        changes, p_values = [], []
+        changes: list[list[Any]] = []
+        p_values = []
         for method in methods:
             old, new = (by_variant.get(f"{stage} {method}", []) for stage in (BEFORE, AFTER))
             energy, accuracy = paired(new, old), paired(new, old, "pga")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.evaluation.figures import boxplots
+from captum_interactions.evaluation.phrases import paired
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
@@ -20,7 +21,7 @@ from captum_interactions.evaluation.statistics import (
     numbers,
     quantile,
 )
-from captum_interactions.evaluation.studies.phrase_study import PhraseStudy, paired
+from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.study import rows_in, view
 from captum_interactions.evaluation.summary import Summary, Table
 
@@ -156,13 +157,11 @@ def _at_equal_size(here: Mapping[str, Phrases], there: Mapping[str, Phrases]) ->
     for method in (method for method in here if there.get(method)):
         both = there[method], here[method]
         energies, areas, clusters = (
-            tuple([phrase[key] for phrase in own] for own in both)
+            ([phrase[key] for phrase in both[0]], [phrase[key] for phrase in both[1]])
             for key in ("pge", "area", "cluster")
         )
         gaps = [
-            matched_difference(
-                *energies, (areas[0], areas[1]), (clusters[0], clusters[1]), n_strata=n
-            )
+            matched_difference(energies[0], energies[1], areas, clusters, n_strata=n)
             for n in (1, 5)
         ]
         means = [mean(values) for values in energies]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from captum_interactions.datasets import HardNegative, Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.figures import grouped_bars
@@ -172,7 +174,7 @@ def _false_words(
     if true_span is not None and not is_read(true, true_span):
         true_span = None
     heat = false.heatmap(negative.span)
-    elsewhere = background(heat, region, objects) if region.any() else []
+    elsewhere = background(heat, region, objects) if region.any() else np.empty(0)
     return {
         "score": false.score,
         "false_words": {

@@ -10,13 +10,13 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.phrases import (
     check_regions,
+    counted,
     phrase_spans,
     pointing,
     readable,
     unread_notes,
 )
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import Difference, paired_difference
 from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.metrics import Sign
 
@@ -84,23 +84,12 @@ class PhraseStudy(MethodStudy):
     def phrases(self, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         """Phrases that pass the filters and that the model sees, by variant.
 
-        A phrase on which a method is undefined (a map without mass of the sign) counts as chance.
-
         Returns:
-            dict: of each variant, what :func:`~captum_interactions.evaluation.phrases.pointing`
-            measured, with ``key``, the same for all variants, ``cluster``, see
-            :attr:`Row.cluster`, and ``defined``.
+            dict: of each variant, see :func:`~captum_interactions.evaluation.phrases.counted`.
         """
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            kept = found.setdefault(row.variant, [])
-            for place, phrase in enumerate(row.values["phrases"]):
-                if phrase["chance"] is not None and self._passes(phrase):
-                    own = {"key": (row.record, place), "cluster": row.cluster, "defined": True}
-                    if phrase["pge"] is None:
-                        own |= dict.fromkeys(("pge", "pga"), phrase["chance"])
-                        own["defined"] = False
-                    kept.append({**phrase, **own})
+            found.setdefault(row.variant, []).extend(filter(self._passes, counted([row])))
         return found
 
     def _passes(self, phrase: Mapping[str, Any]) -> bool:
@@ -115,19 +104,6 @@ class PhraseStudy(MethodStudy):
             filters.append("one box per phrase, and no other of its label")
         counted = f"Regions: {self.regions}; mass: {self.sign} values; {'; '.join(filters)}."
         return [counted, *unread_notes(rows)]
-
-
-def paired(
-    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], measure: str = "pge"
-) -> Difference:
-    """How a measure of two variants differs on the phrases that both have."""
-    others = {phrase["key"]: phrase[measure] for phrase in second}
-    common = [phrase for phrase in first if phrase["key"] in others]
-    return paired_difference(
-        [phrase[measure] for phrase in common],
-        [others[phrase["key"]] for phrase in common],
-        [phrase["cluster"] for phrase in common],
-    )
 
 
 def no_ground_truth(record: Record) -> str | None:
