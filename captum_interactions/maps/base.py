@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.titles import method_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ class AttributionMap(ABC):
     axis_b: TokenAxis
     """What the tokens of b stand for."""
     settings: dict[str, Any]
-    """How the map was computed: the method and its options."""
+    """How the map was computed: the method, its options and the name of the model."""
 
     @abstractmethod
     def marginal_a(self, b: Any = None) -> Tensor:
@@ -52,8 +53,8 @@ class AttributionMap(ABC):
 
     @property
     def method(self) -> str:
-        """Name of the method in words, ``"attribution"`` if it is not known."""
-        return str(self.settings.get("attribution", "attribution")).replace("_", " ")
+        """Name of the method for readers, ``"attribution"`` if it is not known."""
+        return method_title(str(self.settings.get("attribution", "attribution")))
 
     @property
     @abstractmethod
