@@ -190,13 +190,14 @@ def explain_batch(
     to_maps: Callable[..., list[Any]] = (
         _interaction_maps if method.order == 2 else _first_order_maps
     )
+    model = wrapper.model_name
     for indices in alike.values():
         batch = _joined([pairs[index] for index in indices])
         words = [own for index in indices if (own := groups[index]) is not None]
         more = {"groups_b": torch.stack(words)} if words else {}
         extras = batch.additional_forward_args
         result = run(batch.inputs, additional_forward_args=extras, **to_call, **more)
-        settings = {"attribution": attribution, **used, **_nodes(explainer)}
+        settings = {"attribution": attribution, "model": model, **used, **_nodes(explainer)}
         settings["layers"] = list(explainer.layers)
         each = [{**settings, **notes} for notes in wrapper.notes(batch)]
         found = to_maps(wrapper, batch, explainer, result, each)

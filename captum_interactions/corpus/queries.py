@@ -232,6 +232,7 @@ def _settings(a: Settings, b: Settings) -> dict[str, object]:
 
     return {
         "attribution": "second_order_integrated_gradients",
+        "model": a.model["name"],
         "normalization": a.normalization,
         "n_steps": either(a.n_steps, b.n_steps),
         "method": either(a.method, b.method),

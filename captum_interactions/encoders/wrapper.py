@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -74,6 +75,16 @@ class DualEncoderWrapper(nn.Module):
         )
         for tower, layer in zip((tower_a, tower_b), self.default_layers, strict=True):
             tower.resolve_layer(layer)
+
+    @property
+    def model_name(self) -> str:
+        """What results call the model: its name on the hub, or that of its folder, and its class.
+
+        Functions are called by their class alone. Of a folder only the last part is told, so that
+        a page that is sent to others holds no path.
+        """
+        names = dict.fromkeys(map(_model_name, (self.tower_a, self.tower_b)))
+        return " and ".join(names)
 
     def forward(self, a: Tensor, b: Tensor, *additional: Any) -> Tensor:
         """Cosine similarity of aligned pairs.
@@ -185,3 +196,13 @@ def unit(embedding: Tensor) -> Tensor:
 def widen(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in its own type if that is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _model_name(tower: Tower) -> str:
+    model = getattr(tower, "model", tower)
+    kind = type(model).__name__
+    source = str(getattr(getattr(model, "config", None), "_name_or_path", None) or "")
+    path = source.replace("\\", "/").rstrip("/")
+    if path.count("/") != 1 or path.startswith(("/", ".", "~")) or Path(source).is_dir():
+        path = path.rsplit("/", 1)[-1]
+    return f"{path} ({kind})" if path else kind

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.titles import method_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ class AttributionMap(ABC):
     axis_b: TokenAxis
     """The axis of the tokens of b."""
     settings: dict[str, Any]
-    """How the map was computed: the method and its options."""
+    """How the map was computed: the method, its options and the name of the model."""
 
     @abstractmethod
     def marginal_a(self, b: Any = None) -> Tensor:
@@ -53,7 +54,7 @@ class AttributionMap(ABC):
     @property
     def method(self) -> str:
         """Readable name of the method, ``"attribution"`` if it is unknown."""
-        return str(self.settings.get("attribution", "attribution")).replace("_", " ")
+        return method_title(str(self.settings.get("attribution", "attribution")))
 
     @property
     @abstractmethod

@@ -16,7 +16,6 @@ from captum_interactions.visualization.sides import (
     Side,
     axis_of,
     is_second_order,
-    name_of,
     other,
     picture_side,
     text_side,
@@ -77,7 +76,7 @@ def visualize_image_attr(
         raise TypeError(f"visualize_image_attr draws images, but input {side} is a sound")
     values = values_of(imap, side, selection)
     if values is None:
-        raise ValueError(f"{name_of(imap, 'the method')} has no map of input {side}")
+        raise ValueError(f"{imap.method} has no map of input {side}")
     if axis.image is None and method != "heat_map":
         raise ValueError(
             f"the image is not known, so that only 'heat_map' can draw it: got {method!r}"
@@ -133,7 +132,7 @@ def visualization_data_record(
     axis = axis_of(imap, side)
     values = values_of(imap, side, selection)
     if values is None:
-        raise ValueError(f"{name_of(imap, 'the method')} has no map of input {side}")
+        raise ValueError(f"{imap.method} has no map of input {side}")
     weights = weights_of(axis, values)
     largest = limit_of(weights, source=imap)
     shown = "all" if selection is None else html.escape(str(selection))

@@ -26,7 +26,6 @@ from captum_interactions.visualization.sides import (
     axis_of,
     is_map,
     is_second_order,
-    name_of,
     picture_side,
     values_of,
 )
@@ -132,7 +131,7 @@ def heat_of(
     axis: Any = axis_of(imap, side)
     values = values_of(imap, side, selection)
     if values is None:
-        raise ValueError(f"{name_of(imap, 'the method')} has no map of input {side}")
+        raise ValueError(f"{imap.method} has no map of input {side}")
     return picture_of(axis), axis.to_grid(values)
 
 
@@ -141,7 +140,7 @@ def heat_title(
 ) -> str:
     """What is selected, and the sum of what is drawn."""
     if not is_second_order(imap):
-        shown = name_of(imap, "first order")
+        shown = imap.method
     elif selection is None:
         shown = f"interactions, score {imap.score:.3f}"
     else:

@@ -127,7 +127,7 @@ def _new_axes(picture: Picture, words: list[StyledWord], style: Style) -> tuple[
 
 def _title(imap: InteractionMap | FirstOrderMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
     if not is_second_order(imap):
-        return f"{imap.settings.get('attribution', 'first order')}, score {imap.score:.3f}"
+        return f"{imap.method} (first order), score {imap.score:.3f}"
     if b is None and a is None:
         return f"score {imap.score:.3f}, interactions of patches {heat.sum():+.3f}"
     shown = f"“{b}”" if isinstance(b, str) else "the caption" if b is None else "selected tokens"

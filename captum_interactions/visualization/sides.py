@@ -64,11 +64,6 @@ def values_of(
     return np.asarray(imap.marginal(side, selection).numpy())
 
 
-def name_of(imap: InteractionMap | FirstOrderMap, default: str = "") -> str:
-    """The name of the method that made a map, in words."""
-    return str(imap.settings.get("attribution", default)).replace("_", " ")
-
-
 def _side_of(
     imap: InteractionMap | FirstOrderMap,
     side: Side | None,

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -62,7 +63,7 @@ def test_a_first_order_map_is_a_method_among_others():
         imap.marginal_a(), None, imap.score, imap.axis_a, imap.axis_b, {"attribution": "grad_cam"}
     )
     (pair,) = page_data(imap.to_html([first, first]))["pairs"]
-    assert [m["name"] for m in pair["maps"]] == ["attribution", "grad cam (1)", "grad cam (2)"]
+    assert [m["name"] for m in pair["maps"]] == ["attribution", "Grad-CAM (1)", "Grad-CAM (2)"]
     assert stored_values(pair["maps"][1]["values_a"]).tolist() == imap.marginal_a().tolist()
     assert pair["maps"][1]["values_b"] is None
     page = report_html([first])
@@ -200,6 +201,32 @@ def test_labels_and_scores_of_a_contact_sheet():
     assert "score −0.500" in page
 
 
+def test_cards_of_a_contact_sheet_share_one_scale():
+    strong = picture_and_text("a dog", None)
+    weak = replace(strong, interactions=strong.interactions / 200)
+    noise = replace(strong, interactions=strong.interactions * 1e-9, score=1.0)
+    page = report_html([strong, weak, noise])
+    shown = [
+        max(float(share) for share in re.findall(r"--w:([\d.]+)", card))
+        for card in page.split('<li class="card"')[1:]
+    ]
+    assert shown == [1.0, 0.005, 0.0]
+    words = max(abs(weight) for _, weight in strong.word_weights())
+    patches = np.abs(strong.heatmap()).max()
+    assert f"One scale for all pairs: patches ±{patches:#.2g}, words ±{words:#.2g}" in page
+    assert "--w:1.000" in report_html([noise, weak])  # the rounding errors set no scale
+
+
+def test_a_sheet_names_its_methods_and_models():
+    imap = replace(picture_and_text("a dog"), settings={"attribution": "rise", "model": "m"})
+    first = FirstOrderMap(
+        imap.marginal_a(), None, 0.1, imap.axis_a, imap.axis_b, {"attribution": "grad_cam"}
+    )
+    text = Parser(report_html([imap, imap, first])).text
+    assert "3 pairs explained" in text
+    assert "Model: m. Method: RISE. Method: Grad-CAM (first order)." in text
+
+
 def test_sounds_have_their_high_bands_at_the_top():
     (map_,) = page_data(sound().to_html())["pairs"][0]["maps"]
     axis = map_["a"]
@@ -215,7 +242,7 @@ def test_a_page_is_saved_and_opens_with_selections(tmp_path):
     assert page_data(page)["pairs"][0]["start"] == {"a": [0, 0, 20, 20], "b": [1, 2]}
     save_report(tmp_path / "sheet.html", [imap], b=(2, 5))
     page = (tmp_path / "sheet.html").read_text(encoding="utf-8")
-    assert page_data(page)["pairs"][0]["start"] == {"a": None, "b": [1, 1]}
+    assert page_data(page)["pairs"][0]["start"] == {"a": None, "b": [1]}
 
 
 def test_notebooks_get_a_frame_that_holds_the_page():
@@ -223,7 +250,7 @@ def test_notebooks_get_a_frame_that_holds_the_page():
     html = imap._repr_html_()
     assert Parser(html).tags == ["iframe"]
     inner = unescape(re.search(r'srcdoc="([^"]*)"', html)[1])
-    assert inner == imap.to_html()
+    assert inner == report_html([imap], compact=True)
 
 
 @pytest.mark.parametrize(

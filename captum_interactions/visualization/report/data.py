@@ -33,12 +33,14 @@ def check_finite(imap: Map) -> None:
         numbers = [imap.score]
         tensors = [v for v in (imap.attributions_a, imap.attributions_b) if v is not None]
     if not (np.isfinite(numbers).all() and all(bool(torch.isfinite(t).all()) for t in tensors)):
-        raise ValueError(f"the map of {method_name(imap)} holds values that are not finite")
+        raise ValueError(f"the map of {imap.method} holds values that are not finite")
 
 
-def method_name(imap: Map) -> str:
-    """The name of the method that made a map."""
-    return str(imap.settings.get("attribution", "attribution")).replace("_", " ")
+def about(imap: Map, name: str) -> str:
+    """The model and the method of a map, as a line for readers."""
+    model = imap.settings.get("model")
+    order = " (first order)" if isinstance(imap, FirstOrderMap) else ""
+    return (f"Model: {model}. " if model else "") + f"Method: {name}{order}."
 
 
 def side_names(axis_a: TokenAxis, axis_b: TokenAxis) -> tuple[str, str]:
@@ -57,6 +59,7 @@ def map_data(imap: Map, name: str, pictures: Pictures) -> Json:
     names = side_names(imap.axis_a, imap.axis_b)
     data: Json = {
         "name": name,
+        "about": about(imap, name),
         "tokens": [len(keep_a), len(keep_b)],
         "a": axis_data(imap.axis_a, names[0], keep_a, pictures),
         "b": axis_data(imap.axis_b, names[1], keep_b, pictures),
@@ -132,8 +135,8 @@ def unit_place(axis: TokenAxis, unit: int) -> int:
     return unit
 
 
-def start_data(axis: TokenAxis, selection: Any) -> list[float] | None:
-    """A selection as the script has it: first and last word, or a box (x0, y0, x1, y1).
+def start_data(axis: TokenAxis, selection: Any) -> Sequence[float] | None:
+    """A selection as the script has it: numbers of words, or a box (x0, y0, x1, y1).
 
     Raises:
         TypeError: If the page cannot select such a thing.
@@ -149,7 +152,7 @@ def start_data(axis: TokenAxis, selection: Any) -> list[float] | None:
         chosen = [i for i, unit in enumerate(axis.units) if weights[list(unit.tokens)].any()]
         if not chosen:
             raise ValueError(f"{selection!r} selects no word of {axis.text!r}")
-        return [chosen[0], chosen[-1]]
+        return chosen
     raise TypeError(
         "a page opens with a phrase or a character span of a text, or with a box of an image, but "
         f"got {selection!r} for {type(axis).__name__}"
@@ -158,7 +161,7 @@ def start_data(axis: TokenAxis, selection: Any) -> list[float] | None:
 
 def unique_names(maps: Sequence[Map]) -> list[str]:
     """A name a map; those that would be the same are numbered."""
-    names = [method_name(imap) for imap in maps]
+    names = [imap.method for imap in maps]
     return [
         f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
         for index, name in enumerate(names)

@@ -29,8 +29,8 @@ function weights(axis, selection, length) {
   if (!selection) return new Float64Array(length).fill(1);
   const result = new Float64Array(length);
   if (axis.kind === "words") {
-    for (const word of axis.words.slice(selection[0], selection[1] + 1)) {
-      for (const token of word.tokens) result[token] = 1;
+    for (const index of selection) {
+      for (const token of axis.words[index].tokens) result[token] = 1;
     }
     return result;
   }
@@ -90,11 +90,11 @@ function signed(value, digits = 3) {
   return (value < 0 ? "−" : "+") + text.replace("e-", "e−").replace("e+", "e");
 }
 
-// With as many decimals as give the largest of its neighbours three digits.
+// With as many decimals as give the largest of its neighbours two digits; at most seven letters.
 function brief(value, limit) {
-  const decimals = Math.max(0, Math.min(8, 2 - Math.floor(Math.log10(limit))));
-  const text = Math.abs(value).toFixed(decimals);
-  return (Number(text) === 0 ? "" : value < 0 ? "−" : "+") + text;
+  const decimals = Math.max(0, 1 - Math.floor(Math.log10(limit))), size = Math.abs(value);
+  const text = decimals > 4 ? size.toExponential(0).replace("e-", "e−") : size.toFixed(decimals);
+  return (size === 0 || Number(text) === 0 ? "" : value < 0 ? "−" : "+") + text;
 }
 
 // Names of what is selected.
@@ -104,9 +104,14 @@ function cellName(axis, cell) {
     : `patch ${Math.floor(cell / axis.grid[1])},${cell % axis.grid[1]}`;
 }
 
-function phrase(axis, [first, last]) {
-  return axis.words.slice(first, last + 1)
-    .map((word, i) => (i && !word.glued ? ` ${word.text}` : word.text)).join("");
+// Words that follow each other are one phrase; others stand beside it.
+function phrase(axis, selection) {
+  return selection.map((index, i) => {
+    const word = axis.words[index];
+    if (!i) return word.text;
+    if (selection[i - 1] !== index - 1) return `” + “${word.text}`;
+    return word.glued ? word.text : ` ${word.text}`;
+  }).join("");
 }
 
 function describe(axis, selection) {

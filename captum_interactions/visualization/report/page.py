@@ -13,11 +13,14 @@ from string import Template
 from typing import Any
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.visualization.lettering import shorten
 from captum_interactions.visualization.report.data import (
     Map,
+    about,
     as_maps,
     check_finite,
     map_data,
+    side_names,
     start_data,
 )
 from captum_interactions.visualization.report.pictures import (
@@ -27,10 +30,13 @@ from captum_interactions.visualization.report.pictures import (
     OPACITY,
     Pictures,
 )
-from captum_interactions.visualization.report.static import card
+from captum_interactions.visualization.report.static import card, scales_line, shared_scales
 from captum_interactions.writing import write_atomically
 
-_TITLE = "What matched, what clashed"
+_LEAD = "Red raises the score, blue lowers it."
+_SCRIPTS = (
+    "numbers.js", "panels.js", "tiles.js", "lines.js", "export.js", "address.js", "report.js",
+)  # fmt: skip
 
 
 def report_html(
@@ -40,6 +46,7 @@ def report_html(
     labels: Sequence[str] | None = None,
     a: Any = None,
     b: Any = None,
+    compact: bool = False,
 ) -> str:
     """A page about one or several pairs, as the text of one self-contained HTML file.
 
@@ -53,12 +60,15 @@ def report_html(
             methods, as a list or as a mapping from names. One image against many captions, one
             caption against many images, the hits of a retrieval list, or the worst cases of a study
             make a contact sheet that can be sorted by score.
-        title (str, optional): Heading of the page.
+        title (str, optional): Heading of the page. Default: the texts of the pair, or the number
+            of pairs
         labels (sequence of str, optional): A name a pair, such as a rank or a key. Default: the
             pair's number
         a: A selection of the first input of every pair to open with: a phrase or a character span
             of a text, or a box of an image.
         b: The same for the second input.
+        compact (bool): Leave out what needs room (pins, other methods, the heading), so that a pair
+            is at most 500 pixels high, as notebooks show it. Default: False
 
     Returns:
         str: an HTML document.
@@ -84,8 +94,9 @@ def report_html(
 
     pictures = Pictures()
     is_single = len(pairs) == 1
+    scales = shared_scales([next(iter(pair.values())) for pair in pairs])
     cards = [
-        card(pair, "" if is_single else str(label), pictures, is_open=is_single)
+        card(pair, "" if is_single else str(label), pictures, scales, is_open=is_single)
         for pair, label in zip(pairs, labels, strict=True)
     ]
     data = {
@@ -102,11 +113,14 @@ def report_html(
     script = _script()
     return Template(_file("report.html")).substitute(
         policy=_policy(script),
-        title=escape(title or _TITLE),
+        title=escape(title or _title(pairs)),
+        about=escape(_about(pairs)),
+        lead=_LEAD,
         style=_file("report.css") + pictures.style(),
-        kind=" single" if is_single else "",
-        colours="--match:rgb({},{},{});--clash:rgb({},{},{})".format(*MATCH, *CLASH),
+        kind=(" single" if is_single else "") + (" compact" if compact else ""),
+        colours="--light-match:rgb({},{},{});--light-clash:rgb({},{},{})".format(*MATCH, *CLASH),
         sheet="Pair" if is_single else "Pairs",
+        scales="" if is_single else scales_line(scales),
         cards="\n".join(cards),
         footer=_footer(pairs),
         data=_script_json(data),
@@ -138,16 +152,17 @@ def save_report(
 
 
 def notebook_html(imap: Map) -> str:
-    """A page inside of a frame: several in one notebook do not disturb each other."""
+    """A compact page inside of a frame: several in one notebook do not disturb each other."""
+    page = escape(report_html([imap], compact=True))
     return (
-        f'<iframe title="Interaction map" srcdoc="{escape(report_html([imap]))}" '
-        'style="width:100%;height:820px;border:0" loading="lazy"></iframe>'
+        f'<iframe title="Explanation" srcdoc="{page}" '
+        'style="width:100%;height:480px;border:0" loading="lazy"></iframe>'
     )
 
 
 def _script() -> str:
     """All of the script in a scope of its own."""
-    parts = "\n".join(_file(name) for name in ("numbers.js", "panels.js", "report.js"))
+    parts = "\n".join(_file(name) for name in _SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 
@@ -173,7 +188,8 @@ def _footer(pairs: Sequence[Mapping[str, Map]]) -> str:
     lines: dict[str, None] = {}
     for name, imap in (item for pair in pairs for item in pair.items()):
         # Matches of tokens are those of a single pair.
-        options = {k: v for k, v in imap.settings.items() if k not in ("attribution", "matches")}
+        hidden = ("attribution", "matches", "model")
+        options = {k: v for k, v in imap.settings.items() if k not in hidden}
         described = ", ".join(f"{key} {_plain(value)}" for key, value in options.items())
         lines[f"{name}: {described}" if described else name] = None
     return "<br>".join(map(escape, lines)) + "<br>Made with captum-interactions."
@@ -181,6 +197,25 @@ def _footer(pairs: Sequence[Mapping[str, Map]]) -> str:
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _title(pairs: Sequence[Mapping[str, Map]]) -> str:
+    """What a page is about: the texts of one pair, or how many pairs there are."""
+    if len(pairs) > 1:
+        return f"{len(pairs)} pairs explained"
+    first = next(iter(pairs[0].values()))
+    axes = (first.axis_a, first.axis_b)
+    read = [axis.text.strip() for axis in axes if isinstance(axis, TextAxis)]
+    texts = [f"“{shorten(text, 120)}”" for text in read if text]
+    if not texts:
+        return "{} and {}".format(*side_names(*axes)).capitalize()
+    return " and ".join(texts)
+
+
+def _about(pairs: Sequence[Mapping[str, Map]]) -> str:
+    """Models and methods of the maps that a page opens with."""
+    lines = (about(imap, name) for pair in pairs for name, imap in list(pair.items())[:1])
+    return " ".join(dict.fromkeys(lines))
 
 
 def _text_of(pair: Mapping[str, Map]) -> str:

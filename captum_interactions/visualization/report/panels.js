@@ -38,7 +38,9 @@ function place(element, axis, [x0, y0, x1, y1]) {
 // A picture with a canvas over it, a pixel a cell.
 function makeStage(axis) {
   const stage = make("div", "stage");
-  stage.style.aspectRatio = axis.labels ? "2 / 1" : `${axis.size[0]} / ${axis.size[1]}`;
+  const ratio = axis.labels ? 2 : axis.size[0] / axis.size[1];
+  stage.style.aspectRatio = ratio;
+  stage.style.setProperty("--ratio", ratio);
   if (axis.picture !== null) {
     stage.append(make("div", `picture picture-${axis.picture}`));
     find(".picture", stage).style.setProperty("--wash", Math.min(1, 1.4 * state.opacity));
@@ -56,10 +58,8 @@ function colourWord(element, value, limit) {
   element.style.setProperty("--w", shown ? Math.abs(value) / limit : 0);
 }
 
-const isIn = (index, selection) => Boolean(selection)
-  && index >= selection[0] && index <= selection[1];
-const same = (one, two) => Boolean(one && two) && one.every((x, i) => x === two[i]);
-const range = (i, j) => [Math.min(i, j), Math.max(i, j)];
+const same = (one, two) => Boolean(one && two) && String(one) === String(two);
+const range = (i, j) => Array.from({ length: Math.abs(i - j) + 1 }, (_, k) => Math.min(i, j) + k);
 
 // Panels: an element for one input, and a function that shows its values.
 
@@ -87,10 +87,23 @@ function makeWords(side, axis) {
   const at = (event) => words.indexOf(
     document.elementFromPoint(event.clientX, event.clientY)?.closest(".word"));
   const choose = (selection) => { state.chosen[side] = selection; pass(side, null, true); };
+  const adds = (event) => event.ctrlKey || event.metaKey;
+  // Adds a word to those that are selected, or takes it back.
+  const toggle = (index) => {
+    const before = state.chosen[side] ?? [], others = before.filter((i) => i !== index);
+    const after = others.length < before.length ? others : [...before, index];
+    anchor = index;
+    choose(after.length ? after.sort((x, y) => x - y) : null);
+  };
 
   list.addEventListener("pointerdown", (event) => {
     const index = at(event);
     if (index < 0 || event.button) return;
+    if (adds(event)) {
+      toggle(index);
+      say();
+      return;
+    }
     const before = state.chosen[side];
     if (!(event.shiftKey && before)) anchor = index;
     drag = { before, moved: event.shiftKey };
@@ -104,8 +117,10 @@ function makeWords(side, axis) {
       if (same(selection, state.chosen[side])) return;
       drag.moved = true;
       choose(selection);
-    } else if (event.pointerType === "mouse") pass(side, [index, index]);
+    } else if (event.pointerType === "mouse") pass(side, [index]);
   });
+  // On a Mac, a click with Ctrl would open a menu.
+  list.addEventListener("contextmenu", (event) => { if (event.ctrlKey) event.preventDefault(); });
   const release = () => {
     if (!drag) return;
     // A click on the only selected word takes the selection back.
@@ -127,8 +142,14 @@ function makeWords(side, axis) {
     else if (event.key === "End") next = words.length - 1;
     else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      anchor = index;
-      choose(same(state.chosen[side], [index, index]) ? null : [index, index]);
+      const before = state.chosen[side] ?? [];
+      if (adds(event)) toggle(index);
+      else if (same(before, [index])) choose(null);
+      else if (before.length > 1 && before.includes(index)) choose(before); // a phrase stays
+      else {
+        anchor = index;
+        choose([index]);
+      }
       say();
       return;
     } else return;
@@ -140,12 +161,13 @@ function makeWords(side, axis) {
       if (!state.chosen[side]) anchor = index;
       choose(range(anchor, next));
       say();
-    } else pass(side, [next, next]);
+    } else pass(side, [next]);
   });
   list.addEventListener("focusout", () => pass(side, null));
 
   return {
     element,
+    boxOf: (index) => words[index].getBoundingClientRect(),
     show(values) {
       const units = values && byUnit(axis, values);
       const limit = values ? limitOf(current(), units) : 1;
@@ -153,9 +175,9 @@ function makeWords(side, axis) {
         colourWord(word, values ? units[i] : 0, limit);
         word.lastChild.textContent = values ? brief(units[i], limit) : "";
         if (values) word.title = signed(units[i], 4);
-        word.setAttribute("aria-selected", isIn(i, state.chosen[side]));
-        word.classList.toggle("chosen", isIn(i, state.chosen[side]));
-        word.classList.toggle("passing", isIn(i, state.passing[side]));
+        word.setAttribute("aria-selected", Boolean(state.chosen[side]?.includes(i)));
+        word.classList.toggle("chosen", Boolean(state.chosen[side]?.includes(i)));
+        word.classList.toggle("passing", Boolean(state.passing[side]?.includes(i)));
       });
       rest.textContent = restOf(axis, values);
     },
@@ -178,7 +200,7 @@ function makeGrid(side, axis) {
   stage.setAttribute("role", "application");
   stage.setAttribute("aria-roledescription", "grid of parts");
   stage.setAttribute("aria-label", `The ${axis.name}, ${rows} by ${columns} ${kind}. Arrow keys `
-    + "move, Shift with arrows extends, Enter keeps, Escape clears.");
+    + "move, Shift with arrows extends, Enter selects, Escape clears.");
   const boxes = ["chosen", "passing"].map((name) => {
     const box = make("div", `box ${name}`);
     stage.append(box);
@@ -267,6 +289,12 @@ function makeGrid(side, axis) {
 
   return {
     element,
+    boxOf: (cell) => {
+      const box = stage.getBoundingClientRect(), [x0, y0, x1, y1] = cellBox(axis, cell);
+      const x = (at) => box.left + at / width * box.width;
+      const y = (at) => box.top + at / height * box.height;
+      return { left: x(x0), right: x(x1), top: y(y0), bottom: y(y1) };
+    },
     show(values) {
       const units = values && byUnit(axis, values);
       const limit = values ? limitOf(current(), units) : 1;

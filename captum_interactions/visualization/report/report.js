@@ -1,5 +1,5 @@
 // The page: what is selected in one input colours the other.
-// It runs in one scope with numbers.js and panels.js, which come before it.
+// It runs in one scope with the other scripts, which come before it.
 
 const root = document.currentScript.closest(".ci-report");
 const find = (selector, from = root) => from.querySelector(selector);
@@ -8,23 +8,47 @@ const { match, clash, gamma } = data.colours;
 const OTHER = { a: "b", b: "a" };
 
 const state = {
-  pair: 0, map: 0, sign: "both", opacity: data.colours.opacity, smooth: false, pins: [],
-  chosen: { a: null, b: null }, // first and last word, or a box (x0, y0, x1, y1)
+  pair: 0, map: 0, sign: "both", opacity: data.colours.opacity, smooth: false, original: false,
+  lines: false, pins: [],
+  chosen: { a: null, b: null }, // numbers of words in order, or a box (x0, y0, x1, y1)
   passing: { a: null, b: null }, // the same, under the pointer or the keyboard's cursor
 };
 let panels = {};
 
 // The reading: what the selections are worth, in numbers and words.
 
+const COLOURS_MEAN = "Red raises the score, blue lowers it.";
+
+// What to do on this page, and what its colours mean.
+function instructions(map) {
+  if (map.order === 1) {
+    return `${COLOURS_MEAN} A first-order method gives one value for each part, whatever is `
+      + "selected in the other input.";
+  }
+  const kinds = { a: map.a.kind, b: map.b.kind };
+  if (kinds.a === "words" && kinds.b === "words") {
+    return "Click a word: red words of the other text raise the score together with it, blue ones "
+      + "lower it.";
+  }
+  const act = kinds.a === "grid" && kinds.b === "grid" ? "Drag a box: red regions of the other one"
+    : "Click a word: red regions";
+  return `${act} raise the score together with it, blue ones lower it.`;
+}
+
 // A part under the pointer counts where nothing is chosen.
 const selected = (side) => state.chosen[side] ?? state.passing[side];
 
-function reading() {
-  const map = current(), selection = { a: selected("a"), b: selected("b") };
-  // With both chosen, the part under the pointer is read against the other choice.
+// With both chosen, the part under the pointer is read against the other choice.
+function readSelection() {
+  const selection = { a: selected("a"), b: selected("b") };
   for (const side of ["a", "b"]) {
     if (state.passing[side] && state.chosen[side]) selection[side] = state.passing[side];
   }
+  return selection;
+}
+
+function reading() {
+  const map = current(), selection = readSelection();
   const names = ["b", "a"].map((side) => describe(map[side], selection[side]));
   if (map.order === 1) {
     const sums = ["b", "a"].map((side) => {
@@ -33,7 +57,8 @@ function reading() {
     });
     const parts = names.map((name, i) => (sums[i] === null ? null : `${name} ${signed(sums[i], 4)}`));
     return { names: parts.filter(Boolean).join(", "), value: "",
-      more: "A first-order method: one value a part, whatever is selected in the other input." };
+      more: "A first-order method: one value for each part, whatever is selected in the other "
+        + "input." };
   }
   const values = marginal(map, "a", selection.b);
   const value = total(values, weights(map.a, selection.a, values.length));
@@ -62,7 +87,7 @@ function spread(map, side, selection) {
   const where = axis.kind === "grid" ? cellName(axis, strongest)
     : `“${axis.words[strongest]?.text}”`;
   if (!units.length) return "";
-  return `In the ${axis.name}: matches ${signed(plus)}, clashes ${signed(minus)}, strongest at `
+  return `In the ${axis.name}: red ${signed(plus)}, blue ${signed(minus)}, strongest at `
     + `${where} (${signed(units[strongest])}).`;
 }
 
@@ -93,90 +118,8 @@ function render() {
   find(".reading .more").textContent = more;
   find(".clear").disabled = !state.chosen.a && !state.chosen.b;
   renderTiles();
-}
-
-// Small pictures: the same selection by every method, and selections that were pinned.
-
-function miniature(map, side, selection, limit) {
-  const axis = map[side], values = marginal(map, side, selection);
-  if (!values) return make("p", "sum-line", `no map of the ${axis.name}`);
-  const units = byUnit(axis, values), most = limit || limitOf(map, units);
-  if (axis.kind === "grid") {
-    const stage = makeStage(axis);
-    paint(find(".heat", stage), axis, units, most);
-    return stage;
-  }
-  const line = make("p", "line");
-  line.dir = "auto";
-  axis.words.forEach((word, i) => {
-    if (i && !word.glued) line.append(" ");
-    const item = make("span", "word", word.text);
-    colourWord(item, units[i], most);
-    line.append(item);
-  });
-  return line;
-}
-
-const gridSide = (map) => ["a", "b"].find((side) => map[side].kind === "grid") ?? "b";
-
-function renderTiles() {
-  find(".tiles").querySelectorAll(".tile").forEach((tile, index) => {
-    const map = decoded(data.pairs[state.pair].maps[index]), side = gridSide(map);
-    tile.replaceChild(miniature(map, side, selected(OTHER[side])), tile.children[1]);
-    find("input", tile).checked = index === state.map;
-  });
-}
-
-function makeTiles() {
-  const { maps } = data.pairs[state.pair];
-  find(".methods").hidden = maps.length < 2;
-  find(".tiles").replaceChildren(...(maps.length < 2 ? [] : maps).map((map, index) => {
-    const tile = make("label", "tile"), input = make("input");
-    input.type = "radio";
-    input.name = "method";
-    input.addEventListener("change", () => { state.map = index; open(state.pair, true); });
-    tile.append(input, make("div"), make("span", "", map.name));
-    return tile;
-  }));
-}
-
-function renderPins() {
-  find(".pins").hidden = state.pins.length === 0;
-  const shown = state.pins.map((pin) => {
-    const map = decoded(data.pairs[pin.pair].maps[pin.map]);
-    const side = pin.chosen.a && !pin.chosen.b && map.b.kind === "words" ? "b" : gridSide(map);
-    const values = marginal(map, side, pin.chosen[OTHER[side]]);
-    return { pin, map, side, limit: values ? limitOf(map, byUnit(map[side], values)) : 0 };
-  });
-  find(".pins ul").replaceChildren(...shown.map(({ pin, map, side }, index) => {
-    const item = make("li"), acts = make("p", "acts");
-    const limit = Math.max(...shown
-      .filter((other) => other.map.name === map.name && other.side === side)
-      .map((other) => other.limit));
-    item.append(miniature(map, side, pin.chosen[OTHER[side]], limit));
-    item.append(make("span", "", pin.names), make("span", "sum-line", pin.value));
-    if (data.pairs.length > 1) item.append(make("span", "sum-line", data.pairs[pin.pair].label));
-    if (data.pairs[pin.pair].maps.length > 1) item.append(make("span", "sum-line", map.name));
-    const show = make("button", "show", "Show"), remove = make("button", "remove quiet", "Remove");
-    show.type = remove.type = "button";
-    show.setAttribute("aria-label", `Show ${pin.names}`);
-    remove.setAttribute("aria-label", `Remove ${pin.names}`);
-    show.addEventListener("click", () => {
-      state.map = pin.map;
-      open(pin.pair, true);
-      state.chosen = { ...pin.chosen };
-      render();
-      say();
-    });
-    remove.addEventListener("click", () => {
-      state.pins.splice(index, 1);
-      renderPins();
-      find(".pin").focus();
-    });
-    acts.append(show, " ", remove);
-    item.append(acts);
-    return item;
-  }));
+  renderLines();
+  writeAddress();
 }
 
 // Which pair and which of its maps is shown.
@@ -184,9 +127,13 @@ function renderPins() {
 const cards = [...root.querySelectorAll(".card")];
 const order = () => [...root.querySelectorAll(".card")].map((card) => cards.indexOf(card));
 
-function open(pair, keep = false) {
+// The text stands beside the image, whichever of them comes first.
+const sidesOf = (map) => (map.a.kind === "words" && map.b.kind === "grid" ? ["b", "a"]
+  : ["a", "b"]);
+
+function open(pair, keep = false, index = 0) {
   const before = keep && state.pair === pair ? panels.map : null;
-  if (!keep) state.map = 0;
+  state.map = index;
   state.pair = pair;
   const map = current(), { start, label } = data.pairs[pair];
   const fits = (side) => before && before[side].kind === map[side].kind
@@ -201,7 +148,7 @@ function open(pair, keep = false) {
   for (const side of ["a", "b"]) {
     panels[side] = (map[side].kind === "grid" ? makeGrid : makeWords)(side, map[side]);
   }
-  const sides = map.a.kind === "words" && map.b.kind === "grid" ? ["b", "a"] : ["a", "b"];
+  const sides = sidesOf(map);
   find(".slot.first").replaceChildren(panels[sides[0]].element);
   find(".slot.second").replaceChildren(panels[sides[1]].element);
   const grids = sides.filter((side) => map[side].kind === "grid").length;
@@ -209,6 +156,10 @@ function open(pair, keep = false) {
   viewer.classList.toggle("stacked", grids === 0);
   viewer.classList.toggle("even", grids === 2);
   viewer.querySelectorAll(".for-grids").forEach((control) => { control.hidden = grids === 0; });
+  find(".for-pictures").hidden = !sides.some((side) => Number.isInteger(map[side].picture));
+  find(".for-pairs").hidden = map.order === 1;
+  find(".about").textContent = map.about;
+  find(".lead").textContent = instructions(map);
   // The numbers of this map, which the page holds for readers without scripts.
   const numbers = find(`.map[data-map="${state.map}"]`, cards[pair]).cloneNode(true);
   find(".slot.facts").replaceChildren(find(".facts", numbers));
@@ -232,17 +183,18 @@ function makeRow(row) {
     for (const side of ["a", "b"]) {
       const axis = panels.map[side], unit = Number(row.dataset[side]);
       const box = () => (unit < 0 ? null : cellBox(axis, unit));
-      state.chosen[side] = axis.kind === "grid" ? box() : [unit, unit];
+      state.chosen[side] = axis.kind === "grid" ? box() : [unit];
     }
     render();
     say();
   });
 }
 
-function close() {
+function showSheet() {
   find(".viewer").hidden = true;
   find(".sheet").hidden = false;
-  find(".open", cards[state.pair]).focus();
+  find(".lead").textContent = `Click a pair to explore it. ${COLOURS_MEAN}`;
+  writeAddress();
 }
 
 function step(by) {
@@ -262,10 +214,11 @@ const clear = () => {
 
 const controls = find(".controls");
 controls.addEventListener("input", () => {
-  state.sign = controls.elements.sign.value;
-  state.opacity = Number(controls.elements.opacity.value) / 100;
-  state.smooth = controls.elements.smooth.checked;
+  const { sign, opacity, smooth, original, lines } = controls.elements;
+  Object.assign(state, { sign: sign.value, opacity: Number(opacity.value) / 100,
+    smooth: smooth.checked, original: original.checked, lines: lines.checked });
   root.classList.toggle("smooth", state.smooth);
+  find(".viewer").classList.toggle("original", state.original);
   render();
   renderPins();
 });
@@ -274,6 +227,7 @@ root.querySelectorAll("form").forEach((form) => {
   form.addEventListener("submit", (event) => event.preventDefault());
 });
 find(".clear").addEventListener("click", clear);
+find(".save").addEventListener("click", savePicture);
 find(".pin").addEventListener("click", () => {
   const { names, value } = reading();
   state.pins.push({ pair: state.pair, map: state.map, chosen: { ...state.chosen }, names, value });
@@ -283,7 +237,10 @@ find(".pin").addEventListener("click", () => {
 find(".viewer").addEventListener("keydown", (event) => {
   if (event.key === "Escape") clear();
 });
-find(".back").addEventListener("click", close);
+find(".back").addEventListener("click", () => {
+  showSheet();
+  find(".open", cards[state.pair]).focus();
+});
 find(".previous").addEventListener("click", () => step(-1));
 find(".next").addEventListener("click", () => step(1));
 
@@ -298,9 +255,8 @@ theme.addEventListener("click", () => {
 prefersDark.addEventListener("change", nameTheme);
 nameTheme();
 
-// Several pairs begin as a contact sheet, one pair at once.
-if (data.pairs.length === 1) open(0);
-else {
+// Several pairs begin as a contact sheet, one pair at once, or as the address says.
+if (data.pairs.length > 1) {
   const sorting = find(".sorting");
   sorting.hidden = false;
   sorting.reset();
@@ -319,11 +275,20 @@ else {
     card.append(button);
   });
 }
+if (!readAddress()) {
+  if (data.pairs.length === 1) open(0);
+  else showSheet();
+}
+window.addEventListener("hashchange", readAddress);
+new ResizeObserver(() => { if (!find(".viewer").hidden) renderLines(); }).observe(find(".columns"));
 
-// Inside of a notebook's frame: as high as what it holds.
+// Inside of a notebook's frame: as high as what it holds, and a compact page no higher than that.
 let frame = null;
 try { frame = window.frameElement; } catch { /* a frame of another site keeps its height */ }
 if (frame?.hasAttribute("srcdoc")) {
   root.style.minHeight = "0";
-  new ResizeObserver(() => { frame.style.height = `${root.offsetHeight + 2}px`; }).observe(root);
+  const most = root.classList.contains("compact") ? 500 : Infinity;
+  new ResizeObserver(() => {
+    frame.style.height = `${Math.min(root.offsetHeight + 2, most)}px`;
+  }).observe(root);
 }

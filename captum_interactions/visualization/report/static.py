@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
 
-from captum_interactions.axes import AudioAxis, ImageAxis, TokenAxis
+from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report.data import (
@@ -36,14 +37,52 @@ def fixed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def card(maps: Mapping[str, Map], label: str, pictures: Pictures, *, is_open: bool) -> str:
-    """One pair: its inputs with the marginals of its first map, and the numbers of every map."""
+Scales: TypeAlias = dict[str, float]
+"""Where the scales of images, sounds and texts end."""
+
+
+def shared_scales(maps: Sequence[Map]) -> Scales:
+    """One scale for all pictures of a sheet and one for all of its texts, by what inputs are.
+
+    Values that are no larger than the rounding errors of their map set no scale.
+    """
+    largest: Scales = {}
+    for imap in maps:
+        for name, axis, values in zip(
+            _kinds(imap), (imap.axis_a, imap.axis_b), _marginals(imap), strict=True
+        ):
+            units = np.zeros(1) if values is None else axis.sum_units(values.numpy())
+            size = float(np.abs(units).max(initial=0.0))
+            largest[name] = max(largest.get(name, 0.0), size if size > imap.rounding else 0.0)
+    whole = max(imap.scale for imap in maps) or 1.0
+    return {name: size or whole for name, size in largest.items()}
+
+
+def scales_line(scales: Scales) -> str:
+    """How strong the strongest colours of a sheet are."""
+    ends = ", ".join(f"{name} ±{signed(limit, 2)[1:]}" for name, limit in scales.items())
+    return f'<p class="scales">One scale for all pairs: {escape(ends)}.</p>'
+
+
+def card(
+    maps: Mapping[str, Map], label: str, pictures: Pictures, scales: Scales, *, is_open: bool
+) -> str:
+    """One pair: its inputs with the marginals of its first map, and the numbers of every map.
+
+    Args:
+        maps (mapping): Maps of the pair by their names.
+        label (str): What it is called.
+        pictures (Pictures): Where its images are embedded.
+        scales (dict): Where the scales of the page end, see :func:`shared_scales`.
+        is_open (bool): Whether its numbers are in view.
+    """
     first = next(iter(maps.values()))
     names = side_names(first.axis_a, first.axis_b)
+    limits = [scales[kind] for kind in _kinds(first)]
     sides = [
-        _side(first, axis, values, name, pictures)
-        for axis, values, name in zip(
-            (first.axis_a, first.axis_b), _marginals(first), names, strict=True
+        _side(axis, values, limit, name, pictures)
+        for axis, values, limit, name in zip(
+            (first.axis_a, first.axis_b), _marginals(first), limits, names, strict=True
         )
     ]
     numbers = "\n".join(
@@ -68,12 +107,20 @@ def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
     return imap.marginal_a(), imap.marginal_b()
 
 
-def _side(imap: Map, axis: TokenAxis, values: Tensor | None, name: str, pictures: Pictures) -> str:
+def _kinds(imap: Map) -> tuple[str, str]:
+    """What the scales of a sheet call the parts of both inputs."""
+    names = {ImageAxis: "patches", AudioAxis: "cells", TextAxis: "words"}
+    a, b = (names.get(type(axis), "parts") for axis in (imap.axis_a, imap.axis_b))
+    return a, b
+
+
+def _side(
+    axis: TokenAxis, values: Tensor | None, limit: float, name: str, pictures: Pictures
+) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
-        return _stage(imap, axis, values, name, pictures)
+        return _stage(axis, values, limit, name, pictures)
     zeros = np.zeros(len(axis), np.float32)
     weights = axis.sum_units(zeros if values is None else values.numpy()).tolist()
-    limit = limit_of(weights, source=imap)
     pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
         sign = "match" if weight > 0 else "clash" if weight < 0 else ""
@@ -87,7 +134,7 @@ def _side(imap: Map, axis: TokenAxis, values: Tensor | None, name: str, pictures
 
 
 def _stage(
-    imap: Map, axis: ImageAxis | AudioAxis, values: Tensor | None, name: str, pictures: Pictures
+    axis: ImageAxis | AudioAxis, values: Tensor | None, limit: float, name: str, pictures: Pictures
 ) -> str:
     place = grid_data(axis)
     (width, height), (x0, y0, x1, y1) = place["size"], place["extent"]
@@ -101,9 +148,9 @@ def _stage(
             f"left:{100 * x0 / width:.3f}%;top:{100 * y0 / height:.3f}%;"
             f"width:{100 * (x1 - x0) / width:.3f}%;height:{100 * (y1 - y0) / height:.3f}%"
         )
-        source = heat_picture(grid, limit_of(grid, source=imap))
+        source = heat_picture(grid, limit)
         heat = f'<img class="heat" alt="" src="{source}" style="{position}">'
-    about = f"The {name}, {rows} × {columns} parts: red where it matched, blue where it clashed"
+    about = f"The {name}, {rows} × {columns} parts: red raises the score, blue lowers it"
     shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
     return (
         f'<div class="stage" role="img" aria-label="{about}" style="aspect-ratio:{shape}">'
@@ -154,9 +201,9 @@ def _first_order_parts(imap: FirstOrderMap, name: str, names: tuple[str, str]) -
         for title, value in sums
     ]
     rows.append(_row("score", imap.score, (0.0, imap.score), reach, "", "sum"))
-    note = "A first-order method: one value a part, whatever is selected in the other input."
+    note = "A first-order method: one value for each part, whatever is selected in the other input."
     notes = f'<p class="note">{note}</p>{_rounding(imap, names)}'
-    return _facts(f"The score, {name}", rows, notes)
+    return _facts(f"The score, {name} (first order)", rows, notes)
 
 
 def _rounding(imap: Map, names: tuple[str, str]) -> str:

@@ -491,7 +491,13 @@ def test_explain(name):
         wrapper, image, "a red circle", attribution=name, n_samples=1400, **options,
         masking="baseline", seed=1,
     )  # fmt: skip
-    expected = {"attribution": name, "n_samples": 1400, "masking": "baseline", "seed": 1}
+    expected = {
+        "attribution": name,
+        "model": "demo (CLIPModel)",
+        "n_samples": 1400,
+        "masking": "baseline",
+        "seed": 1,
+    }
     assert imap.settings == expected | options | {"layers": [0, 0]}
     parts = imap.constant + imap.main_effects_a.sum() + imap.main_effects_b.sum()
     total = float(parts + imap.interactions.sum()) - imap.convergence_delta

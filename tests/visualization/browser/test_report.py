@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from captum_interactions.maps.first_order_map import FirstOrderMap
@@ -94,6 +95,17 @@ def test_at_first_everything_is_selected(imap, show):
     assert value(page) == pytest.approx(imap.between(), rel=6e-4)
     assert page.locator(".viewer .parts").is_visible()
     assert f"{imap.score:.3f}" in page.locator(".viewer .parts .sum").inner_text()
+
+
+def test_a_page_says_what_to_do_and_what_it_is_of(imap, show):
+    page = show(replace(imap, settings={"attribution": "grad_eclip", "model": "x/y"}).to_html())
+    lead = page.locator(".lead")
+    assert lead.inner_text().startswith(
+        "Click a word: red regions raise the score together with it"
+    )
+    assert lead.bounding_box()["y"] < page.locator(STAGE).bounding_box()["y"]
+    assert page.title() == "“a red circle below it”"
+    assert page.locator(".about").inner_text() == "Model: x/y. Method: Grad-ECLIP."
 
 
 def test_hovering_and_clicking_a_word_shows_where_it_matched(imap, show):
@@ -225,7 +237,7 @@ def test_the_keyboard_reaches_everything(imap, show):
 def test_signs_opacity_and_smoothness(imap, show):
     page = show(imap.to_html())
     heat = imap.heatmap()
-    for sign, kept in (("Matches", heat > 0), ("Clashes", heat < 0), ("Both", heat != 0)):
+    for sign, kept in (("Red", heat > 0), ("Blue", heat < 0), ("Both", heat != 0)):
         page.locator(".segments label", has_text=sign).click()
         assert ((shown_heat(page)[..., 3] > 0) == kept).all()
     page.locator("[name=opacity]").fill("0")
@@ -252,6 +264,9 @@ def test_methods_are_switched_and_keep_the_selection(imap, show):
     assert_heat(page, first.heatmap())
     assert "no map of the text" in page.locator(".viewer .panel .rest").last.inner_text()
     assert "first-order method" in page.locator(".reading .more").inner_text()
+    assert "first-order method" in page.locator(".lead").inner_text()
+    assert "first order" in page.locator(".tile").nth(2).inner_text()
+    assert "first order" not in page.locator(".tile").nth(1).inner_text()
 
 
 def test_pins_are_kept_compared_and_shown_again(imap, show):
@@ -305,7 +320,7 @@ def test_injected_scripts_do_not_run(show, complaints):
     html = picture_and_text("red").to_html()
     broken = html.replace("<footer>", "<script>document.title = 'mine'</script><footer>", 1)
     page = show(broken)
-    assert page.title() == "What matched, what clashed"
+    assert page.title() == "“red”"
     assert page.locator(".viewer").is_visible()
     assert ["Content Security Policy" in complaint for complaint in complaints] == [True]
     complaints.clear()
@@ -357,6 +372,33 @@ def test_several_reports_in_one_document_do_not_disturb_each_other(imap, show):
         assert iframe.bounding_box()["height"] == pytest.approx(height, abs=6)
 
 
+def test_a_notebook_shows_a_pair_in_500_pixels(imap, show):
+    first = FirstOrderMap(
+        imap.marginal_a(), None, 0.1, imap.axis_a, imap.axis_b, {"attribution": "grad_cam"}
+    )
+    long = picture_and_text("word " * 60, Image.new("RGB", (100, 300)), grid=(9, 3))
+    texts = two_texts("a man plays " * 20, "someone makes music " * 20)
+    images = make(image_axis(WHITE), image_axis(WHITE, (3, 3)))
+    frames = "".join(one._repr_html_() for one in (imap, first, long, texts, images))
+    page = show(f"<!doctype html><body style='width: 800px'>{frames}")
+    for frame in page.locator("iframe").all():
+        frame.scroll_into_view_if_needed()  # frames load when they come into view
+        frame.content_frame.locator(".viewer .parts").wait_for()
+    page.wait_for_timeout(200)
+    heights = [frame.bounding_box()["height"] for frame in page.locator("iframe").all()]
+    assert max(heights) <= 500
+    for index in range(5):
+        frame = page.frame_locator("iframe").nth(index)
+        inside = frame.locator("html").evaluate("html => html.scrollHeight - html.clientHeight")
+        assert inside <= 0  # all of it is in view
+        assert frame.locator(".lead").is_visible()
+        assert frame.locator(".viewer .parts").is_visible()
+    assert (
+        "Grad-CAM (first order)"
+        in page.frame_locator("iframe").nth(1).locator(".about").inner_text()
+    )
+
+
 def test_two_texts_colour_each_other(show):
     imap = two_texts("a man plays the guitar", "someone makes music")
     page = show(imap.to_html())
@@ -379,6 +421,169 @@ def test_a_sound_is_a_spectrogram_with_low_bands_below(show):
     names = page.locator(".reading .names").inner_text()
     assert "0.00–2.00 s, bands 0–1" in names
     assert_words(page, imap.word_weights((0.0, 2.0)))
+
+
+def test_enter_keeps_a_phrase_and_ctrl_adds_words(imap, show):
+    page = show(imap.to_html())
+    words = page.locator(".words .word")
+    words.first.focus()
+    for key in ("ArrowRight", "Enter", "Shift+ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".reading .names").inner_text() == "“red circle” × the image"
+    assert_heat(page, imap.heatmap("red circle"))
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Control+Enter")
+    three = imap.heatmap("red circle") + imap.heatmap("it")
+    assert_heat(page, three)
+    assert "“red circle” + “it”" in page.locator(".reading .names").inner_text()
+    page.keyboard.press("Enter")
+    assert_heat(page, three)
+    words.nth(1).click(modifiers=["Control"])
+    page.mouse.move(0, 0)
+    assert_heat(page, imap.heatmap("circle") + imap.heatmap("it"))
+    assert value(page) == pytest.approx(imap.between(b="circle") + imap.between(b="it"), rel=6e-4)
+    words.nth(0).click()  # without Ctrl it is a selection of its own
+    assert page.locator(".words .chosen").count() == 1
+
+
+def test_words_stay_where_they_are(imap, show):
+    """Numbers under words change with what is under the pointer, but not the widths of words."""
+    imap = replace(
+        imap, interactions=imap.interactions * torch.logspace(-5, 2, len(imap.axis_a))[:, None]
+    )
+    page = show(imap.to_html())
+    places = """() => [...document.querySelectorAll('.words .word')]
+        .map((word) => word.getBoundingClientRect()).map((box) => [box.x, box.y, box.width])"""
+    before = page.evaluate(places)
+    stage = page.locator(STAGE).bounding_box()
+    for row in range(5):
+        for column in range(6):
+            page.mouse.move(
+                stage["x"] + (column + 0.5) / 6 * stage["width"],
+                stage["y"] + (row + 0.5) / 5 * stage["height"],
+            )
+            assert page.evaluate(places) == before
+
+
+def test_the_address_keeps_what_is_selected(imap, show):
+    other = FirstOrderMap(imap.marginal_a(), None, 0.1, imap.axis_a, imap.axis_b)
+    page = show(report_html([[imap, other], [imap]], b="circle"))
+    assert "#" not in page.url
+    page.locator(".open").last.click()
+    assert page.url.endswith("#pair=2&b=2")
+    page.locator(".words .word", has_text="red").click(modifiers=["Control"])
+    drag(page, STAGE, (0.12, 0.21), (0.52, 0.77))
+    chosen = box_of(page)
+    page.mouse.move(0, 0)
+    numbers = page.locator(".reading .value").inner_text()
+    page.reload()
+    assert box_of(page) == chosen
+    assert "“red circle”" in page.locator(".reading .names").inner_text()
+    assert page.locator(".reading .value").inner_text() == numbers
+    page.evaluate("window.location.hash = 'pair=1&method=2'")
+    page.locator(".about", has_text="first order").wait_for()
+    page.locator(".back").click()
+    assert "#" not in page.url
+
+
+@pytest.mark.parametrize("address", ["#b=99", "#a=5,5,1,1&b=x", "#pair=7", "#%", "#b=1.5,NaN"])
+def test_a_wrong_address_selects_nothing(imap, show, address):
+    page = show(imap.to_html())
+    page.evaluate("address => { window.location.hash = address; }", address)
+    page.reload()
+    assert_heat(page, imap.heatmap())
+    assert page.locator(".words .chosen").count() == 0
+
+
+def test_the_original_is_one_click_away(imap, show):
+    page = show(imap.to_html())
+    page.locator("[name=original]").check()
+    style = "e => [getComputedStyle(e).visibility, getComputedStyle(e).filter]"
+    assert page.locator(f"{STAGE} .heat").evaluate(style)[0] == "hidden"
+    assert page.locator(f"{STAGE} .picture").evaluate(style)[1] == "none"
+    page.locator("[name=original]").uncheck()
+    assert page.locator(f"{STAGE} .heat").evaluate(style)[0] == "visible"
+
+
+def test_lines_lead_to_the_strongest_pairs(imap, show):
+    page = show(imap.to_html())
+    lines = page.locator("svg.lines path:not(.halo)")
+    assert lines.count() == 0
+    page.locator("[name=lines]").check()
+    strongest = imap.top_pairs(8)
+    signs = ["match" if pair.attribution > 0 else "clash" for pair in strongest]
+    assert [line.get_attribute("class") for line in lines.all()] == signs
+    # The first one ends in its patch and at its word.
+    path = [float(x) for x in re.findall(r"-?[\d.]+", lines.first.get_attribute("d"))]
+    svg = page.locator("svg.lines").bounding_box()
+    row, column = map(int, re.findall(r"\d+", strongest[0].a))
+    stage = page.locator(STAGE).bounding_box()
+    assert svg["x"] + path[0] == pytest.approx(
+        stage["x"] + (column + 0.5) / 6 * stage["width"], abs=1
+    )
+    assert svg["y"] + path[1] == pytest.approx(
+        stage["y"] + (row + 0.5) / 5 * stage["height"], abs=1
+    )
+    word = page.locator(".words .word", has_text=strongest[0].b).first.bounding_box()
+    assert word["x"] - 1 <= svg["x"] + path[-2] <= word["x"] + word["width"] + 1
+    page.locator(".words .word", has_text="red").click()
+    page.mouse.move(0, 0)
+    column = imap.by_unit()[:, 1]
+    best = column[column.abs().argsort(descending=True)[:8]]
+    signs = ["match" if value > 0 else "clash" for value in best]
+    assert [line.get_attribute("class") for line in lines.all()] == signs
+
+
+def test_a_picture_of_the_pair_is_saved(imap, show, tmp_path):
+    page = show(imap.to_html(b="red"), color_scheme="dark")
+    page.locator("[name=lines]").check()
+    with page.expect_download() as download:
+        page.locator(".save").click()
+    assert download.value.suggested_filename == "explanation.png"
+    download.value.save_as(tmp_path / "explanation.png")
+    with Image.open(tmp_path / "explanation.png") as picture:
+        assert picture.width == 1520
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert (pixels[0, 0] == 255).all()  # white in either theme
+    rows, columns, *_ = np.nonzero(np.abs(pixels - MATCH).max(-1) < 60)
+    assert len(rows) > 1000  # patches and lines that raise the score
+    assert np.ptp(rows) > 100
+    assert np.ptp(columns) > 100
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_themes(imap, show, scheme):
+    """Contrast of at least 4.5 to 1, which WCAG 2.2 asks for, also on the strongest words."""
+    page = show(imap.to_html(), color_scheme=scheme)
+    paper, ink, soft, *tints = page.locator("main").evaluate(
+        """main => {
+          const probe = document.createElement("i");
+          const names = ["paper", "ink", "soft", "match", "clash"];
+          main.append(probe);
+          const colours = names.map((name) => {
+            probe.style.color = `var(--${name})`;
+            return getComputedStyle(probe).color.match(/[\\d.]+/g).map(Number);
+          });
+          return [...colours, Number(getComputedStyle(main).getPropertyValue("--tint"))];
+        }"""
+    )
+    *signs, tint = tints
+
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one, two):
+        low, high = sorted(luminance([c / 255 for c in colour]) for colour in (one, two))
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast(ink, paper) > 7
+    assert contrast(soft, paper) > 4.5
+    for sign in signs:
+        words = [tint * c + (1 - tint) * p for c, p in zip(sign, paper, strict=True)]
+        assert contrast(ink, words) > 4.5
+        assert contrast(sign, paper) > 3  # bars and lines
 
 
 def test_two_images_colour_each_other(show):
