@@ -44,7 +44,7 @@ def test_help_and_version_do_not_import_torch(command):
         (["explain", "--method", "grad_clip"], "but got 'grad_clip'; did you mean grad_eclip?"),
         (["explain", "--method", "rise:n=1"], "--method: rise has no option n"),
         (["explain", "--compare", "magic"], "--compare: must be one of"),
-        (["explain", "--layer", "one", "2"], "--layer: must be a block's number or 'input'"),
+        (["explain", "--layer", "one", "2"], "--layer: must be a block's number, 'pool' or 'input'"),
         (["explain", "--steps", "3", "--method", "grad_eclip"], "--steps is not an option of grad"),
         (["explain", "--device", "moon"], "--device: the model cannot be put on moon"),
         (["evaluate", "localisation"], "but got 'localisation'; did you mean localization?"),
@@ -134,7 +134,7 @@ def test_a_terminal_that_knows_ascii_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
     arguments = ["--method", "token_similarity", "--output", str(tmp_path / "x.png")]
     assert main(["explain", *arguments]) == 0
-    assert b"InteractionMap of an image of 12 ? 12 patches" in printed.getvalue()
+    assert b"InteractionMap of an image of 8 ? 8 patches" in printed.getvalue()
 
 
 def test_warnings_are_lines_too(capsys, monkeypatch):

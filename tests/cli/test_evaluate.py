@@ -16,7 +16,7 @@ from captum_interactions.evaluation import STUDIES, Summary, Table
 from captum_interactions.evaluation.rows import plain
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, quantile
 from captum_interactions.evaluation.study import parse_method
-from captum_interactions.zoo import DEMO
+from captum_interactions.zoo import DEMO, REPORT_SEED
 from tests.datasets.test_coco import files
 from tests.on_disk import write
 
@@ -38,7 +38,7 @@ def test_a_study_runs_on_the_bundled_model(study, tmp_path, capsys):
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["index"] for row in rows] == [0, 1, 2, 3]
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["dataset"]["options"]["seed"] == 11
+    assert config["dataset"]["options"]["seed"] == REPORT_SEED
     assert config["variants"] == {"grad_eclip": {"attribution": "grad_eclip", "options": {}}}
     assert len(config["model"]["weights"]) == 64
     assert "torch" in config["made_with"][0]

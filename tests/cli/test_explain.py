@@ -37,7 +37,7 @@ def test_own_image_phrase_layers_and_steps(scene, tmp_path, capsys):
     phrase = scene.named[0].phrase
     output = tmp_path / "out.svg"
     arguments = ["--image", path, "--caption", scene.caption, "--phrase", phrase]
-    arguments += ["--layer", "1", "0", "--steps", "9", "--output", str(output)]
+    arguments += ["--layer", "1", "0", "--steps", "40", "--output", str(output)]
     assert main(["explain", *arguments]) == 0
     assert output.read_text().lstrip().startswith("<?xml")
     assert repr(phrase) in capsys.readouterr().out
