@@ -142,7 +142,7 @@ def explain_batch(
         >>> images, captions = zip(*[(scene.image, scene.caption) for scene in scenes[:3]])
         >>> maps = explain_batch(wrapper, images, captions, "grad_eclip")
         >>> [f"{one.score:.2f}" for one in maps]
-        ['0.40', '0.42', '0.26']
+        ['0.66', '0.76', '0.26']
     """
     if not isinstance(wrapper, DualEncoderWrapper):
         raise TypeError(

@@ -173,9 +173,8 @@ def masked_score(
         >>> wrapper, scenes = load_demo()
         >>> batch = wrapper.prepare(scenes[0].image, scenes[0].caption)
         >>> score = masked_score(wrapper, batch.inputs, None, batch.additional_forward_args)
-        >>> without_first_player = torch.ones_like(score.players_b)
-        >>> without_first_player[0, score.players_b[0].nonzero()[0]] = False
-        >>> bool(score(None, without_first_player[:, None]) < score(None, None))
+        >>> no_words = torch.zeros_like(score.players_b)
+        >>> bool(score(None, no_words[:, None]) < score(None, None))
         True
     """
     check_wrapper("masked_score", wrapper)

@@ -63,7 +63,7 @@ class CLIPSurgery(AttentionAttribution):
         >>> batch = wrapper.prepare(scenes[0].image, scenes[0].caption)
         >>> a, b = CLIPSurgery(wrapper).attribute(batch.inputs, None, batch.additional_forward_args)
         >>> a.shape, b is None
-        (torch.Size([1, 145]), True)
+        (torch.Size([1, 65]), True)
     """
 
     needs = (
