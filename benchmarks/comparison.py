@@ -145,7 +145,7 @@ def summaries(path: Path) -> list[Summary]:
     # Two runs at once may have done a scene twice.
     for line in read(path):
         by_case[line["method"]][line["scene"]] = line
-    levels = chance(1 + max((scene for own in by_case.values() for scene in own), default=0))
+    levels = chances(1 + max((scene for own in by_case.values() for scene in own), default=0))
     shares = {
         case: {scene: _shares(line, levels[scene]) for scene, line in own.items()}
         for case, own in by_case.items()
@@ -185,7 +185,12 @@ def _difference(first: dict[int, list[float]], second: dict[int, list[float]]) -
     return paired_difference(ours, theirs, clusters)
 
 
-def chance(n_scenes: int) -> list[list[float]]:
+def chance(n_scenes: int) -> NDArray[np.float64]:
+    """Shares of the image that the boxes of all phrases cover."""
+    return np.concatenate(chances(n_scenes))
+
+
+def chances(n_scenes: int) -> list[list[float]]:
     """Shares of the image that the boxes of each scene's phrases cover."""
     return [
         [
@@ -215,7 +220,7 @@ def table(found: list[Summary]) -> Iterator[str]:
         cells += [f"{one.undefined:.1%}", *compared, f"{one.seconds:.3f}"]
         yield f"| {' | '.join([*cells, f'{one.images:.0f}', f'{one.texts:.0f}'])} |"
     n_scenes = max(one.n_scenes for one in found)
-    areas = np.concatenate(chance(n_scenes))
+    areas = chance(n_scenes)
     n_compared = sum(p is not None for p in p_values)
     yield (
         f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
@@ -249,8 +254,7 @@ def main() -> None:
     if options.figure is not None:
         from benchmarks.comparison_figure import draw
 
-        levels = np.concatenate(chance(max(one.n_scenes for one in found)))
-        draw(found, float(np.median(levels)), options.figure)
+        draw(found, float(np.median(chance(max(one.n_scenes for one in found)))), options.figure)
 
 
 if __name__ == "__main__":

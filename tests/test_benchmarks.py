@@ -119,7 +119,7 @@ def test_table_of_steps():
 
 
 def test_methods_are_compared_on_common_scenes_with_undefined_maps_as_chance(tmp_path):
-    levels = comparison.chance(3)
+    levels = comparison.chances(3)
     path = tmp_path / "results.jsonl"
     lines = [
         {

@@ -1,8 +1,7 @@
 """Every command of the page that reproduces the paper runs as it stands.
 
-Data and models lie where its commands look for them: real images and captions of COCO, made-up
-files of the other datasets, and a small CLIP with random weights. All that is added to a command is
-that it stops early.
+Data and models are where its commands expect them: real images and captions of COCO, made-up files
+of the other datasets, and a small CLIP with random weights. Commands are run on few records.
 """
 
 from __future__ import annotations
