@@ -5,8 +5,9 @@
 
 Results are appended as they come, a line per method and scene, and runs go on where others stopped:
 ``--methods`` and ``--scenes`` choose what is added. A table of all that the file holds is printed
-at the end. Captions name two or three of several objects; a first-order method has one map for all
-phrases. Times are CPU seconds of one thread.
+at the end, in which each method is compared with second-order integrated gradients on the scenes
+that both have. Captions name two or three of several objects; a first-order method has one map for
+all phrases. Times are CPU seconds of one thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from captum_interactions import explain, load_demo
 from captum_interactions.attr import attributions
 from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.evaluation.statistics import Difference, holm, paired_difference
 from captum_interactions.zoo import REPORT_SEED
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -44,6 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of methods whose defaults are not meant for hundreds of pairs, and of variants."""
 
+COMPARED = "second_order_integrated_gradients"
 CASES = (*(info.name for info in attributions()), "rise, centered")
 """Names of methods, and of variants after a comma."""
 
@@ -55,12 +58,14 @@ class Summary(NamedTuple):
     order: int
     n_scenes: int
     inside: NDArray[np.float64]
-    """Share of positive attribution inside the box, of each phrase that has any."""
+    """Share of positive attribution inside the box of each phrase; chance where there is none."""
     undefined: float
     pointing: float
     seconds: float
     images: float
     texts: float
+    difference: Difference
+    """What the mean share of :data:`COMPARED` is higher by, on the scenes that both have."""
 
     @property
     def median(self) -> float:
@@ -136,54 +141,94 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def summaries(path: Path) -> list[Summary]:
     """One of each method in a file of results, the best median first."""
-    by_case = defaultdict(list)
+    by_case: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     # Two runs at once may have done a scene twice.
-    for line in {(line["method"], line["scene"]): line for line in read(path)}.values():
-        by_case[line["method"]].append(line)
+    for line in read(path):
+        by_case[line["method"]][line["scene"]] = line
+    levels = chances(1 + max((scene for own in by_case.values() for scene in own), default=0))
+    shares = {
+        case: {scene: _shares(line, levels[scene]) for scene, line in own.items()}
+        for case, own in by_case.items()
+    }
     order = {info.name: info.order for info in attributions()}
     found = []
-    for case, lines in by_case.items():
-        inside = [value for line in lines for value in line["inside"]]
-        known = np.array([value for value in inside if value is not None])
+    for case, own in by_case.items():
+        lines = list(own.values())
+        undefined = [value is None for line in lines for value in line["inside"]]
         found.append(
             Summary(
                 name=case,
                 order=order[case.split(",")[0]],
                 n_scenes=len(lines),
-                inside=known,
-                undefined=1 - len(known) / len(inside),
+                inside=np.concatenate(list(shares[case].values())),
+                undefined=float(np.mean(undefined)),
                 pointing=float(np.mean([value for line in lines for value in line["pointed"]])),
                 seconds=float(np.median([line["seconds"] for line in lines])),
                 images=float(np.mean([line["image"] for line in lines])),
                 texts=float(np.mean([line["text"] for line in lines])),
+                difference=_difference(shares.get(COMPARED, {}), shares[case]),
             )
         )
     return sorted(found, key=lambda summary: -summary.median)
 
 
+def _shares(line: dict[str, Any], levels: Sequence[float]) -> list[float]:
+    inside = zip(line["inside"], levels, strict=True)
+    return [level if value is None else value for value, level in inside]
+
+
+def _difference(first: dict[int, list[float]], second: dict[int, list[float]]) -> Difference:
+    """Of the phrases of common scenes; those of a scene are not independent."""
+    common = sorted(first.keys() & second.keys())
+    clusters = [scene for scene in common for _ in first[scene]]
+    ours, theirs = ([value for scene in common for value in own[scene]] for own in (first, second))
+    return paired_difference(ours, theirs, clusters)
+
+
 def chance(n_scenes: int) -> NDArray[np.float64]:
     """Shares of the image that the boxes of all phrases cover."""
-    boxes = np.array([thing.box for scene in crowded(n_scenes) for thing in scene.named])
-    return np.asarray(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / IMAGE_SIZE**2)
+    return np.concatenate(chances(n_scenes))
+
+
+def chances(n_scenes: int) -> list[list[float]]:
+    """Shares of the image that the boxes of each scene's phrases cover."""
+    return [
+        [
+            (thing.box[2] - thing.box[0]) * (thing.box[3] - thing.box[1]) / IMAGE_SIZE**2
+            for thing in scene.named
+        ]
+        for scene in crowded(n_scenes)
+    ]
 
 
 def table(found: list[Summary]) -> Iterator[str]:
     """Lines of a Markdown table."""
     columns = ("method", "order", "scenes", "PGE median", "quartiles", "PGE mean", "pointing")
-    columns = (*columns, "undefined", "seconds", "images", "texts")
+    columns = (*columns, "undefined", "difference", "95 %", "p", "seconds", "images", "texts")
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
-    for one in found:
+    p_values = holm([None if one.name == COMPARED else one.difference.p for one in found])
+    for one, p in zip(found, p_values, strict=True):
         low, high = np.quantile(one.inside, (0.25, 0.75))
         cells = [one.name, str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
         cells += [f"{low:.2f}–{high:.2f}", f"{one.inside.mean():.3f}", f"{one.pointing:.1%}"]
-        cells += [f"{one.undefined:.1%}", f"{one.seconds:.3f}"]
+        gap = one.difference
+        if one.name == COMPARED or gap.value is None:
+            compared = ["", "", ""]
+        else:
+            compared = [f"{gap.value:+.3f}", f"{gap.low:+.2f} to {gap.high:+.2f}", f"{p:.3f}"]
+        cells += [f"{one.undefined:.1%}", *compared, f"{one.seconds:.3f}"]
         yield f"| {' | '.join([*cells, f'{one.images:.0f}', f'{one.texts:.0f}'])} |"
     n_scenes = max(one.n_scenes for one in found)
     areas = chance(n_scenes)
+    n_compared = sum(p is not None for p in p_values)
     yield (
         f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
-        f"median {np.median(areas):.3f}, mean {areas.mean():.3f}.\n"
+        f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps count as chance. "
+        f"*difference*: mean PGE of `{COMPARED}` minus that of the method, on the scenes that both "
+        "have, with scenes drawn anew for the interval; *p*: sign-flip test over scenes, corrected "
+        f"by Holm's method (number of comparisons: {n_compared}). Medians of methods with unequal "
+        "numbers of scenes are not of the same phrases.\n"
     )
     names = {one.name for one in found}
     used = {case: options for case, options in OPTIONS.items() if case in names}

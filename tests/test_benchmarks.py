@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import bars, gpu, speed, steps
+from benchmarks import bars, comparison, gpu, speed, steps
 from benchmarks.measure import Results, fastest, operations
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from tests import models
@@ -116,3 +116,31 @@ def test_table_of_steps():
     assert "| B/32 last block | all rows of the last block | 3.00 | 1.50 | 7 | 1e-07 |" in (
         steps.table(values)
     )
+
+
+def test_methods_are_compared_on_common_scenes_with_undefined_maps_as_chance(tmp_path):
+    levels = comparison.chances(3)
+    path = tmp_path / "results.jsonl"
+    lines = [
+        {
+            "method": method, "scene": scene, "seconds": 1.0, "image": 2, "text": 3,
+            "inside": [value] * len(levels[scene]), "pointed": [True] * len(levels[scene]),
+        }
+        for method, scenes, value in (
+            (comparison.COMPARED, (0, 1), 0.75), ("grad_eclip", (0, 1, 2), None)
+        )
+        for scene in scenes
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    best, other = comparison.summaries(path)
+    assert (best.name, best.median, best.n_scenes, best.undefined) == (
+        comparison.COMPARED, 0.75, 2, 0
+    )  # fmt: skip
+    assert (other.n_scenes, other.undefined) == (3, 1)
+    assert other.inside.tolist() == [*levels[0], *levels[1], *levels[2]]
+    common = levels[0] + levels[1]
+    assert other.difference.n == len(common)
+    assert other.difference.value == pytest.approx(0.75 - sum(common) / len(common))
+    table = "\n".join(comparison.table([best, other]))
+    assert "number of comparisons: 1" in table
+    assert f"{other.difference.value:+.3f}" in table

@@ -34,6 +34,24 @@ def test_agreement_with_oneself_with_the_opposite_and_with_a_monotone_copy():
     np.testing.assert_allclose(found, [[1, -1, 1], [-1, 1, -1], [1, -1, 1]], atol=1e-9)
 
 
+def test_intervals_are_of_images_and_say_what_is_defined():
+    constant, rising, falling = [2.0] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]
+    maps = {
+        SECOND: {"r00": [rising, rising], "r01": [rising], "r10": [rising], "r11": [constant]},
+        FIRST: {"r00": [rising, rising], "r01": [rising], "r10": [falling], "r11": [rising]},
+    }
+    rows = [
+        Row(record, method, 0, "measured", {"maps": found}, image=record[:2])
+        for method, by_record in maps.items()
+        for record, found in by_record.items()
+    ]
+    tables = Agreement().summarise(rows, []).tables
+    (cells,) = tables["intervals"].rows
+    # Four phrases are defined: three of one image at 1, one of the other at -1.
+    assert cells == [SECOND, FIRST, 5, 0.8, *map(pytest.approx, (0.5, -1, 1))]
+    assert tables["correlations"].rows[0][1:] == [pytest.approx(1), pytest.approx(0.5)]
+
+
 def test_agreement_on_bilinear_models_is_exact_for_complete_second_order_methods():
     study = Agreement()
     methods = (SECOND, "banzhaf_interactions", "archipelago", "token_similarity", FIRST)

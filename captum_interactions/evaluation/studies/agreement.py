@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations_with_replacement, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, wrap
 from captum_interactions.evaluation.phrases import phrase_spans
 from captum_interactions.evaluation.rows import Row
-from captum_interactions.evaluation.statistics import mean
+from captum_interactions.evaluation.statistics import mean, mean_estimate, numbers
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
 from captum_interactions.evaluation.study import MethodStudy, parse_method
 from captum_interactions.evaluation.summary import Summary, Table
@@ -59,13 +59,28 @@ class Agreement(MethodStudy):
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         methods = list(dict.fromkeys(row.variant for row in rows))
         maps: dict[str, dict[str, Tensor]] = {method: {} for method in methods}
+        clusters = {row.record: row.cluster for row in rows}
         for row in rows:
             maps[row.variant][row.record] = torch.tensor(row.values["maps"])
-        matrix = [[_correlation(maps[a], maps[b]) for b in methods] for a in methods]
+        pairs = {
+            (a, b): _correlations(maps[a], maps[b], clusters)
+            for a, b in combinations_with_replacement(methods, 2)
+        }
+        matrix = [[mean((pairs.get((a, b)) or pairs[b, a])[0]) for b in methods] for a in methods]
         table = Table(
             ("method", *methods),
             [[name, *line] for name, line in zip(methods, matrix, strict=True)],
             "Spearman's rank correlation of the maps of a phrase, averaged over phrases.",
+        )
+        intervals = Table(
+            ("method", "other method", "common phrases", "defined", "mean", "95 % from", "to"),
+            [
+                [a, b, len(own), len(numbers(own)) / max(1, len(own)), *mean_estimate(own, images)]
+                for (a, b), (own, images) in pairs.items()
+                if a != b
+            ],
+            "The same with intervals: images drawn anew. *defined*: share of the phrases that both "
+            "methods have for which neither map is constant; the others do not count.",
         )
         analytic = Table(
             ("method", "Pearson", "Spearman", "largest difference"),
@@ -75,12 +90,22 @@ class Agreement(MethodStudy):
             "the first order or not defined without blocks.",
         )
         figures = {"correlations": _figure(methods, matrix)}
-        return Summary({"correlations": table, "bilinear": analytic}, figures)
+        tables = {"correlations": table, "bilinear": analytic}
+        if intervals.rows:
+            tables["intervals"] = intervals
+        return Summary(tables, figures)
 
 
-def _correlation(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
-    values = [x for record in a if record in b for x in spearman(a[record], b[record]).tolist()]
-    return mean(values)
+def _correlations(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], clusters: Mapping[str, str]
+) -> tuple[list[float], list[str]]:
+    """Of each phrase that two methods have in common, with the phrase's cluster."""
+    common = [record for record in a if record in b]
+    values = {record: spearman(a[record], b[record]).tolist() for record in common}
+    return (
+        [value for record in common for value in values[record]],
+        [clusters[record] for record in common for _ in values[record]],
+    )
 
 
 def _against_analytic(method: str, seed: int) -> tuple[float | None, float | None, float | None]:
