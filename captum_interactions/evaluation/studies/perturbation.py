@@ -28,6 +28,7 @@ from captum_interactions.metrics import (
     pair_deletion_curve,
     simultaneous_curve,
 )
+from captum_interactions.visualization.charts import method_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -243,9 +244,13 @@ def _figure(rows: Sequence[Row], ranked: Sequence[tuple[str, str]]) -> Figure:
         for variant, readout in ranked:
             scores = _values(rows, curve, variant, readout, "scores")[0]
             if scores:
-                label = variant if readout == READOUTS[0] else f"{variant}, {readout}"
+                name = method_label(variant)
+                label = name if readout == READOUTS[0] else f"{name}, {readout}"
                 lines.append(
                     Line(label, GRID, np.mean(scores, 0), variant, dashed=readout != READOUTS[0])
                 )
         shown[curve] = lines
-    return panels(shown, ("share that came or went", "mean score"), plain=RANDOM)
+    return panels(
+        shown, ("share of the patches or words", "mean score"), plain=RANDOM,
+        title="Score while the parts that a method ranks highest are inserted or deleted first",
+    )  # fmt: skip
