@@ -13,51 +13,75 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from benchmarks.comparison import Summary, chance, summaries
+from captum_interactions.maps.titles import method_title
+from captum_interactions.visualization.charts import (
+    COLOURS,
+    LETTERS,
+    ROW,
+    add_legend,
+    name_rows,
+    new_chart,
+    set_heading,
+)
 
 matplotlib.use("Agg")
 
-COLOURS = {1: "#8a8f98", 2: "#1f6fb4"}
+STYLES = {2: (COLOURS[0], "o", "second order"), 1: (COLOURS[1], "s", "first order")}
 
 
 def draw(found: list[Summary], by_chance: float, path: Path) -> None:
-    """Draw a row per method, the best median at the top, into an image file."""
-    figure, (energy, pointing, cost) = plt.subplots(
-        1, 3, figsize=(10, 0.3 * len(found) + 1.2), sharey=True, width_ratios=(5, 3, 3),
-        layout="constrained",
-    )  # fmt: skip
-    rows = np.arange(len(found))[::-1]
-    for row, one in zip(rows, found, strict=True):
-        colour = COLOURS[one.order]
+    """Draw a row a method, the best median at the top, into an image file.
+
+    Methods that were measured on fewer scenes stand below the others, apart: their ranks cannot be
+    compared.
+    """
+    most = max(one.n_scenes for one in found)
+    ordered = sorted(found, key=lambda one: one.n_scenes < most)  # keeps the order of the medians
+    n_whole = sum(one.n_scenes == most for one in found)
+    rows = np.arange(len(found), dtype=float)[::-1]
+    is_apart = n_whole < len(found)
+    rows[:n_whole] += is_apart
+    height = ROW * (len(found) + is_apart) + 1.8
+    figure, axes = new_chart(height, 1, 3, sharey=True, width_ratios=(5, 3, 3))
+    energy, pointing, cost = axes[0]
+    for row, one in zip(rows, ordered, strict=True):
+        colour, mark, label = STYLES[one.order]
         low, high = np.quantile(one.inside, (0.25, 0.75))
         energy.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.35)
-        energy.plot(one.median, row, "o", color=colour)
-        pointing.plot([0, one.pointing], [row, row], color=colour, linewidth=1, alpha=0.35)
-        pointing.plot(one.pointing, row, "o", color=colour, clip_on=False)
-        cost.plot(one.seconds, row, "o", color=colour)
+        energy.plot(one.median, row, mark, color=colour)
+        pointing.plot(one.pointing, row, mark, color=colour, clip_on=False)
+        cost.plot(one.seconds, row, mark, color=colour)
+    names = [f"{_title(one.name)}, {one.n_scenes} scenes" for one in ordered]
+    name_rows(energy, list(rows), names)
     energy.axvline(by_chance, color="black", linewidth=0.8, linestyle=":")
-    energy.text(by_chance, len(found) - 0.3, " chance", fontsize=8, va="bottom", ha="center")
-    names = [f"{one.name.replace('_', ' ')} ({one.n_scenes})" for one in found]
-    energy.set_yticks(rows, names)
-    energy.set_ylim(-0.7, len(found) - 0.3)
-    energy.set_xlim(0, 1)
-    energy.set_xlabel("share of positive attribution in the object's box:\nmedian and quartiles")
-    pointing.set_xlim(0, 1)
-    pointing.set_xlabel("pointing accuracy")
-    cost.set_xscale("log")
-    cost.set_xlabel("CPU seconds per pair,\nmedian")
-    for axes in (energy, pointing, cost):
-        axes.grid(axis="both", color="#e4e4e4", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(left=False)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    handles = [
-        plt.Line2D([], [], color=colour, marker="o", linestyle="", label=label)
-        for colour, label in ((COLOURS[2], "second order"), (COLOURS[1], "first order"))
-    ]
-    # Where the shares of the last rows are small.
-    energy.legend(handles=handles, frameon=False, fontsize=9, loc="lower right")
-    figure.savefig(path, dpi=110)
+    energy.set(xlim=(0, 1), xlabel="attribution in the box\n(dotted: chance)")
+    pointing.set(xlim=(0, 1), xlabel="pointing\naccuracy")
+    cost.set(xscale="log", xlabel="CPU seconds\nfor one pair")
+    for ax in axes[0]:
+        ax.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.patch.set_visible(False)  # names of rows run through all panels
+        ax.tick_params(left=False, labelleft=False)
+        ax.spines["left"].set_visible(False)
+        if is_apart:
+            ax.axhline(len(found) - n_whole + 0.25, color="black", linewidth=0.8)
+    if is_apart:
+        energy.text(
+            0.0, len(found) - n_whole - 0.2, "On fewer scenes, ranked apart:", fontsize=LETTERS,
+            style="italic", transform=energy.get_yaxis_transform(), va="bottom", in_layout=False,
+        )  # fmt: skip
+    for colour, mark, label in STYLES.values():
+        energy.plot([], [], mark, color=colour, label=label)
+    add_legend(figure, energy, columns=2)
+    set_heading(figure, "Where attribution lies for a phrase's object: median and quartiles")
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
+
+
+def _title(name: str) -> str:
+    """``"rise, centered"`` is a method with an option."""
+    method, comma, option = name.partition(",")
+    return method_title(method) + comma + option
 
 
 def main() -> None:

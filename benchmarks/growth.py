@@ -21,6 +21,13 @@ import torch
 from benchmarks.measure import Results, fastest, in_fresh_process, memory_mb, reset_peak_mb
 from benchmarks.models import clip, pair
 from captum_interactions import SecondOrderIntegratedGradients, wrap
+from captum_interactions.visualization.charts import (
+    LETTERS,
+    add_legend,
+    line_style,
+    new_chart,
+    set_heading,
+)
 
 AXES: dict[str, tuple[int, ...]] = {
     "tokens": (6, 12, 24, 48, 77),
@@ -88,30 +95,45 @@ def measure(layers: str, size: dict[str, int], n_threads: int) -> dict[str, Any]
     return {"seconds": taken, "forward": passing, "extra_mb": extra}
 
 
-def draw(values: dict[str, dict[str, Any]], path: Path) -> None:
-    """A panel for each thing that grows: passes and memory for both layers."""
-    from matplotlib.figure import Figure
+TITLES = {
+    "tokens": "tokens of the text",
+    "patches": "patches of the image",
+    "nodes": "steps",
+    "pairs": "pairs in a batch",
+}
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    grid = figure.subplots(2, len(AXES), sharex="col")
-    for column, axis in enumerate(AXES):
-        for layers, color in zip(LAYERS, ("tab:blue", "tab:orange"), strict=True):
+
+def draw(values: dict[str, dict[str, Any]], path: Path) -> None:
+    """A row for each thing that grows: time and memory, for both layers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.ticker import LogLocator
+
+    figure, grid = new_chart(8.2, len(AXES), 2)
+    for row, axis in enumerate(AXES):
+        for place, layers in enumerate(LAYERS):
             numbers = numbers_of(layers, axis)
             rows = [values[f"{layers}, {number} {axis}"] for number in numbers]
-            passes = [row["seconds"] / row["forward"] for row in rows]
-            grid[0][column].plot(numbers, passes, "o-", color=color, label=layers)
-            extra = [max(row["extra_mb"], 1) for row in rows]
-            grid[1][column].plot(numbers, extra, "o-", color=color)
-        for panel in grid[:, column]:
-            panel.set(xscale="log", yscale="log")
+            passes = [one["seconds"] / one["forward"] for one in rows]
+            extra = [max(one["extra_mb"], 1) for one in rows]
+            colour, mark = line_style(place)
+            for panel, heights in zip(grid[row], (passes, extra), strict=True):
+                panel.plot(numbers, heights, color=colour, marker=mark, label=layers)
+        for panel in grid[row]:
+            panel.set(xscale="log", yscale="log", xlabel=TITLES[axis])
             panel.set_xticks(AXES[axis], [str(number) for number in AXES[axis]])
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            panel.yaxis.set_major_formatter("{x:g}")
             panel.minorticks_off()
             panel.grid(color="0.9")
-        grid[1][column].set_xlabel(axis)
-    grid[0][0].set_ylabel("forward passes of a pair")
-    grid[1][0].set_ylabel("extra peak memory, MB")
-    grid[0][0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    for panel, name in zip(
+        grid[0], ("forward passes of a pair", "extra peak memory, MB"), strict=True
+    ):
+        panel.set_title(name, fontsize=LETTERS)
+    add_legend(figure, grid[0][0], columns=2)
+    set_heading(figure, "Time and memory of a full map of ViT-B/32 as one size grows")
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from captum_interactions.visualization.charts import (
+    LETTERS,
+    LineStyle,
+    line_style,
+    new_chart,
+    set_heading,
+)
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -26,41 +34,42 @@ def panels(
     shown: Mapping[str, Sequence[Line]],
     labels: tuple[str, str],
     *,
+    title: str = "",
     plain: str = "",
     log_x: bool = False,
     log_y: bool = False,
     markers: bool = False,
     reference: float | None = None,
 ) -> Figure:
-    """Panels of lines with one legend, two in a row.
+    """Panels of lines with one legend, two in a row, whose lines have colours and marks.
 
     Args:
         shown: Lines of each panel, by its title.
         labels: Of both axes.
+        title (str): What is seen. Default: none
         plain: Lines of this colour name are grey, such as those of chance.
         log_x, log_y: Whether an axis is logarithmic.
-        markers: Whether to mark the points.
+        markers: Whether to mark all points; else some, which tell lines apart.
         reference (float, optional): Where to draw a dotted horizontal line.
     """
-    from matplotlib import pyplot as plt
-
     columns = min(2, len(shown))
     n_rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        n_rows, columns, figsize=(3.9 * columns, 2.9 * n_rows), layout="constrained", squeeze=False,
-        sharex=True,
-    )  # fmt: skip
+    labelled = {line.label for lines in shown.values() for line in lines}
+    height = 0.5 + (3.0 if columns == 1 else 2.1) * n_rows + 0.19 * len(labelled)
+    figure, axes = new_chart(height, n_rows, columns, sharex=True)
     names = dict.fromkeys(line.colour for lines in shown.values() for line in lines)
-    palette = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     coloured = [name for name in names if name != plain]
-    colours = {name: palette[place % 10] for place, name in enumerate(coloured)} | {plain: "0.45"}
+    styles = {name: line_style(place) for place, name in enumerate(coloured)}
+    styles[plain] = LineStyle("0.45", "")
     legend = {}
-    for ax, (title, lines) in zip(axes.flat, shown.items(), strict=False):
-        for line in lines:
+    for ax, (name, lines) in zip(axes.flat, shown.items(), strict=False):
+        for place, line in enumerate(lines):
+            colour, mark = styles[line.colour]
+            apart = max(len(line.x) // 4, 1)
             (drawn,) = ax.plot(
-                line.x, line.y, label=line.label, color=colours[line.colour], linewidth=1.5,
-                linestyle="--" if line.dashed else "-", marker="o" if markers else None,
-                markersize=3.5, zorder=3 if line.dashed else 2,
+                line.x, line.y, label=line.label, color=colour, linewidth=1.5, marker=mark,
+                linestyle="--" if line.dashed else "-", markersize=4.5,
+                markevery=1 if markers else (place % apart, apart), zorder=3 if line.dashed else 2,
             )  # fmt: skip
             legend[line.label] = drawn
         if log_x:
@@ -70,8 +79,7 @@ def panels(
             ax.set_yscale("log")
         if reference is not None:
             ax.axhline(reference, color="0.5", linestyle=":", linewidth=1)
-        ax.set_title(title, fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_title(name, fontsize=LETTERS)
     for ax in axes[-1]:
         ax.set_xlabel(labels[0])
     for ax in axes[:, 0]:
@@ -79,7 +87,7 @@ def panels(
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     figure.legend(
-        legend.values(), legend.keys(), loc="outside lower center", frameon=False, fontsize=8,
-        ncols=2,
-    )  # fmt: skip
+        legend.values(), legend.keys(), loc="outside lower left", frameon=False, fontsize=LETTERS
+    )
+    set_heading(figure, title)
     return figure

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_interactions.evaluation.rows import escaped
+from captum_interactions.visualization.charts import SMALL, WIDTH, set_heading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +32,8 @@ class Picture:
     below: str = ""
 
 
-def pictures(shown: Sequence[Picture], title: str, *, columns: int = 4) -> Figure:
-    """Each picture twice: as it is, and in grey under its map (red positive, blue negative)."""
+def pictures(shown: Sequence[Picture], title: str, *, columns: int = 2) -> Figure:
+    """Each picture twice: as it is, and in grey under its map, each map on its own scale."""
     from matplotlib import pyplot as plt
 
     n_columns = min(columns, len(shown))
@@ -40,7 +41,7 @@ def pictures(shown: Sequence[Picture], title: str, *, columns: int = 4) -> Figur
     figure, axes = plt.subplots(
         n_rows,
         2 * n_columns,
-        figsize=(3.3 * n_columns, 2.25 * n_rows + 0.3),
+        figsize=(WIDTH / 2 * n_columns, 1.9 * n_rows + 0.5),
         squeeze=False,
         layout="constrained",
     )
@@ -52,10 +53,10 @@ def pictures(shown: Sequence[Picture], title: str, *, columns: int = 4) -> Figur
         plain, heated = axes[row, 2 * column : 2 * column + 2]
         plain.imshow(picture.image)
         _draw(heated, picture)
-        below = textwrap.fill(escaped(picture.below), 26)
-        plain.set_title(below, fontsize=6, loc="left", color="0.3")
-        heated.set_title(picture.title, fontsize=7, loc="left")
-    figure.suptitle(title, fontsize=10)
+        below = textwrap.fill(escaped(picture.below), 19)
+        plain.set_title(below, fontsize=SMALL, loc="left", color="0.3")
+        heated.set_title(textwrap.fill(picture.title, 19), fontsize=SMALL, loc="left")
+    set_heading(figure, f"{title} (red raises the score, blue lowers it; each on its own scale)")
     return figure
 
 

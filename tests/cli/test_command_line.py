@@ -44,7 +44,10 @@ def test_help_and_version_do_not_import_torch(command):
         (["explain", "--method", "grad_clip"], "but got 'grad_clip'; did you mean grad_eclip?"),
         (["explain", "--method", "rise:n=1"], "--method: rise has no option n"),
         (["explain", "--compare", "magic"], "--compare: must be one of"),
-        (["explain", "--layer", "one", "2"], "--layer: must be a block's number, 'pool' or 'input'"),
+        (
+            ["explain", "--layer", "one", "2"],
+            "--layer: must be a block's number, 'pool' or 'input'",
+        ),
         (["explain", "--steps", "3", "--method", "grad_eclip"], "--steps is not an option of grad"),
         (["explain", "--device", "moon"], "--device: the model cannot be put on moon"),
         (["evaluate", "localisation"], "but got 'localisation'; did you mean localization?"),

@@ -320,12 +320,14 @@ def _figures(by_setting: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:
     every = [row for by_n in curves.values() for rows in by_n.values() for row in rows]
     return {
         "error": panels(
-            {"": lines(relative_error)}, ("nodes", "relative error, median"),
+            {"": lines(relative_error)}, ("steps", "relative error, median"),
+            title="Error of completeness of each quadrature rule",
             log_x=True, log_y=True, markers=True,
         ),
         "energy": panels(
             {"": lines(lambda rows: phrases(rows, "pge"))},
-            ("nodes", "Point Game Energy, median"),
+            ("steps", "share of positive attribution in the region, median"),
+            title="Localisation by each quadrature rule (dotted: chance)",
             log_x=True, markers=True, reference=phrases(every, "chance"),
         ),
     }  # fmt: skip

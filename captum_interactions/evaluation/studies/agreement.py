@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, wrap
+from captum_interactions.evaluation.figures import matrix
 from captum_interactions.evaluation.phrases import phrase_spans
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import mean, mean_estimate, numbers
@@ -24,6 +25,7 @@ from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.explanation import explain
 from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.metrics import pearson, spearman
+from captum_interactions.visualization.charts import method_label
 
 N_BILINEAR = 8
 """Random bilinear models that methods are held against."""
@@ -66,10 +68,10 @@ class Agreement(MethodStudy):
             (a, b): _correlations(maps[a], maps[b], clusters)
             for a, b in combinations_with_replacement(methods, 2)
         }
-        matrix = [[mean((pairs.get((a, b)) or pairs[b, a])[0]) for b in methods] for a in methods]
+        values = [[mean((pairs.get((a, b)) or pairs[b, a])[0]) for b in methods] for a in methods]
         table = Table(
             ("method", *methods),
-            [[name, *line] for name, line in zip(methods, matrix, strict=True)],
+            [[name, *line] for name, line in zip(methods, values, strict=True)],
             "Spearman's rank correlation of the maps of a phrase, averaged over phrases.",
         )
         intervals = Table(
@@ -89,7 +91,7 @@ class Agreement(MethodStudy):
             "4 × 3 tokens; differences in units of the largest value. Empty where a method is of "
             "the first order or not defined without blocks.",
         )
-        figures = {"correlations": _figure(methods, matrix)}
+        figures = {"correlations": _figure(methods, values)}
         tables = {"correlations": table, "bilinear": analytic}
         if intervals.rows:
             tables["intervals"] = intervals
@@ -141,19 +143,12 @@ def _linear(weights: Tensor) -> Any:
     return lambda x: torch.einsum("btd,tdk->bk", x, weights)
 
 
-def _figure(methods: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> Any:
-    from matplotlib import pyplot as plt
-
-    values = np.array(matrix, float)  # None becomes NaN
-    side = 2.6 + 0.45 * len(methods)
-    figure, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
-    image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
-    ax.set_xticks(range(len(methods)), methods, rotation=60, ha="right", fontsize=8)
-    ax.set_yticks(range(len(methods)), methods, fontsize=8)
-    for i, j in product(range(len(methods)), repeat=2):
-        if np.isfinite(values[i, j]):
-            ink = "white" if abs(values[i, j]) > 0.6 else "black"
-            text = f"{values[i, j]:.2f}"
-            ax.text(j, i, text, ha="center", va="center", fontsize=7, color=ink)
-    figure.colorbar(image, ax=ax, fraction=0.04, label="rank correlation")
-    return figure
+def _figure(methods: Sequence[str], values: Sequence[Sequence[float | None]]) -> Any:
+    """Each pair of methods once; columns are numbered as the rows are."""
+    names = [f"{number} {method_label(method)}" for number, method in enumerate(methods, 1)]
+    below = [[*row[:place], *[None] * (len(row) - place)] for place, row in enumerate(values)]
+    return matrix(
+        below, names, [str(number) for number in range(1, len(methods) + 1)], "rank correlation",
+        title="Agreement of methods: rank correlation of their maps of the image",
+        limits=(-1.0, 1.0),
+    )  # fmt: skip

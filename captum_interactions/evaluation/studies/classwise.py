@@ -25,6 +25,7 @@ from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.study import view
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.metrics import spearman
+from captum_interactions.visualization.charts import method_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,8 +175,8 @@ def _figures(by_method: Mapping[str, list[list[Any]]]) -> dict[str, Figure]:
             [row[2] for row in own],
             [row[3] for row in own],
             [row[1] for row in own],
-            ("phrases of the class", "Point Game Energy, median"),
-            title=leader,
+            ("phrases of the class", "share of attribution in the region, median"),
+            title=f"Localisation and frequency of classes, {method_label(leader)}",
             log_x=True,
         ),
     }
@@ -183,7 +184,11 @@ def _figures(by_method: Mapping[str, list[list[Any]]]) -> dict[str, Figure]:
         shown = [row[1] for row in _ends(own)]
         medians = [{row[1]: row[3] for row in classes} for classes in by_method.values()]
         values = [[of_method.get(label) for label in shown] for of_method in medians]
-        figures["methods"] = matrix(values, list(by_method), shown, "PGE, median")
+        figures["methods"] = matrix(
+            values, list(map(method_label, by_method)), shown,
+            "share of positive attribution in the region, median",
+            title="Localisation of each class by each method",
+        )  # fmt: skip
     return figures
 
 
@@ -197,7 +202,8 @@ def _bars(method: str, classes: list[list[Any]]) -> Figure:
     return bars(
         [f"{row[1]} ({row[2]})" for row in shown],
         [row[3] for row in shown],
-        f"Point Game Energy, median\n{method}",
+        "share of positive attribution in the region, median",
+        title=f"Localisation of each class by {method_label(method)}, and number of phrases",
         intervals=[(row[4], row[5]) for row in shown],
         references=[row[7] for row in shown],
     )

@@ -23,7 +23,8 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import proportion, quantile
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
 from captum_interactions.evaluation.study import Map, MethodStudy, view
-from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.evaluation.summary import Summary, Table, heading
+from captum_interactions.visualization.charts import method_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +143,7 @@ class FailureCases(MethodStudy):
                     suffix = "" if not number else f"_{number + 1}"
                     figures[name + suffix] = pictures(
                         [_picture(name, case, records) for case in worst],
-                        f"{name.replace('_', ' ')}: {method}",
+                        f"{heading(name)}: {method_label(method)}",
                     )
         tables = {
             "counts": Table(

@@ -29,6 +29,13 @@ from captum_interactions.evaluation.units import (
     with_rest,
 )
 from captum_interactions.metrics import draw_present, faithfulness, predicted_scores
+from captum_interactions.visualization.charts import (
+    add_legend,
+    line_style,
+    method_label,
+    new_chart,
+    set_heading,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,31 +237,29 @@ def _cells(method: str, rows: Sequence[Row]) -> list[Any]:
 
 def _figure(cells: Sequence[Sequence[Any]], chance: float | None) -> Figure:
     """Both qualities against all passes; budgets of one method are joined by a line."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), layout="constrained")
     groups: dict[str, list[Sequence[Any]]] = {}
     for row in sorted(cells, key=lambda row: float(row[-1])):
         groups.setdefault(_family(row[0]), []).append(row)
     names = sorted(groups)
-    palette = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
-    markers = "osD^v<>Ph*X"
-    of_axes = ((_SPEARMAN, "Spearman's correlation"), (_ENERGY, "PGE, median"))
-    for ax, (column, label) in zip(axes, of_axes, strict=True):
+    figure, axes = new_chart(5.0 + 0.19 * len(names), 2, 1, sharex=True)
+    of_axes = (
+        (_SPEARMAN, "correlation with true scores"), (_ENERGY, "attribution in the region")
+    )  # fmt: skip
+    for ax, (column, label) in zip(axes.flat, of_axes, strict=True):
         for place, name in enumerate(names):
             own = [row for row in groups[name] if row[column] is not None]
+            colour, mark = line_style(place)
             ax.plot(
-                [row[-1] for row in own], [row[column] for row in own], label=name,
-                color=palette[place % 10], marker=markers[place % len(markers)], markersize=5,
-                linewidth=1,
+                [row[-1] for row in own], [row[column] for row in own], label=method_label(name),
+                color=colour, marker=mark, markersize=5, linewidth=1,
             )  # fmt: skip
-        ax.set(xscale="log", xlabel="encoder passes of a pair (image and text)", ylabel=label)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].axhline(0.0, color="0.5", linestyle=":", linewidth=1)
+        ax.set(xscale="log", ylabel=label)
+    axes[0, 0].axhline(0.0, color="0.5", linestyle=":", linewidth=1)
     if chance is not None:
-        axes[1].axhline(chance, color="0.5", linestyle=":", linewidth=1)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=8, ncols=2)
+        axes[1, 0].axhline(chance, color="0.5", linestyle=":", linewidth=1)
+    axes[1, 0].set_xlabel("encoder passes for one pair (image and text)")
+    add_legend(figure, axes[0, 0])
+    set_heading(figure, "Faithfulness and localisation against cost (dotted: chance)")
     return figure
 
 

@@ -37,6 +37,7 @@ from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
 from captum_interactions.evaluation.study import Map, parse_method, view
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.visualization.charts import method_label
 
 BEFORE, AFTER = "before", "after"
 RETRIEVAL = "retrieval"
@@ -226,8 +227,13 @@ def _figure(methods: Sequence[str], phrases: Mapping[str, Sequence[Mapping[str, 
     from captum_interactions.evaluation.figures import boxplots
 
     values = {
-        f"{method}, {stage}": numbers(p["pge"] for p in phrases.get(f"{stage} {method}", ()))
+        f"{method_label(method)}, {stage}": numbers(
+            p["pge"] for p in phrases.get(f"{stage} {method}", ())
+        )
         for method in methods
         for stage in (BEFORE, AFTER)
     }
-    return boxplots(values, "Point Game Energy")
+    return boxplots(
+        values, "share of positive attribution in the region",
+        title="Localisation before and after fine-tuning",
+    )  # fmt: skip

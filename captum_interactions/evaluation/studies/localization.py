@@ -24,6 +24,7 @@ from captum_interactions.evaluation.statistics import (
 from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
 from captum_interactions.evaluation.study import rows_in, view
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.visualization.charts import method_label
 
 Phrases = Sequence[Mapping[str, Any]]
 
@@ -66,8 +67,9 @@ class Localization(PhraseStudy):
         energies = {row[0]: numbers(p["pge"] for p in by_method[row[0]]) for row in cells}
         all_levels = numbers(p["chance"] for p in by_method[cells[0][0]])
         figure = boxplots(
-            {**energies, "chance": all_levels},
-            "Point Game Energy",
+            {**{method_label(name): own for name, own in energies.items()}, "chance": all_levels},
+            "share of positive attribution in the region",
+            title="How much of each method's attribution lies in the region that a phrase names",
             reference=median(all_levels),
         )
         few = notes_of_few({method: len(phrases) for method, phrases in by_method.items()})

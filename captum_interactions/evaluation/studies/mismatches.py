@@ -35,6 +35,7 @@ from captum_interactions.evaluation.signs import (
 from captum_interactions.evaluation.statistics import mean, paired_difference, proportion
 from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.visualization.charts import method_label
 
 Span = tuple[int, int]
 
@@ -135,9 +136,10 @@ class Mismatches(MethodStudy):
             tables["signs"] = shares = signs_table(cases)
             tables["order"] = _order_table({method: own for method, (own, _) in cases.items()})
             figures["signs"] = grouped_bars(
-                list(cases),
+                list(map(method_label, cases)),
                 {what: [row[4] for row in shares.rows if row[1] == what] for what in (OWN, OTHER)},
                 "share of cases",
+                title="Sign of a phrase with its own region and with that of another phrase",
             )
         if any(every.values()):
             tables["origins"] = origins_table({m: own for m, own in every.items() if own})
@@ -145,12 +147,13 @@ class Mismatches(MethodStudy):
         if false:
             tables["false_words"] = _false_table(false)
             figures["false_words"] = grouped_bars(
-                list(false),
+                list(map(method_label, false)),
                 {
                     "false words negative": [row[3] for row in tables["false_words"].rows],
                     "true words positive": [row[10] for row in tables["false_words"].rows],
                 },
                 "share of false captions",
+                title="Signs of the words that make a caption false, and of its other words",
             )
         which = "objects of different classes" if self.different_labels else "all objects"
         notes = [f"Pairs: {which} whose {self.regions} overlap by at most {self.max_overlap:g}."]

@@ -21,6 +21,7 @@ from captum_interactions.evaluation.statistics import (
     numbers,
 )
 from captum_interactions.evaluation.summary import Summary, Table
+from captum_interactions.visualization.charts import method_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,9 +169,13 @@ def _figure(rows: Sequence[Row], ranked: Sequence[tuple[str, str]]) -> Figure:
             cases = _cases(rows, curve, variant, readout, "scores")
             scores = [case["scores"] for case in cases]
             if scores:
-                label = variant if readout == READOUTS[0] else f"{variant}, {readout}"
+                name = method_label(variant)
+                label = name if readout == READOUTS[0] else f"{name}, {readout}"
                 lines.append(
                     Line(label, GRID, np.mean(scores, 0), variant, dashed=readout != READOUTS[0])
                 )
         shown[curve] = lines
-    return panels(shown, ("share that came or went", "mean score"), plain=RANDOM)
+    return panels(
+        shown, ("share of the patches or words", "mean score"), plain=RANDOM,
+        title="Score while the parts that a method ranks highest are inserted or deleted first",
+    )  # fmt: skip

@@ -26,6 +26,13 @@ from captum_interactions.evaluation.study import Map, MethodStudy, rows_in, view
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.metrics import quadrants, recognition_chance, recognition_score
+from captum_interactions.visualization.charts import (
+    add_legend,
+    line_style,
+    method_label,
+    new_chart,
+    set_heading,
+)
 
 READOUTS = ("map", "centred", "with main effects", "both")
 """How a phrase's map is read off an explanation; see :class:`Recognition`."""
@@ -244,18 +251,17 @@ def _chance(rows: Sequence[Row], variant: str, readout: str, averaged: str) -> f
 
 
 def _figure(readings: Mapping[Reading, Mapping[int, Values]], counts: Sequence[int]) -> Any:
-    from matplotlib import pyplot as plt
-
     shown = {key[0]: found for key, found in readings.items() if key[1:] == (READOUTS[0], PHRASES)}
-    figure, ax = plt.subplots(figsize=(7.0, 3.6), layout="constrained")
+    figure, ((ax,),) = new_chart(3.4 + 0.19 * len(shown))
     for place, (method, found) in enumerate(shown.items()):
         estimates = [mean_estimate(*_apart(found.get(n, {}))) for n in counts]
         x = np.asarray(counts) + 0.04 * (place - len(shown) / 2)
         means, low, high = np.array(estimates, float).T  # None becomes NaN
-        (line,) = ax.plot(x, means, marker="o", markersize=4, label=method)
-        ax.vlines(x, low, high, color=line.get_color(), linewidth=1)
+        colour, mark = line_style(place)
+        ax.plot(x, means, marker=mark, markersize=5, color=colour, label=method_label(method))
+        ax.vlines(x, low, high, color=colour, linewidth=1)
     ax.axhline(0.5, color="0.5", linestyle=":", linewidth=1)
     ax.set(xticks=counts, xlabel="objects named in the caption", ylabel="recognition score")
-    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ax.spines[["top", "right"]].set_visible(False)
+    add_legend(figure, ax)
+    set_heading(figure, "Recognition of a phrase's object from its map alone (dotted: chance)")
     return figure
