@@ -402,6 +402,6 @@ def _check_deltas(parts: Decomposition) -> None:
     for delta, score, total in zip(*(row.tolist() for row in rows), strict=True):
         if abs(delta) > 0.1 * max(abs(score), abs(total)):
             warn_caller(
-                f"the parts miss the score {score:.3f}: they sum to {score + delta:.3f}, a "
-                f"convergence delta of {delta:+.3f}; increase n_steps or take a later layer"
+                f"attributions sum to {score + delta:.3f} instead of the score {score:.3f} "
+                f"(convergence delta {delta:+.3f}); increase n_steps or take a later layer"
             )

@@ -70,6 +70,7 @@ def setup(app: Any) -> None:
     _write_table_of_models()
     _write_pages_of_methods()
     _write_interactive_page()
+    _write_picture_of_packages()
     app.connect("autodoc-process-docstring", _clean)
     # Formulas become MathML, which browsers draw by themselves.
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
@@ -131,6 +132,13 @@ def _write_pages_of_methods() -> None:
         lines += ["   :no-index:", ""] if name in elsewhere else [""]
         _write(folder / f"{info.name}.rst", "\n".join(lines))
     _write(folder.parent / "tables" / "methods.rst", "\n".join(rows) + "\n")
+
+
+def _write_picture_of_packages() -> None:
+    """The picture of the architecture, from the present imports."""
+    from docs import architecture
+
+    _write(architecture.PICTURE, architecture.picture())
 
 
 def _write_interactive_page() -> None:

@@ -12,7 +12,7 @@ from captum_interactions.evaluation.studies.passes import counted_passes
 from tests import models
 
 # Random weights bend paths so much that few nodes miss the score, which warns.
-pytestmark = pytest.mark.filterwarnings("ignore:the parts miss the score")
+pytestmark = pytest.mark.filterwarnings("ignore:attributions sum to")
 
 CAPTIONS = ["a red circle and a dred circle", "a red circle", "red circle a"]
 SPANS = [[(2, 12), (19, 30), (6, 12)], [(2, 12)], [(0, 3), (4, 10)]]

@@ -2,7 +2,7 @@
 8 · Games: Banzhaf and Shapley interactions
 ===========================================
 
-Another way to explain a score: take patches and words away, many times, and look how the score changes.
+Another way to explain a score: take patches and words away, many times, and observe how the score changes.
 Every patch and every word is a player, and the value of a coalition is its score. No gradient is taken.
 """
 
@@ -96,5 +96,5 @@ for (row, column), value in zip(torch.cartesian_prod(torch.arange(3), torch.aran
 # %%
 # .. admonition:: Takeaway
 #
-#    Games need no gradients and say how sure they are. Interactions of a dual encoder cost as many masked
+#    Games need no gradients and provide standard errors. Interactions of a dual encoder cost as many masked
 #    inputs as two first-order games.

@@ -96,8 +96,8 @@ def meetings(
                 elif now - heard[other][1] > silence:
                     raise RuntimeError(
                         f"process {other} of {count} has given no sign of life for {silence:g} "
-                        "seconds: it was stopped, or its machine is out of reach. Rows that were "
-                        "measured are kept, and the same command goes on from there"
+                        "seconds: it was stopped, or its machine cannot be reached. Measured rows "
+                        "are kept; rerun the same command to resume"
                     )
 
     return wait

@@ -149,7 +149,7 @@ class _Sampled:
     def panel(
         self, start: float, stop: float, intervals: int, tolerance: float, max_steps: int
     ) -> _Panel | None:
-        """The panel with the fewest nodes for a tolerance, or None if there is none."""
+        """The panel with fewest nodes for a tolerance, from values at these intervals, or None."""
         largest = min(3 * intervals // 8, max_steps)
         errors = [
             self.relative(self.error([_Panel(start, stop, n_steps, intervals)], 1))

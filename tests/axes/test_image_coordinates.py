@@ -352,7 +352,7 @@ class TestModels:
         # A cell of which less than a row or a column of pixels is in the box may not see it.
         assert changed[weights >= least].all()
 
-    @pytest.mark.filterwarnings("ignore:the parts miss the score")
+    @pytest.mark.filterwarnings("ignore:attributions sum to")
     def test_a_map_has_the_box_where_it_was_drawn(self, wrapper, size):
         """Explained against the image without the box, all heat is in the box."""
         box = box_within(size)

@@ -48,7 +48,7 @@ def assert_same_map(actual: InteractionMap, expected: InteractionMap) -> None:
     assert same.items() <= actual.settings.items()
 
 
-@pytest.mark.filterwarnings("ignore:the parts miss the score")  # four nodes are few
+@pytest.mark.filterwarnings("ignore:attributions sum to")  # four nodes are few
 @pytest.mark.parametrize(("image", "text"), [(0, 0), (4, 2), (7, 6)])
 def test_the_map_of_a_pair_is_what_explain_gives(indexes, wrapper, image, text):
     index_a, index_b = indexes

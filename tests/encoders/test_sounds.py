@@ -297,7 +297,7 @@ def test_features_with_an_extractor_are_in_seconds(wrapper):
     assert ready.axes == wrapper.tower_a.prepare(sound()).axes
 
 
-@pytest.mark.filterwarnings("ignore:the parts miss the score")
+@pytest.mark.filterwarnings("ignore:attributions sum to")
 class TestMaps:
     def test_a_map_has_the_burst_where_it_was(self):
         wrapper = clap({"padding": "repeatpad"}, local=True)

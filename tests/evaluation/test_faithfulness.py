@@ -20,7 +20,7 @@ from tests import models
 from tests.evaluation.test_perturbation import record
 
 # Random weights bend paths so much that few nodes miss the score, which warns.
-pytestmark = pytest.mark.filterwarnings("ignore:the parts miss the score")
+pytestmark = pytest.mark.filterwarnings("ignore:attributions sum to")
 
 EXACT = "banzhaf_interactions:n_samples=512"  # nine patches have as many coalitions
 

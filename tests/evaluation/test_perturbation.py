@@ -37,7 +37,7 @@ from tests import models
 
 CAPTION = "a red circle"
 # Random weights bend paths so much that few nodes miss the score, which warns.
-pytestmark = pytest.mark.filterwarnings("ignore:the parts miss the score")
+pytestmark = pytest.mark.filterwarnings("ignore:attributions sum to")
 
 
 @pytest.fixture(scope="module")

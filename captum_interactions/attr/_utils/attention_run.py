@@ -47,7 +47,7 @@ class AttentionRun:
 
     @property
     def token_mask(self) -> Tensor:
-        """1 for the tokens of the blocks that can reach the embedding, else 0, (B, T)."""
+        """1 for the tokens of the blocks that can influence the embedding, else 0, (B, T)."""
         return self.side.token_mask[:, : self.blocks[-1].output.shape[1]]
 
     @property

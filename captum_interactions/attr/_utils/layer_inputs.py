@@ -33,7 +33,7 @@ class LayerInputs:
     tower_context: tuple[Any, ...]
     """What the tower needs beside features; tensors have B rows."""
     token_mask: Tensor
-    """1 for tokens that can reach the embedding, else 0, (B, T)."""
+    """1 for tokens that can influence the embedding, else 0, (B, T)."""
     raw_embedding: Tensor
     """Embeddings of the inputs as the tower gives them, (B, K)."""
     raw_baseline_embeddings: tuple[Tensor, ...]
@@ -107,7 +107,7 @@ class LayerInputs:
 
     @cached_property
     def unmasked(self) -> Tensor:
-        """Indices of tokens that can reach the embedding in any example."""
+        """Indices of tokens that can influence the embedding in any example."""
         return self.token_mask.any(0).nonzero().flatten()
 
     @property

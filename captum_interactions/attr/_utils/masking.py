@@ -13,7 +13,7 @@ from captum_interactions.encoders.wrapper import widen
 
 
 def removable(path: Path) -> Tensor:
-    """Which tokens or groups can reach the embedding, bool of shape (B, G).
+    """Which tokens or groups can influence the embedding, bool of shape (B, G).
 
     Raises:
         ValueError: If groups share tokens, so that removing one removes a part of another.

@@ -172,7 +172,7 @@ def test_what_is_no_dual_encoder(method, wrapper):
 
 
 @pytest.mark.parametrize("name", [name for name, a in ATTRIBUTIONS.items() if a.order == 2])
-@pytest.mark.filterwarnings("ignore:the parts miss the score")
+@pytest.mark.filterwarnings("ignore:attributions sum to")
 def test_explain_by_name(name, wrapper):
     if ATTRIBUTIONS[name] is TokenDecomposition:
         towers = models.Sentences(), models.Sentences()
