@@ -116,7 +116,12 @@ def _write_pages_of_methods() -> None:
     folder.mkdir(exist_ok=True)
     heads = {2: "Interactions (second order)", 1: "One value per part (first order)"}
     columns = ("Method", "Answers", "Needs", "Cost of a pair", "Caveats", "Paper")
-    elsewhere = ("SecondOrderIntegratedGradients", "BanzhafInteractions", "ShapleyInteractions")
+    games = "   :members: attribute, game, decompose\n   :inherited-members:"
+    members = {
+        "second_order_integrated_gradients": "   :members:",
+        "banzhaf_interactions": games,
+        "shapley_interactions": games,
+    }
     matrix = []
     for order, head in heads.items():
         matrix += [f".. list-table:: {head}", "   :class: matrix", "   :header-rows: 1"]
@@ -143,8 +148,9 @@ def _write_pages_of_methods() -> None:
                 "",
             ]
         name = info.method.__name__
-        lines += [f".. autoclass:: captum_interactions.attr.{name}", "   :members: attribute"]
-        lines += ["   :no-index:", ""] if name in elsewhere else [""]
+        module = "" if hasattr(captum_interactions, name) else "attr."
+        lines += [f".. autoclass:: captum_interactions.{module}{name}"]
+        lines += [members.get(info.name, "   :members: attribute"), ""]
         _write(folder / f"{info.name}.rst", "\n".join(lines))
     _write(folder.parent / "tables" / "methods.rst", "\n".join(matrix) + "\n")
 

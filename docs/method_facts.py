@@ -1,6 +1,6 @@
 """What each method answers, its caveats and its paper, for the matrix in ``methods.rst``.
 
-What a method needs and costs comes from the method itself (:func:`captum_interactions.attr.attributions`).
+What a method needs and costs comes from :func:`captum_interactions.attr.attributions`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _arxiv(authors: str, number: str) -> str:
 
 FACTS = {
     "second_order_integrated_gradients": Facts(
-        "Which pairs of parts increased or decreased the score together? The parts add up to the score",
+        "Which pairs of parts increased or decreased the score together? All parts add up to it",
         "depends on baseline and layer; early layers need more steps",
         _arxiv("Möller et al., 2025", "2408.14153"),
     ),
@@ -50,8 +50,8 @@ FACTS = {
     ),
     "integrated_hessians": Facts(
         "Interactions of two inputs of any scalar function, such as a cross-encoder",
-        "for dual encoders the same map as second-order integrated gradients at a much higher cost; "
-        "zero between the kinks of ReLU networks",
+        "for dual encoders the same map as second-order integrated gradients at a much higher "
+        "cost; zero between the kinks of ReLU networks",
         _arxiv("Janizek et al., 2021", "2002.04138"),
     ),
     "interaction_lime": Facts(
@@ -125,8 +125,8 @@ FACTS = {
         _arxiv("Zhou et al., 2022", "2112.01071"),
     ),
     "clip_surgery": Facts(
-        "How similar is each patch to the text, with value-to-value attention and what all texts share "
-        "removed?",
+        "How similar is each patch to the text, with value-to-value attention, minus what all "
+        "texts share?",
         "explains changed attention, not the score; most patches may be negative",
         _arxiv("Li et al., 2023", "2304.05653"),
     ),
