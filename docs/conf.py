@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ version = release = captum_interactions.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
@@ -37,6 +39,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!captum_interactions).*")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings say the types
 autodoc_preserve_defaults = True
+autosummary_generate = False  # pages are by topic, each with a summary of its own
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
@@ -106,19 +109,37 @@ def _write_table_of_models() -> None:
 
 
 def _write_pages_of_methods() -> None:
-    """A page for each attribution method that is registered, and a table of them all."""
+    """A page for each attribution method that is registered, and a matrix of them all."""
     from captum_interactions.attr import attributions
+    from docs.method_facts import FACTS
 
     folder = Path(__file__).parent / "methods"
     folder.mkdir(exist_ok=True)
-    rows = [".. list-table::", "   :header-rows: 1", "   :widths: 30 10 25 35", ""]
-    rows += ["   * - name", "     - order", "     - needs", "     - cost, in encoder passes"]
-    elsewhere = ("SecondOrderIntegratedGradients", "BanzhafInteractions", "ShapleyInteractions")
+    heads = {2: "Interactions (second order)", 1: "One value per part (first order)"}
+    columns = ("Method", "Answers", "Needs", "Cost of a pair", "Caveats", "Paper")
+    games = "   :members: attribute, game, decompose\n   :inherited-members:"
+    members = {
+        "second_order_integrated_gradients": "   :members:",
+        "banzhaf_interactions": games,
+        "shapley_interactions": games,
+    }
+    matrix = []
+    for order, head in heads.items():
+        matrix += [f".. list-table:: {head}", "   :class: matrix", "   :header-rows: 1"]
+        matrix += ["   :widths: 17 25 17 22 19 12", ""]
+        matrix += _list_row(columns)
+        for info in attributions():
+            if info.order == order:
+                facts = FACTS[info.name]
+                link = f":doc:`/methods/{info.name}`"
+                matrix += _list_row((link, facts.answers, info.needs, info.cost, *facts[1:]))
+        matrix += [""]
     for info in attributions():
-        rows += [f"   * - :doc:`/methods/{info.name}`", f"     - {info.order}"]
-        rows += [f"     - {info.needs}", f"     - {info.cost}"]
+        facts = FACTS[info.name]
         title = f"``{info.name}``"
-        lines = [title, "=" * len(title), ""]
+        lines = [title, "=" * len(title), "", facts.answers, ""]
+        lines += [f":Needs: {info.needs}", f":Cost: {info.cost}"]
+        lines += [f":Caveats: {facts.caveats}", f":Paper: {facts.paper}", ""]
         if (folder.parent / "_static" / "methods" / f"{info.name}.png").exists():
             lines += [
                 f".. figure:: ../_static/methods/{info.name}.png",
@@ -128,10 +149,16 @@ def _write_pages_of_methods() -> None:
                 "",
             ]
         name = info.method.__name__
-        lines += [f".. autoclass:: captum_interactions.attr.{name}", "   :members: attribute"]
-        lines += ["   :no-index:", ""] if name in elsewhere else [""]
+        module = "" if hasattr(captum_interactions, name) else "attr."
+        lines += [f".. autoclass:: captum_interactions.{module}{name}"]
+        lines += [members.get(info.name, "   :members: attribute"), ""]
         _write(folder / f"{info.name}.rst", "\n".join(lines))
-    _write(folder.parent / "tables" / "methods.rst", "\n".join(rows) + "\n")
+    _write(folder.parent / "tables" / "methods.rst", "\n".join(matrix) + "\n")
+
+
+def _list_row(cells: Iterable[str]) -> list[str]:
+    first, *others = cells
+    return [f"   * - {first}", *(f"     - {cell}" for cell in others)]
 
 
 def _write_picture_of_packages() -> None:

@@ -1,0 +1,39 @@
+"""What the pages list by hand is what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from captum_interactions.attr import attributions
+from docs.method_facts import FACTS
+
+API = sorted((Path(__file__).parents[1] / "docs" / "api").glob("*.rst"))
+
+
+def summarised(page: str) -> list[str]:
+    return re.findall(r"^   ~(\S+)$", page, re.MULTILINE)
+
+
+def test_every_method_has_a_row_in_the_matrix_with_all_its_facts():
+    assert list(FACTS) == [info.name for info in attributions()]
+    for info in attributions():
+        facts = FACTS[info.name]
+        assert all([facts.answers, info.needs, info.cost, facts.caveats, facts.paper]), info.name
+
+
+def test_the_page_of_methods_lists_them_all():
+    page = next(path for path in API if path.stem == "attr").read_text()
+    listed = [name.rpartition(".")[2] for name in summarised(page)]
+    ordered = sorted(attributions(), key=lambda info: -info.order)
+    assert listed == [info.method.__name__ for info in ordered]
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_a_page_begins_with_a_summary_of_what_it_documents(path):
+    page = path.read_text()
+    documented = re.findall(r"^\.\. auto(?:function|class|data|exception):: (\S+)", page, re.M)
+    if path.stem != "attr" and len(documented) > 1:
+        assert summarised(page) == documented
