@@ -108,6 +108,9 @@ def _write_table_of_models() -> None:
         _write(table, "\n".join(rows) + "\n")
 
 
+_ATTENTION = "transformer blocks whose attention goes through transformers' attention interface"
+
+
 def _write_pages_of_methods() -> None:
     """A page for each attribution method that is registered, and a matrix of them all."""
     from captum_interactions.attr import attributions
@@ -126,13 +129,14 @@ def _write_pages_of_methods() -> None:
     matrix = []
     for order, head in heads.items():
         matrix += [f".. list-table:: {head}", "   :class: matrix", "   :header-rows: 1"]
-        matrix += ["   :widths: 17 25 17 22 19 12", ""]
+        matrix += ["   :widths: 20 23 15 19 16 11", ""]
         matrix += _list_row(columns)
         for info in attributions():
             if info.order == order:
                 facts = FACTS[info.name]
                 link = f":doc:`/methods/{info.name}`"
-                matrix += _list_row((link, facts.answers, info.needs, info.cost, *facts[1:]))
+                needs = info.needs.replace(_ATTENTION, "attention blocks")
+                matrix += _list_row((link, facts.answers, needs, info.cost, *facts[1:]))
         matrix += [""]
     for info in attributions():
         facts = FACTS[info.name]
