@@ -161,7 +161,7 @@ def explain_batch(
         )
     if spans is not None and len(spans) != len(b):
         raise ValueError(
-            f"spans must be one sequence of ranges a pair, but there are {len(spans)} of them for "
+            f"spans must be one sequence of ranges per pair, but got {len(spans)} of them for "
             f"{len(b)} pairs"
         )
     method, to_constructor, to_call = _divided(attribution, options, wrapper)
@@ -206,7 +206,7 @@ def explain_batch(
         if one.at_rounding:
             warn_caller(
                 f"{attribution}: {' and '.join(one.at_rounding)} no larger than rounding errors "
-                f"(up to {one.rounding:.0e}): there is nothing to be read from them; take another "
+                f"(up to {one.rounding:.0e}): they carry no information; take another "
                 "layer or method"
             )
     return [maps[index] for index in range(len(pairs))]
@@ -389,9 +389,9 @@ def _check_scores(
     for score, made in zip(scores.tolist(), explained.tolist(), strict=True):
         if not abs(score - made) <= (0.05 if half else 1e-3) * max(1.0, abs(score)):
             raise ValueError(
-                f"the wrapper gives the score {score:.4f}, but its towers, entered at their "
-                f"layers, make {made:.4f}: a tower's tail is not the rest of its model, or a hook "
-                "outside of the blocks changes what the model does"
+                f"the score of the model is {score:.4f}, but {made:.4f} if its towers start at the "
+                "layers: a tower's tail is not the rest of its model, or a hook outside of the "
+                "blocks changes the output"
             )
     checked.add(run)
 

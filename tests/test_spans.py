@@ -74,7 +74,7 @@ def test_few_spans_take_few_products():
 
 def test_spans_of_other_pairs_are_refused():
     wrapper = wrap(*models.clip_with_processor())
-    with pytest.raises(ValueError, match="spans must be one sequence of ranges a pair, .* 2 pairs"):
+    with pytest.raises(ValueError, match="one sequence of ranges per pair, .* for 2 pairs"):
         explain_batch(wrapper, ["a", "b"], CAPTIONS[:2], spans=[[(2, 12)]])
     with pytest.raises(TypeError, match="has no option groups_b"):
         explain_batch(wrapper, [models.images(1)], CAPTIONS[:1], groups_b=[[0]])

@@ -118,7 +118,7 @@ def record(
         UndefinedError: If the tower has no blocks, or their attention cannot be recorded.
     """
     if not isinstance(tower, BlockTower) or not tower.n_blocks:
-        raise UndefinedError(f"{type(tower).__name__} has no blocks that could be looked into")
+        raise UndefinedError(f"{type(tower).__name__} has no blocks with attention to record")
     states = states.detach().requires_grad_()
     with torch.enable_grad(), _recording(tower, first, replaced or {}) as recorders:
         embedding = tower.tail(first, states, *context)
@@ -260,8 +260,8 @@ class _Recorder:
         name = type(self.block).__name__
         if len(self.calls) != 1:
             raise UndefinedError(
-                f"the attention of {name} cannot be seen: it was asked for {len(self.calls)} times "
-                "through the attention interface of transformers instead of once a block"
+                f"the attention of {name} cannot be recorded: the attention interface of "
+                f"transformers was called {len(self.calls)} times instead of once per block"
             )
         (attention,), output = self.calls, self.output
         batch, _, rows, columns = attention.weights.shape

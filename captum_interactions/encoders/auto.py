@@ -179,7 +179,7 @@ def wrap(
         return wrap((model, model), processor, pooling=pooling, prompts=prompts)
     if reason is not None:
         raise TypeError(
-            f"{type(model).__name__} is not a dual encoder that is known: {reason[0]}. {reason[1]}"
+            f"{type(model).__name__} is not a supported dual encoder: {reason[0]}. {reason[1]}"
         )
     if isinstance(model, str):
         raise TypeError(f"wrap takes a model, but got a name: from_pretrained({model!r}) loads it")
@@ -285,7 +285,8 @@ def _bare(model: Any) -> Any:
     if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
         if getattr(model.active_peft_config, "is_prompt_learning", False):
             raise TypeError(
-                f"{type(model).__name__} has learned prompts, which are no part of the model inside"
+                f"{type(model).__name__} has learned prompts, which are not part of the wrapped "
+                "base model"
             )
         return _bare(model.get_base_model())
     return model

@@ -134,7 +134,7 @@ class JointFunction(NamedTuple):
 
 
 def path_at_input(name: str, inputs: Tensor, baseline: Baseline) -> Path:
-    """The path of an input of a function that is no encoder, with the tokens of any tower's input.
+    """The path of an input of a function that is not an encoder; tokens are as at a tower's input.
 
     Raises:
         ValueError: If the input is not real-valued, or the baseline does not fit.

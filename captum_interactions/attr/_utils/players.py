@@ -32,16 +32,16 @@ class Players:
 
     path: Path
     row: int
-    """Which of the inputs."""
+    """Index of the input in the batch."""
     masking: Masking
 
     @cached_property
     def indices(self) -> Tensor:
         """Which tokens, or groups, are players, (n,).
 
-        A token with the features of its baseline is the same present or absent: it cannot change
-        anything, so it is no player, which makes the game smaller and changes no value. At the
-        embeddings this holds for special tokens, which baselines keep. Padding is no player.
+        A token whose features equal those of its baseline has no effect, so it is not a player;
+        leaving it out changes no value. At the embeddings this holds for special tokens, which
+        baselines keep. Padding is not a player.
         """
         path = self.path
         end, start = widen(path.features), widen(path.baselines[0])

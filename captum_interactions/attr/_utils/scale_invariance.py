@@ -7,7 +7,7 @@ import torch
 from captum_interactions.attr._utils.layer_inputs import LayerInputs
 
 _TOLERANCE = 1e-4
-"""Of the length of an embedding, which the epsilon of a layer norm changes by a few 1e-6 of it."""
+"""Tolerance, relative to an embedding's length: the epsilon of a layer norm changes a few 1e-6."""
 
 
 def check_scale_dependence(method: str, side: LayerInputs) -> None:
@@ -16,11 +16,11 @@ def check_scale_dependence(method: str, side: LayerInputs) -> None:
     If the embedding does not change when the features of a token are scaled, as those of the
     patches that enter the last block of a pre-norm transformer, the derivative along the features
     is zero: :math:`\langle x_i, \partial g / \partial x_i\rangle = 0` (Euler's theorem for
-    homogeneous functions). What is computed then is rounding. It is tried: the features of every
-    token are scaled by 2 or by 1/2, which is exact in every floating-point type.
+    homogeneous functions), and the result is rounding error. The check scales the features of every
+    token by 2 or by 1/2, which is exact in every floating-point type.
 
     Args:
-        method (str): What the message calls the method.
+        method (str): Name of the method in the message.
         side (LayerInputs): The inputs of one tower at the layer.
 
     Raises:

@@ -24,7 +24,7 @@ Steps = int | tuple[int, int] | Literal["auto"]
 
 
 def check_steps(n_steps: Steps, method: str, tolerance: float) -> None:
-    """Check that there are such rules, before anything expensive is done.
+    """Check the rules before anything expensive is done.
 
     Raises:
         ValueError: If the method is unknown, or the number of nodes or the tolerance is too small.

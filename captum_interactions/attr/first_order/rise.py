@@ -100,7 +100,7 @@ class RISE(FirstOrderAttribution[Tensor], PerturbationAttribution):
         n_samples, p = options["n_samples"], options["p"]
         rows, n_tokens = side.token_mask.shape
         generator = torch.Generator().manual_seed(options["seed"])
-        # Drawn token by token: those of a token are the same in any batch.
+        # Drawn per token, so that the masks of a token are the same in any batch.
         shown = (torch.rand((n_tokens, n_samples), generator=generator) < p).T
         shown = shown.to(side.token_mask)
         scores = torch.zeros(n_samples, rows).to(shown)

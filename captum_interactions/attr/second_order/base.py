@@ -159,7 +159,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
         """Interactions of both sides, (B, Ga, Gb).
 
         Args:
-            sides: What :meth:`_propagate` gave.
+            sides: The output of :meth:`_propagate`.
             options: Further arguments of :meth:`attribute`.
         """
 
@@ -177,7 +177,7 @@ class SecondOrderAttribution(DualEncoderAttribution):
 
 
 class BaselineFreeAttribution(SecondOrderAttribution):
-    """Base class of interactions that compare with no baseline, which define nothing else."""
+    """Base class of interactions without baselines, constant and main effects."""
 
     def attribute(  # type: ignore[override]  # there is no baseline to choose
         self, inputs: Inputs, baselines: None = None, target: None = None,
@@ -210,9 +210,7 @@ class BaselineFreeAttribution(SecondOrderAttribution):
         self, inputs: Inputs, baselines: None, additional_forward_args: Any, *_: Any
     ) -> tuple[LayerInputs, LayerInputs]:
         if baselines is not None:
-            raise ValueError(
-                f"{type(self).__name__} compares with no baseline, so baselines must be None"
-            )
+            raise ValueError(f"{type(self).__name__} has no baselines, so baselines must be None")
         return propagate_pairs(
             self.wrapper, self.layers, inputs, None, additional_forward_args,
             with_baselines=False, normalization=self.normalization,

@@ -27,7 +27,7 @@ from captum_interactions.functional import Decomposition, Factors
 
 
 class SecondOrderIntegratedGradients(SecondOrderAttribution, GradientAttribution):
-    r"""Interactions of a with b: which parts changed the score together, and by how much?
+    r"""Second-order integrated gradients: the joint effect of each part of a with each part of b.
 
     For a dual encoder :math:`s(a, b) = \langle g(a), h(b)\rangle` with baselines
     :math:`r_a, r_b`, the interaction of feature i of a with feature j of b is

@@ -53,8 +53,8 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
     ) -> Tensor:  # fmt: skip
         """Interaction maps of B aligned pairs.
 
-        Players are tokens, or groups of them. A token with the features of its baseline is the same
-        present or absent, so it is no player and its entries are zero. At the embeddings these are
+        Players are tokens, or groups of them. A token whose features equal those of its baseline
+        has no effect, so it is not a player and its entries are zero. At the embeddings these are
         the special tokens, which baselines keep: they stay in place, and so does padding. (After
         blocks have mixed the tokens, the class token differs from its baseline and is a player.)
 

@@ -15,7 +15,7 @@ from captum_interactions.encoders.wrapper import unit, widen
 
 
 class TokenSimilarity(BaselineFreeAttribution):
-    r"""How similar is each token of a to each token of b, if both are embedded alone?
+    r"""Similarities of each token of a with each token of b, both embedded alone.
 
     The last hidden state of every token goes through the head of its tower. For the tokens of an
     image and of a text this is known as the image-text similarity map (ITSM):

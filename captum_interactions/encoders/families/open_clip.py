@@ -45,7 +45,7 @@ def open_clip_towers(model: Any, processor: Any = None) -> tuple[Tower, Tower]:
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
-            "a TorchScript model cannot be opened at its blocks: load it with jit=False"
+            "hooks cannot be used at the blocks of a TorchScript model: load it with jit=False"
         )
     preprocess, tokenizer = (None, None) if processor is None else _two(processor)
     return _image_tower(model, preprocess), _text_tower(model, tokenizer)

@@ -157,7 +157,7 @@ def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
             named = ", ".join(map(repr, words[:8])) + (", ..." if len(words) > 8 else "")
             warn_caller(
                 f"the text {axis.text!r} holds an end of text, where the model pools: {named} "
-                "behind it cannot reach the embedding, so their attributions are zero"
+                "behind it cannot influence the embedding, so their attributions are zero"
             )
 
 
