@@ -50,15 +50,16 @@ def plot_comparison(
     upsampling: Upsampling = "nearest",
     limit: float | None = None,
     columns: int | None = None,
-    width: float = 7.0,
+    width: float = 5.0,
     axes: Any = None,
 ) -> tuple[Figure, Any]:
     """Draw the maps of several methods for one pair, each with its name.
 
     Without selections there is one panel a method, row by row. With several selections there is one
     row a method and one column a selection, which shows what a first-order map cannot: it is the
-    same for every phrase. Panels of one method share a symmetric scale; methods have scales of
-    their own, since their units differ, unless ``limit`` sets one for all.
+    same for every phrase. Panels of one method share a symmetric scale, whose end is written
+    there; methods have scales of their own, since their units differ, unless ``limit`` sets
+    one for all.
 
     Panels are heat maps of the image or sound; for two texts, the words of b.
 
@@ -73,7 +74,7 @@ def plot_comparison(
         limit (float, optional): End of the scale of all panels. Default: one a method
         columns (int, optional): Panels in a row, if there is at most one selection. Default: up
             to 5, of at least 1.3 inches
-        width (float): Inches of the new figure. Default: 7.0
+        width (float): Inches of the new figure. Default: 5.0
         axes (array of Axes, optional): One a panel, row by row. Default: a new figure
 
     Returns:
@@ -113,14 +114,19 @@ def plot_comparison(
         weights = [None if v is None else _shown(axis_of(imap, side), v) for v in drawn]
         known = [w for w in weights if w is not None]
         top = limit_of(*known, limit=limit, source=imap)
+        end = f"±{top:.2g}" if known else ""
         if known:
             name += rounding_note(imap, *known)
+        if known and (as_grid or isinstance(axis, TextAxis)):
+            name = f"{name} {end}"
         for column, values in enumerate(weights):
             ax = next(panel)
             _draw(ax, axis_of(imap, side), values, top, style, upsampling)
             phrase = name_of_selection(chosen[column], text)
             if not as_grid:
                 set_title(ax, name, fontsize=8, width=room)
+                if not isinstance(axis, TextAxis):
+                    _write_inside(ax, end)
                 continue
             if row == 0:
                 set_title(ax, phrase, fontsize=8, width=room)
@@ -158,6 +164,14 @@ def _draw(
         ax.set(xticks=[], ylabel="")
         return
     draw_words(ax, style_words(axis, values, limit), fontsize=9.0)
+
+
+def _write_inside(ax: Axes, text: str) -> None:
+    """Write into the lower right corner of a panel."""
+    ax.text(
+        0.98, 0.02, text, transform=ax.transAxes, fontsize=8, ha="right", va="bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
+    )  # fmt: skip
 
 
 def _wrap_beside(ax: Axes, name: str) -> None:

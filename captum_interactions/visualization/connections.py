@@ -1,4 +1,4 @@
-"""Lines between the parts of both inputs that matched or clashed most."""
+"""Lines between the parts of both inputs that raise or lower the score most together."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def plot_connections(
     """Draw lines between the parts of a and b with the strongest interactions.
 
     Input a is at the left, b at the right: images as they are, texts as columns of words, sounds as
-    cells of seconds (across) and frequency (upwards). Red lines are matches, blue and dashed ones
-    clashes; the stronger, the thicker. Fewer lines than asked for are drawn where fewer pairs of
-    that sign are larger than rounding errors. Where a long text has no room, only its words with a
-    line are written.
+    cells of seconds (across) and frequency (upwards). Red lines raise the score, blue and dashed
+    ones lower it; the stronger, the thicker. Fewer lines than asked for are drawn where fewer pairs
+    of that sign are larger than rounding errors. Where a long text has no room, only its words with
+    a line are written.
 
     Args:
         imap (InteractionMap): An explanation of inputs of any kind.
@@ -263,7 +263,7 @@ def _curve(
 
 
 def _new_axes(left: _Side, right: _Side) -> Axes:
-    """A figure 5.6 inches wide in which the words of both texts have room."""
+    """A figure 5 inches wide in which the words of both texts have room."""
     from matplotlib import pyplot as plt
 
     needed = [
@@ -271,5 +271,5 @@ def _new_axes(left: _Side, right: _Side) -> Axes:
         for side in (left, right)
     ]
     height = min(max(*needed, 0.6), 9.0)
-    figure = plt.figure(figsize=(5.6, height + 0.5))
+    figure = plt.figure(figsize=(5.0, height + 0.5))
     return figure.add_axes((0.02, 0.08 / (height + 0.5), 0.96, height / (height + 0.5)))

@@ -1,4 +1,4 @@
-"""Where in an image or a sound a phrase, or all of the other input, matched and clashed."""
+"""Where in an image or a sound a phrase, or all of the other input, raises or lowers the score."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def plot_heatmap(
 ) -> tuple[Figure, Axes]:
     """Draw a heat map over the image, or over the cells of the sound, that it speaks of.
 
-    Red is a match, blue a clash; the stronger, the more opaque. What the model does not see of an
+    Red raises the score together with the selection, blue lowers it; the stronger, the more opaque,
+    and zero shows the image in grey. What the model does not see of an
     image, or silence after a sound, is hatched. The coordinates of the axes are pixels of the image
     in every style.
 
@@ -118,7 +119,10 @@ def plot_heatmap(
     draw_heat(ax, picture, heat, limit, style, upsampling, mask)
     outline(ax, region)
     if colorbar:
-        add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
+        add_colorbar(
+            ax, limit, min(picture.aspect, 3.0) / n_pictures, f"per {picture.part}",
+            over_image=picture.image is not None and style != "contour",
+        )  # fmt: skip
     set_title(ax, title or "")
     return figure_of(ax), ax
 
@@ -140,12 +144,12 @@ def heat_title(
 ) -> str:
     """What is selected, and the sum of what is drawn."""
     if not is_second_order(imap):
-        shown = imap.method
+        shown = f"{imap.method} (first order)"
     elif selection is None:
-        shown = f"interactions, score {imap.score:.3f}"
+        shown = "all of the other input"
     else:
-        shown = f"“{selection}”" if isinstance(selection, str) else "selection"
-    return f"{shown}: {heat.sum():+.3f}{rounding_note(imap, heat)}"
+        shown = f"“{selection}”" if isinstance(selection, str) else "the selection"
+    return f"{shown}, sum {heat.sum():+.3g}{rounding_note(imap, heat)}"
 
 
 def new_axes(picture: Picture, n_pictures: int = 1, colorbar: bool = True) -> Axes:

@@ -46,14 +46,17 @@ def set_legible(label: Text, text: str | None = None) -> None:
     label.set(text=shown, fontfamily=families, parse_math=False)
 
 
-def set_title(ax: Axes, title: str, fontsize: float = 9.0, width: float | None = None) -> None:
-    """Write a title over axes, in two lines at most, that is about as wide as they are.
+def set_title(
+    ax: Axes, title: str, fontsize: float = 9.0, width: float | None = None, lines: int = 2
+) -> None:
+    """Write a title over axes, in a few lines at most, that is about as wide as they are.
 
     Args:
         ax (Axes): Where to write.
         title (str): Of any length and script.
         fontsize (float): In points. Default: 9.0
         width (float, optional): Inches to fill. Default: those of the axes
+        lines (int): How many there is room for. Default: 2
     """
     label = ax.set_title("", fontsize=fontsize)
     inches = size_of(ax)[0] if width is None and title else width or 1.0
@@ -61,8 +64,8 @@ def set_title(ax: Axes, title: str, fontsize: float = 9.0, width: float | None =
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in title)
     letters = max(int(letters * len(title) / (len(title) + 0.8 * wide)), 4) if title else letters
     shown, families = legible(title)
-    lines = textwrap.wrap(shown, letters, max_lines=2, placeholder=" …")
-    label.set(text="\n".join(lines), fontfamily=families, parse_math=False)
+    wrapped = textwrap.wrap(shown, letters, max_lines=lines, placeholder=" …")
+    label.set(text="\n".join(wrapped), fontfamily=families, parse_math=False)
 
 
 def shorten(text: str, letters: int) -> str:

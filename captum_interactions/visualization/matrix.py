@@ -86,7 +86,7 @@ def plot_matrix(
     )
     bar = figure_of(ax).colorbar(image, ax=ax, fraction=0.05, pad=0.03)
     width, height = size_of(ax)
-    mark_scale(bar, limit, height)
+    mark_scale(bar, limit, height, "per pair")
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
     if title is None:
@@ -128,9 +128,9 @@ def _new_axes(
     """Room for each label, up to the size of a page; patches need less."""
     from matplotlib import pyplot as plt
 
-    width = 0.06 * n_columns if column_length else max(0.15 * n_columns, min(0.45 * n_columns, 6.0))
-    height = 0.05 * n_rows if row_length else max(0.14 * n_rows, min(0.32 * n_rows, 5.0))
-    size = (min(max(width, 0.6), 11.0) + 2.2, min(max(height, 0.4), 11.0) + 1.6)
+    width = 3.2 if column_length else max(0.15 * n_columns, min(0.45 * n_columns, 3.2))
+    height = 3.6 if row_length else max(0.14 * n_rows, min(0.32 * n_rows, 5.0))
+    size = (min(max(width, 0.6), 11.0) + 1.8, min(max(height, 0.4), 11.0) + 1.6)
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
@@ -140,7 +140,8 @@ def _label(ax: Axes, which: str, labels: list[str], length: int | None, inches: 
     step = 1
     if length is not None:  # patches, row by row
         places = places[::length]
-        labels = [f"row {row}" for row in range(len(places))]
+        labels = [str(row) for row in range(len(places))]
+        axis.set_label_text("patches, by their row", fontsize=_LARGEST)
         if which == "x" and len(places) > 1 and inches * 72 / len(places) > 5.0:
             for place in places[1:]:
                 ax.axvline(place - 0.5, color="#00000040", linewidth=0.5)
@@ -154,8 +155,9 @@ def _label(ax: Axes, which: str, labels: list[str], length: int | None, inches: 
     step = max(1, int(np.ceil(_SMALLEST * 1.1 / max(pitch, 1e-3))))
     texts = [legible(shorten(label, _LETTERS)) for label in labels[::step]]
     axis.set_ticks(places[::step], [text for text, _ in texts])
-    axis.set_tick_params(length=0, labelsize=fontsize, labelrotation=60 if which == "x" else 0)
+    turned = which == "x" and length is None
+    axis.set_tick_params(length=0, labelsize=fontsize, labelrotation=60 if turned else 0)
     for label, (_, families) in zip(axis.get_ticklabels(), texts, strict=True):
         label.set(fontfamily=families, parse_math=False)
-        if which == "x":
+        if turned:
             label.set(horizontalalignment="right", rotation_mode="anchor")

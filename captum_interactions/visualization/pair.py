@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from captum_interactions.axes import ImageAxis, TextAxis
 from captum_interactions.visualization.lettering import figure_of, set_title
-from captum_interactions.visualization.palette import add_colorbar, limit_of, rounding_note
+from captum_interactions.visualization.palette import (
+    NEUTRAL,
+    add_colorbar,
+    limit_of,
+    rounding_note,
+)
 from captum_interactions.visualization.picture import (
     Picture,
     Style,
@@ -45,10 +50,11 @@ def plot_interactions(
     style: Style = "overlay",
     upsampling: Upsampling = "nearest",
 ) -> tuple[Figure, Axes]:
-    """Draw an image–text pair: where the image, and which words, matched or clashed.
+    """Draw an image–text pair: the patches and the words that raise or lower the score together.
 
     Patches are coloured by their interaction with the selected text, words by their interaction
-    with the selected region. Both scales are symmetric around zero, so white is no interaction.
+    with the selected region: red raises the score, blue lowers it, what has no colour does neither.
+    Patches and words have a symmetric scale each; the end of that of words is written over them.
 
     Args:
         imap (InteractionMap or FirstOrderMap): An explanation whose first input is an image and
@@ -77,20 +83,27 @@ def plot_interactions(
     heat = imap.heatmap(b)
     values = values_of(imap, "b", a)
     weights = weights_of(text, np.zeros(len(text)) if values is None else values)
-    words = style_words(text, weights, limit_of(weights, source=imap), b)
+    largest = limit_of(weights, source=imap)
+    words = style_words(text, weights, largest, b if is_second_order(imap) else None)
     picture = picture_of(image)
 
     if ax is None:
         ax, below = _new_axes(picture, words, style)
     else:
-        below = ax.inset_axes((0.0, -0.32, 1.0, 0.28))
+        below = ax.inset_axes((0.0, -0.4, 1.0, 0.28))
     limit = limit_of(heat, source=imap)
     draw_heat(ax, picture, heat, limit, style, upsampling)
     n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
-    add_colorbar(ax, limit, min(picture.aspect, 3.0) / n_pictures)
+    add_colorbar(
+        ax, limit, min(picture.aspect, 3.0) / n_pictures, "per patch",
+        over_image=picture.image is not None and style != "contour",
+    )  # fmt: skip
     outline(ax, a)
-    set_title(ax, _title(imap, b, a, heat) + rounding_note(imap, heat))
+    set_title(ax, _title(imap, b, a, heat) + rounding_note(imap, heat), lines=3)
     draw_words(below, words)
+    if values is not None:
+        note = f"Words: the strongest colour is ±{largest:.2g}"
+        below.set_title(note, fontsize=8, loc="left", color=NEUTRAL, pad=2)
     return figure_of(ax), ax
 
 
@@ -98,12 +111,12 @@ def _new_axes(picture: Picture, words: list[StyledWord], style: Style) -> tuple[
     """A figure with the image itself at the left; returns axes for heat map and caption."""
     from matplotlib import pyplot as plt
 
-    size = (3.0, 3.0 * min(max(picture.aspect, 0.4), 1.6))
-    margin, bar, title = 0.12, 0.95, 0.42
+    size = (2.0, 2.0 * min(max(picture.aspect, 0.4), 1.6))
+    margin, bar, title, note = 0.1, 0.8, 0.56, 0.25
     n_pictures = 1 if picture.image is None else 2
     total_width = n_pictures * (size[0] + margin) + margin + bar
     caption = height_of(words, total_width - 2 * margin) + 2 * margin
-    total_height = size[1] + title + caption
+    total_height = size[1] + title + note + caption
     figure = plt.figure(figsize=(total_width, total_height))
 
     def add(x: float, y: float, w: float, h: float) -> Axes:
@@ -113,24 +126,25 @@ def _new_axes(picture: Picture, words: list[StyledWord], style: Style) -> tuple[
 
     below = add(margin, margin / 2, total_width - 2 * margin, caption - margin)
     if style == "side_by_side":  # the image shares the axes of the heat map
-        return add(margin, caption, n_pictures * size[0] + margin, size[1]), below
+        return add(margin, caption + note, n_pictures * size[0] + margin, size[1]), below
     if picture.image is not None:
-        original = add(margin, caption, *size)
+        original = add(margin, caption + note, *size)
         original.imshow(picture.image)
         set_title(original, "image")
         original.set_xticks([])
         original.set_yticks([])
         for spine in original.spines.values():
             spine.set_linewidth(0.5)
-    return add(margin + (n_pictures - 1) * (size[0] + margin), caption, *size), below
+    left = margin + (n_pictures - 1) * (size[0] + margin)
+    return add(left, caption + note, *size), below
 
 
 def _title(imap: InteractionMap | FirstOrderMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
     if not is_second_order(imap):
         return f"{imap.method} (first order), score {imap.score:.3f}"
     if b is None and a is None:
-        return f"score {imap.score:.3f}, interactions of patches {heat.sum():+.3f}"
+        return f"score {imap.score:.3f}, patches with the caption: sum {heat.sum():+.3g}"
     shown = f"“{b}”" if isinstance(b, str) else "the caption" if b is None else "selected tokens"
     if a is None:
-        return f"{shown} in the image: {heat.sum():+.3f}"  # what is drawn: patches alone
-    return f"{shown} in the selected region: {imap.between(a, b):+.3f}"
+        return f"patches with {shown}: sum {heat.sum():+.3g}"  # what is drawn: patches alone
+    return f"{shown} with the selected region: {imap.between(a, b):+.3g}"

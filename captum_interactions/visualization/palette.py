@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from captum_interactions.maps.base import AttributionMap
 
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
 
 COLOURS = "RdBu_r"
-"""Diverging and safe for colour-blind readers: red is a match, blue a clash, white neither."""
+"""Diverging and safe for colour-blind readers: red raises the score, blue lowers it."""
 POSITIVE, NEGATIVE, NEUTRAL = "#b2182b", "#2166ac", "#5f5f5f"
 """Lines, bars and letters: the ends of the palette, and a grey for what has no sign."""
+
+_PALE = 0.75
+"""Grey of an image under a heat map, about: half as dark as it is in black and white."""
 
 Colour = tuple[float, float, float, float]
 
@@ -57,13 +61,24 @@ def rounding_note(source: Any, *values: Any) -> str:
     return " (no larger than rounding)" if is_noise else ""
 
 
-def scale(limit: float) -> ScalarMappable:
-    """Colours of values between ``-limit`` and ``limit``."""
+def opacity(values: Any, limit: float) -> NDArray[np.float64]:
+    """How much values hide of the image under them: nothing at zero, so that zero is grey there."""
+    return 0.9 * np.sqrt(np.clip(np.abs(np.asarray(values, np.float64)) / limit, 0.0, 1.0))
+
+
+def scale(limit: float, *, over_image: bool = False) -> ScalarMappable:
+    """Colours of values between ``-limit`` and ``limit``, on paper or over an image."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
 
-    return ScalarMappable(Normalize(-limit, limit), colormaps[COLOURS])
+    colours = colormaps[COLOURS]
+    if over_image:
+        values = np.linspace(-1.0, 1.0, 255)
+        share = opacity(values, 1.0)[:, None]
+        mixed = share * colours(0.5 + 0.5 * values)[:, :3] + (1.0 - share) * _PALE
+        colours = ListedColormap(mixed, "over an image")
+    return ScalarMappable(Normalize(-limit, limit), colours)
 
 
 def colour(value: float, limit: float, opacity: float = 1.0) -> Colour:
@@ -75,24 +90,38 @@ def colour(value: float, limit: float, opacity: float = 1.0) -> Colour:
 
 
 def sign_colour(value: float) -> str:
-    """Red for a match, blue for a clash, grey for zero."""
+    """Red for what raises the score, blue for what lowers it, grey for zero."""
     return POSITIVE if value > 0 else NEGATIVE if value < 0 else NEUTRAL
 
 
-def add_colorbar(ax: Axes, limit: float, aspect: float = 1.0) -> None:
+def add_colorbar(
+    ax: Axes, limit: float, aspect: float = 1.0, label: str = "", *, over_image: bool = False
+) -> None:
     """Draw the scale at the right of axes whose height is ``aspect`` times their width."""
     from captum_interactions.visualization.lettering import figure_of, size_of
 
     beside = ax.inset_axes((1.0 + 0.03 * aspect, 0.0, 0.045 * aspect, 1.0))
-    mark_scale(figure_of(ax).colorbar(scale(limit), cax=beside), limit, size_of(ax)[1])
+    bar = figure_of(ax).colorbar(scale(limit, over_image=over_image), cax=beside)
+    mark_scale(bar, limit, size_of(ax)[1], label)
 
 
-def mark_scale(bar: Colorbar, limit: float, height: float) -> None:
-    """Write the ends of a scale, and zero where its height in inches leaves room."""
+def mark_scale(bar: Colorbar, limit: float, height: float, label: str = "") -> None:
+    """Write the ends of a scale, and zero and what it is of where its height leaves room.
+
+    Args:
+        bar (Colorbar): The scale.
+        limit (float): Where it ends.
+        height (float): Inches of the bar.
+        label (str): What has these values. Default: nothing is written
+    """
     bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(labelsize=8 if height > 0.5 else 6, length=2, pad=2)
+    bar.ax.tick_params(labelsize=8 if height > 0.5 else 7, length=2, pad=2)
     ticks = [-limit, 0.0, limit] if height > 0.4 else [-limit, limit]
-    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    written = [f"{tick:.2g}" for tick in ticks]
+    bar.set_ticks(ticks, labels=written)
+    # A label stands beside the numbers: no room is kept for it where they are long.
+    if height * 72 > 8 * 0.6 * len(label) and max(map(len, written)) <= 7:
+        bar.set_label(label, fontsize=8, labelpad=-2)
 
 
 def ink(background: Colour) -> str:

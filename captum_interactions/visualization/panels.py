@@ -55,10 +55,13 @@ def panels(
     return figure, list(grid.flat[:n])
 
 
-def shared_colorbar(figure: Figure, places: Sequence[Axes], limit: float) -> None:
+def shared_colorbar(
+    figure: Figure, places: Sequence[Axes], limit: float, label: str, *, over_image: bool
+) -> None:
     """One scale at the right of all panels, or no higher than one panel can use."""
-    bar = figure.colorbar(scale(limit), ax=list(places), fraction=0.05, pad=0.02, aspect=25)
-    mark_scale(bar, limit, float(figure.get_size_inches()[1]) - 0.4)
+    colours = scale(limit, over_image=over_image)
+    bar = figure.colorbar(colours, ax=list(places), fraction=0.05, pad=0.02, aspect=25)
+    mark_scale(bar, limit, float(figure.get_size_inches()[1]) - 0.4, label)
 
 
 def name_of_selection(selection: Any, text: str = "") -> str:

@@ -31,10 +31,12 @@ def plot_phrase_grid(
     upsampling: Upsampling = "nearest",
     limit: float | None = None,
     columns: int | None = None,
-    width: float = 7.0,
+    width: float = 5.0,
     axes: Any = None,
 ) -> tuple[Figure, Any]:
     """Draw one heat map for each word or phrase, all of them on the same symmetric scale.
+
+    Over each stands the sum of its values.
 
     Args:
         imap (InteractionMap or FirstOrderMap): A map of which an input is an image or a sound.
@@ -46,7 +48,7 @@ def plot_phrase_grid(
         limit (float, optional): End of the shared scale. Default: the largest absolute value of
             all panels
         columns (int, optional): Panels in a row. Default: as many as are readable in the width
-        width (float): Inches of the new figure. Default: 7.0
+        width (float): Inches of the new figure. Default: 5.0
         axes (array of Axes, optional): One for each selection, at least. Default: a new figure
 
     Returns:
@@ -82,7 +84,8 @@ def plot_phrase_grid(
         ax.set_ylabel("")
         if picture.is_sound:
             ax.set_xticks([])
-        title = f"{name}  {heat.sum():+.2f}{rounding_note(imap, heat)}"
+        title = f"{name}  {heat.sum():+.2g}{rounding_note(imap, heat)}"
         set_title(ax, title, fontsize=8, width=room)
-    shared_colorbar(figure, places, limit)
+    over_image = picture.image is not None and style != "contour"
+    shared_colorbar(figure, places, limit, f"per {picture.part}", over_image=over_image)
     return figure, np.array(places, dtype=object)

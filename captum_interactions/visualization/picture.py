@@ -11,7 +11,7 @@ from PIL import Image
 from captum_interactions.axes import AudioAxis, ImageAxis
 from captum_interactions.axes.image import check_not_a_box, checked_box, checked_mask
 from captum_interactions.encoders.inputs.loading import load_image
-from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE
+from captum_interactions.visualization.palette import COLOURS, NEGATIVE, POSITIVE, opacity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,11 @@ class Picture(NamedTuple):
     unseen: tuple[Box, ...]
     """What the model does not see or hear: outside of its crop, or silence after a sound."""
     is_sound: bool
+
+    @property
+    def part(self) -> str:
+        """What has a value of its own."""
+        return "cell" if self.is_sound else "patch"
 
     @property
     def aspect(self) -> float:
@@ -196,14 +201,12 @@ def _colours(
     hidden: NDArray[np.bool_],
 ) -> None:
     fine = smooth(values) if upsampling == "smooth" else values
-    opacity = np.ones(fine.shape)
-    if picture.image is not None:
-        opacity = 0.9 * np.sqrt(np.clip(np.abs(fine) / limit, 0.0, 1.0))
+    shown = np.ones(fine.shape) if picture.image is None else opacity(fine, limit)
     if hidden.any():
         rows, columns = (fine.shape[axis] // hidden.shape[axis] for axis in (0, 1))
-        opacity[np.kron(hidden, np.ones((rows, columns), bool))] = 0.0
+        shown[np.kron(hidden, np.ones((rows, columns), bool))] = 0.0
     ax.imshow(
-        fine, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=np.nan_to_num(opacity),
+        fine, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=np.nan_to_num(shown),
         extent=picture.extent, interpolation="nearest",
         origin="lower" if picture.is_sound else "upper",
     )  # fmt: skip

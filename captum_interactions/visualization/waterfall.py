@@ -28,7 +28,7 @@ def plot_waterfall(
 
     Args:
         imap (InteractionMap): An explanation of inputs of any kind.
-        title (str, optional): Default: none
+        title (str, optional): Default: what is added up
         ax (Axes, optional): Where to draw. Default: a new figure
 
     Returns:
@@ -59,7 +59,7 @@ def plot_waterfall(
     if ax is None:
         from matplotlib import pyplot as plt
 
-        ax = plt.subplots(figsize=(5.4, 2.5), layout="constrained")[1]
+        ax = plt.subplots(figsize=(5.0, 2.6), layout="constrained")[1]
     fontsize = 8.0 if size_of(ax)[0] < 3.4 else 9.0
     position = 0.0
     ends = [0.0]
@@ -95,8 +95,9 @@ def plot_waterfall(
     ax.set_xlim(low - 0.03 * span, high + 0.24 * span)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.locator_params(axis="x", nbins=5)
-    if title:
-        set_title(ax, title)
+    ax.set_xlabel("in units of the score", fontsize=fontsize)
+    default = "The parts of the score; delta is their sum minus the score"
+    set_title(ax, default if title is None else title)
     return figure_of(ax), ax
 
 

@@ -79,7 +79,7 @@ def plot_words(
         limit (float, optional): End of the symmetric scale. Default: the largest absolute weight
         title (str, optional): Default: what is selected and what its interactions sum to
         ax (Axes, optional): Where to write; letters shrink where there is no room. Default: a new
-            figure that is 6 inches wide
+            figure that is 5 inches wide
 
     Returns:
         tuple: figure and axes. Nothing is shown.
@@ -105,7 +105,8 @@ def plot_words(
         if title is None:
             what = f"“{selection}”" if isinstance(selection, str) else "the selected part"
             what = f"input {other(side)}" if selection is None else what
-            title = f"words with {what}: {weights.sum():+.3f}" if is_second_order(source) else ""
+            title = f"words with {what}, sum {weights.sum():+.3g}"
+            title = title if is_second_order(source) else f"{source.method} (first order)"
             title = (title + rounding_note(source, weights)).strip()
     else:
         pairs = list(source)  # type: ignore[arg-type]  # a map was handled above
@@ -114,7 +115,7 @@ def plot_words(
     if ax is None:
         from matplotlib import pyplot as plt
 
-        width = 6.0
+        width = 5.0
         height = max(height_of(words, width - 1.0) + 0.1, 0.5)
         total = height + 0.45
         figure = plt.figure(figsize=(width, total))

@@ -27,6 +27,7 @@ from captum_interactions.visualization import (
     visualize_image_attr,
     visualize_text,
 )
+from tests.visualization.letters import smallest_letters
 
 SCRIPTS = [
     "dog",
@@ -302,7 +303,7 @@ def test_a_first_order_map_is_the_same_beside_every_phrase():
 def test_methods_are_named_and_one_without_a_map_says_so():
     imap = make(text_axis("one two"), text_axis())
     _, axes = plot_comparison({"A": imap, "B": first_order(imap)})
-    assert [ax.get_title() for ax in axes] == ["A", "B"]
+    assert [ax.get_title() for ax in axes] == ["A ±3.6", "B"]
     assert [text.get_text() for text in axes[0].texts] == ["a", "red", "star"]
     assert [text.get_text() for text in axes[1].texts] == ["no map\nof this input"]
 
@@ -324,7 +325,8 @@ def test_matrix_of_tokens_holds_the_special_ones():
 
 def test_patches_are_labelled_by_the_rows_of_their_grid():
     _, ax = plot_matrix(make(image_axis((14, 14), (140, 140)), text_axis(SCRIPTS[-1])))
-    assert [label.get_text() for label in ax.get_yticklabels()] == [f"row {r}" for r in range(14)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(map(str, range(14)))
+    assert ax.get_ylabel() == "patches, by their row"
     assert ax.get_yticks()[1] == 14 + 6.5
     assert len(ax.get_xticklabels()) == 77
 
@@ -421,3 +423,58 @@ def test_two_images_and_tokens_without_meaning():
         imap = make(image_axis(), axis)
         assert inside(plot_connections(imap, 3)[0])
         assert inside(plot_matrix(imap)[0])
+
+
+VIEWS = {
+    "pair": lambda imap: plot_interactions(imap, "red"),
+    "first order": lambda imap: plot_interactions(first_order(imap)),
+    "heatmap": lambda imap: plot_heatmap(imap, "red"),
+    "words": lambda imap: plot_words(imap),
+    "phrases": lambda imap: plot_phrase_grid(imap),
+    "methods": lambda imap: plot_comparison({"Second order": imap, "First": first_order(imap)}),
+    "selections": lambda imap: plot_comparison({"Second order": imap}, ["red", "star"]),
+    "matrix": lambda imap: plot_matrix(imap),
+    "connections": lambda imap: plot_connections(imap),
+    "waterfall": lambda imap: plot_waterfall(imap),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_letters_can_be_read_on_a_phone(name):
+    """At least seven pixels high where a figure is 360 pixels wide, with twelve rows of patches."""
+    axis = image_axis((12, 12), (120, 120))
+    imap = make(axis, text_axis("a red star to the left of one more very blue circle"))
+    figure, _ = VIEWS[name](imap)
+    assert smallest_letters(figure) >= 7
+
+
+@pytest.mark.parametrize("share", [-1.0, -0.5, 0.0, 0.5, 1.0])
+def test_the_scale_has_the_colours_of_the_map(share):
+    """Also at zero, where both show the grey of the image and not white."""
+    image = Image.new("RGB", (40, 40), (127, 127, 127))
+    figure, ax = plot_heatmap(np.full((2, 2), share), image=image, limit=1.0)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    x, y = ax.transAxes.transform((0.25, 0.25)).astype(int)
+    bar = figure.axes[-1] if len(figure.axes) > 1 else ax.child_axes[0]
+    beside = bar.transAxes.transform((0.5, 0.5 + 0.49 * share)).astype(int)
+    assert np.abs(pixels[y, x] - pixels[beside[1], beside[0]]).max() <= 12
+
+
+def test_words_and_patches_name_their_scales():
+    imap = make(image_axis(), text_axis())
+    figure, ax = plot_interactions(imap, "red")
+    largest = max(abs(weight) for _, weight in imap.word_weights())
+    texts = [axes.get_title("left") for axes in figure.axes]
+    assert f"Words: the strongest colour is ±{largest:.2g}" in texts
+    assert any(one.get_ylabel() == "per patch" for one in ax.child_axes)
+
+
+def test_a_first_order_map_frames_no_phrase():
+    _, ax = plot_interactions(first_order(make(image_axis(), text_axis())), "red")
+    assert ax.get_title().replace("\n", " ").startswith("Grad-CAM (first order), score")
+    assert all(
+        box is None or box.get_edgecolor()[3] == 0
+        for axes in ax.get_figure().axes
+        for box in (text.get_bbox_patch() for text in axes.texts)
+    )
