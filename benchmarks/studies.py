@@ -40,16 +40,19 @@ class Run(NamedTuple):
     folder: str
     limit: int
     options: tuple[str, ...] = ()
+    """Further options, in which ``{output}`` is the folder of all runs."""
     methods: tuple[str, ...] = ()
 
     def arguments(self, output: Path) -> list[str]:
         """What ``captum-interactions`` is called with."""
         command = ["evaluate", self.study, "--limit", str(self.limit), "--batch-size", "16"]
-        command += [*self.options, "--output", str(output / self.folder)]
+        options = [option.format(output=output) for option in self.options]
+        command += [*options, "--output", str(output / self.folder)]
         return command + (["--methods", *self.methods] if self.methods else [])
 
 
 SHIFTED = ("--dataset-option", "domain=shifted")
+AGAINST_PLAIN = ("--set", "against={output}/phrases-plain")
 TUNED = ("--set", "checkpoint=fine_tuned.pt")
 FAST = f"{SOIG}:n_steps=20"
 AGREEING = (
@@ -63,17 +66,18 @@ RECOGNISING = (
 )  # fmt: skip
 RUNS = (
     Run("localization", "localization", "phrases-plain", 600, (), (SOIG, LAST, *CHEAP)),
-    Run("localization_shifted", "localization", "phrases-shifted", 600, SHIFTED,
+    Run("localization_shifted", "localization", "phrases-shifted", 600,
+        (*SHIFTED, *AGAINST_PLAIN),
         (SOIG, LAST, "integrated_gradients", "grad_eclip")),
     Run("classwise", "classwise", "phrases-plain", 600, (), (SOIG, LAST, *CHEAP)),
     Run("perturbation", "perturbation", "perturbation", 64),
-    Run("mismatches", "mismatches", "mismatches", 600, (), (SOIG, "integrated_gradients")),
+    Run("mismatches", "mismatches", "mismatches", 1500, (), (SOIG, "integrated_gradients")),
     Run("tuned_plain", "fine_tuning", "tuned-plain", 256, TUNED, (FAST,)),
     Run("tuned_shifted", "fine_tuning", "tuned-shifted", 256, (*SHIFTED, *TUNED), (FAST,)),
-    Run("ablations", "ablations", "ablations", 8),
+    Run("ablations", "ablations", "ablations", 40),
     Run("agreement", "agreement", "agreement", 20, (), AGREEING),
     Run("faithfulness", "faithfulness", "faithfulness", 50),
-    Run("recognition", "recognition", "recognition", 200, (), RECOGNISING),
+    Run("recognition", "recognition", "recognition", 500, (), RECOGNISING),
     Run("failures", "failures", "failures", 100, (), (SOIG,)),
 )  # fmt: skip
 
