@@ -123,7 +123,7 @@ def _write_pages_of_methods() -> None:
                 f".. figure:: ../_static/methods/{info.name}.png",
                 "   :alt: An image of shapes with a heat map, and its caption.",
                 "",
-                "   A scene on the bundled model; the framed phrase is selected.",
+                f"   A scene on the bundled model; {_SHOWN[info.order]}.",
                 "",
             ]
         name = info.method.__name__
@@ -131,6 +131,13 @@ def _write_pages_of_methods() -> None:
         lines += ["   :no-index:", ""] if name in elsewhere else [""]
         _write(folder / f"{info.name}.rst", "\n".join(lines))
     _write(folder.parent / "tables" / "methods.rst", "\n".join(rows) + "\n")
+
+
+_SHOWN = {
+    1: "one value for each patch and each word, whatever phrase is selected",
+    2: "patches with the framed phrase, words with the whole image",
+}
+"""What the figure of a method shows, by its order."""
 
 
 def _write_interactive_page() -> None:
