@@ -149,7 +149,7 @@ def _write_pages_of_methods() -> None:
                 f".. figure:: ../_static/methods/{info.name}.png",
                 "   :alt: An image of shapes with a heat map, and its caption.",
                 "",
-                "   A scene on the bundled model; the framed phrase is selected.",
+                f"   A scene on the bundled model; {_SHOWN[info.order]}.",
                 "",
             ]
         name = info.method.__name__
@@ -170,6 +170,13 @@ def _write_picture_of_packages() -> None:
     from docs import architecture
 
     _write(architecture.PICTURE, architecture.picture())
+
+
+_SHOWN = {
+    1: "one value for each patch and each word, whatever phrase is selected",
+    2: "patches with the framed phrase, words with the whole image",
+}
+"""What the figure of a method shows, by its order."""
 
 
 def _write_interactive_page() -> None:
