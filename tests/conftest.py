@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,16 @@ from captum_interactions import DualEncoderWrapper, wrap
 from tests import models
 
 torch.set_num_threads(1)
+
+NUMERIC = ("attr/second_order", "functional", "metrics")
+"""Folders of the tests that are marked ``numeric``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = [Path(__file__).parent / folder for folder in NUMERIC]
+    for item in items:
+        if any(folder in item.path.parents for folder in folders):
+            item.add_marker("numeric")
 
 
 @pytest.fixture(autouse=True)
