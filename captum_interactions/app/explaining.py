@@ -24,10 +24,11 @@ from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.explanation import check_options, explain
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.maps.titles import method_title
 from captum_interactions.visualization.sides import values_of
 
 METHODS = {
-    name.replace("_", " ") + (" (first order)" if method.order == 1 else ""): name
+    method_title(name) + (" (first order)" if method.order == 1 else ""): name
     for name, method in ATTRIBUTIONS.items()
 }
 """Attribution methods by what the app calls them."""
@@ -129,7 +130,7 @@ def _explain(
         try:
             check_options(method, {name: value})
         except TypeError:
-            notes.append(f"{method.replace('_', ' ')} has no choice of {name}.")
+            notes.append(f"{method_title(method)} has no choice of {name}.")
         else:
             options[name] = value
     with warnings.catch_warnings(record=True) as caught:

@@ -171,7 +171,7 @@ def test_methods_are_switched(visit, demo):
     page = visit()
     page.get_by_role("button", name="Method").locator("visible=true").click()
     page.get_by_label("Attribution method").locator("visible=true").click()
-    page.get_by_role("option", name="grad eclip (first order)").click()
+    page.get_by_role("option", name="Grad-ECLIP (first order)").click()
     footer = explained(page).locator("footer")
     footer.filter(has_text="grad").wait_for()
     imap = explain(wrapper, scenes[0].image, scenes[0].caption, "grad_eclip")
@@ -182,7 +182,7 @@ def test_methods_are_switched(visit, demo):
     page.get_by_label("Baseline of the image").click()
     page.get_by_role("option", name="white").click()
     note = page.locator(".message:visible")
-    note.filter(has_text="grad eclip has no choice of baselines").wait_for()
+    note.filter(has_text="Grad-ECLIP has no choice of baselines").wait_for()
 
 
 def test_mistakes_have_a_message_in_the_page(visit, tmp_path):

@@ -36,7 +36,7 @@ def test_layers_and_baselines_are_those_chosen(scene):
     path, scene, wrapper = scene
     found = explain_image(MODEL, path, scene.caption, "grad_eclip", "last block", "white")
     assert found.notes == tuple(
-        f"grad eclip has no choice of {name}." for name in ("layers", "baselines")
+        f"Grad-ECLIP has no choice of {name}." for name in ("layers", "baselines")
     )
     found = explain_image(
         MODEL, path, scene.caption, "token_similarity", "last block", BASELINES[0]
