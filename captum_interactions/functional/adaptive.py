@@ -36,6 +36,8 @@ _NARROWEST = 2.0**-20
 """Minimum width of a panel."""
 _SMALLEST_SHARE = 2.0**-8
 """Minimum share of the tolerance for a panel."""
+_LARGEST_ERROR = 1e12
+"""Relative error that no panel exceeds, unless its values are not finite."""
 
 
 class ChosenRule(NamedTuple):
@@ -101,14 +103,15 @@ def choose_rule(
         return _chosen(path, [whole], tolerance, 1)
     # Errors of panels have different directions, so their sum is shorter than the sum of norms.
     share = 4.0
-    panels = _divided(path, share * tolerance)
-    while _n_steps(panels) > max_steps:
+    panels = _divided(path, share * tolerance, max_steps)
+    while panels is None and share * tolerance < _LARGEST_ERROR:
         share *= 4
-        panels = _divided(path, share * tolerance)
+        panels = _divided(path, share * tolerance, max_steps)
+    panels = panels or [_Panel(0.0, 1.0, 1, _PANEL[-1])]
     while path.relative(path.error(panels)) > tolerance and share > _SMALLEST_SHARE:
         share /= 2
-        finer = _divided(path, share * tolerance)
-        if _n_steps(finer) > max_steps:
+        finer = _divided(path, share * tolerance, max_steps)
+        if finer is None:
             break
         panels = finer
     if whole is not None and whole.n_steps <= _n_steps(panels):
@@ -179,18 +182,26 @@ class _Sampled:
         return total
 
 
-def _divided(
-    path: _Sampled, tolerance: float, start: float = 0.0, stop: float = 1.0
-) -> list[_Panel]:
-    """Panels by bisection, until the error of each is below a tolerance or it is too narrow."""
-    for intervals in _PANEL:
-        panel = path.panel(start, stop, intervals, tolerance, MAX_STEPS)
-        if panel is not None:
-            return [panel]
-    if stop - start <= _NARROWEST:
-        return [_Panel(start, stop, 1, _PANEL[-1])]
-    middle = (start + stop) / 2
-    return [*_divided(path, tolerance, start, middle), *_divided(path, tolerance, middle, stop)]
+def _divided(path: _Sampled, tolerance: float, max_steps: int) -> list[_Panel] | None:
+    """Panels by bisection, until the error of each is below a tolerance or it is too narrow.
+
+    None if they need more nodes than ``max_steps``, which is noticed as soon as possible: where
+    rounding exceeds the tolerance, bisection would go on everywhere.
+    """
+    panels: list[_Panel] = []
+    open_intervals = [(0.0, 1.0)]
+    while open_intervals:
+        start, stop = open_intervals.pop()
+        tried = (path.panel(start, stop, n, tolerance, max_steps) for n in _PANEL)
+        panel = next((panel for panel in tried if panel is not None), None)
+        if panel is None and stop - start > _NARROWEST:
+            middle = (start + stop) / 2
+            open_intervals += [(middle, stop), (start, middle)]
+        else:
+            panels.append(panel or _Panel(start, stop, 1, _PANEL[-1]))
+        if _n_steps(panels) + len(open_intervals) > max_steps:
+            return None
+    return panels
 
 
 def _n_steps(panels: Sequence[_Panel]) -> int:
