@@ -39,12 +39,19 @@ def write_maps(
     matplotlib.use("Agg")
     from captum_interactions.axes import ImageAxis
     from captum_interactions.visualization import plot_comparison
+    from captum_interactions.visualization.charts import method_label
     from captum_interactions.visualization.sides import is_second_order
 
     if len(maps) == 1 and (is_second_order(first) or isinstance(first.axis_a, ImageAxis)):
         figure, _ = first.plot(phrase, box)
     else:
-        figure, _ = plot_comparison(maps, None if phrase is None else [phrase])
+        titles = {text: method_label(text) for text in maps}
+        named = {
+            titles[text] if is_second_order(imap) else f"{titles[text]} (first order)": imap
+            for text, imap in maps.items()
+        }
+        figure, _ = plot_comparison(named, None if phrase is None else [phrase])
+        figure.suptitle(f"score {first.score:.3f}; each method has its own scale", fontsize=9)
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 

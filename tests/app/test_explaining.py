@@ -166,7 +166,7 @@ def test_bad_images_have_a_message_without_the_servers_paths(content, message, t
         (None, "a dog", MODEL, "Choose an image first."),
         ("{scene}", " ", MODEL, "Type a caption first."),
         ("{scene}", "red " * 300, MODEL, "but the model's context holds 40; please shorten it"),
-        ("{scene}", "a dog", "{refused}", "ViltModel is not a dual encoder"),
+        ("{scene}", "a dog", "{refused}", "ViltModel is not a supported dual encoder"),
     ],
 )
 def test_what_is_wrong_is_said_in_the_page(path, caption, model, message, scene, refused):

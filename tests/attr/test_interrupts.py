@@ -17,7 +17,8 @@ from transformers.modeling_utils import AttentionInterface
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.attr import GAME
-from captum_interactions.encoders.model import activations, attention, changes, hooks, modes
+from captum_interactions.encoders import attention
+from captum_interactions.encoders.model import activations, changes, hooks, modes
 from tests import models
 from tests.attr.test_model_states import Checkpointing, OfStates, set_up
 

@@ -14,7 +14,7 @@ from captum_interactions.evaluation.studies.recognition import READOUTS, Recogni
 from tests.evaluation_rows import rows_of
 
 SECOND = "second_order_integrated_gradients"
-FAST = f"{SECOND}:n_steps=8,layers=[-1,-1]"
+FAST = f"{SECOND}:n_steps=32,layers=[-1,-1]"
 FIRST = "grad_eclip"
 
 

@@ -17,6 +17,7 @@ from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.evaluation import figures
 from captum_interactions.evaluation.lines import Line, panels
 from captum_interactions.evaluation.pictures import Picture, pictures
+from captum_interactions.evaluation.statistics import Difference
 from captum_interactions.evaluation.studies import agreement, faithfulness, recognition
 from captum_interactions.visualization.charts import COLOURS, MARKS, line_style, method_label
 from tests.visualization.letters import smallest_letters
@@ -105,8 +106,20 @@ def test_letters_of_the_benchmarks_can_be_read_on_a_phone(monkeypatch):
 
 
 def test_methods_on_fewer_scenes_are_ranked_apart(monkeypatch):
+    same = Difference(0, None, None, None, None)
     found = [
-        Summary(name, ATTRIBUTIONS[name].order, scenes, _values(9), 0.0, 0.5, 0.1, 1.0, 1.0)
+        Summary(
+            name,
+            ATTRIBUTIONS[name].order,
+            scenes,
+            _values(9),
+            0.0,
+            0.5,
+            0.1,
+            1.0,
+            1.0,
+            same,
+        )
         for name, scenes in zip(METHODS[:4], (25, 500, 25, 500), strict=True)
     ]
     figure = drawn(monkeypatch, comparison_figure.draw, found, 0.06)

@@ -96,6 +96,8 @@ def test_cells_before_a_last_block_that_pools():
         torch.testing.assert_close(actual.mean(1), tower.encode(pixels), rtol=1e-4, atol=1e-4)
 
 
+# The random image encoder of ALIGN embeds zeros at a hundredth of the length of others.
+@pytest.mark.filterwarnings("ignore:the embedding of baseline a is nearly zero")
 @pytest.mark.parametrize("case", FAMILIES, ids=lambda case: case.name)
 def test_every_family_embeds_its_tokens(case):
     wrapper = wrap(case.build())
