@@ -179,10 +179,10 @@ def test_methods_are_switched(visit, demo):
     assert_heat(explained(page), imap.heatmap())
     page.get_by_label("Layer").locator("visible=true").click()
     page.get_by_role("option", name="last block").click()
-    footer.filter(has_text="layers 3").wait_for()
+    note = page.locator(".message:visible")
+    note.filter(has_text="Grad-ECLIP has no choice of layers").wait_for()
     page.get_by_label("Baseline of the image").click()
     page.get_by_role("option", name="white").click()
-    note = page.locator(".message:visible")
     note.filter(has_text="Grad-ECLIP has no choice of baselines").wait_for()
 
 
