@@ -51,7 +51,10 @@ def write_maps(
             for text, imap in maps.items()
         }
         figure, _ = plot_comparison(named, None if phrase is None else [phrase])
-        figure.suptitle(f"score {first.score:.3f}; each method has its own scale", fontsize=9)
+        of_phrase = "" if phrase is None else f"“{phrase}”, "
+        figure.suptitle(
+            f"{of_phrase}score {first.score:.3f}; each method has its own scale", fontsize=9
+        )
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
