@@ -131,7 +131,7 @@ class Tower(nn.Module):
 
     @property
     def default_layer(self) -> Layer:
-        """The default layer of attribution: the input of the last block."""
+        """The default layer to attribute at: the input of the last block."""
         return -1 if self.n_blocks else "input"
 
     def resolve_layer(self, layer: Layer) -> Layer:

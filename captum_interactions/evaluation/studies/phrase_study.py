@@ -85,7 +85,7 @@ class PhraseStudy(MethodStudy):
         """Phrases that pass the filters and that the model sees, by variant.
 
         Returns:
-            dict: of each variant, see :func:`~captum_interactions.evaluation.phrases.counted`.
+            dict: of each variant, see ``captum_interactions.evaluation.phrases.counted``.
         """
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
