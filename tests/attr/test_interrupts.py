@@ -27,6 +27,14 @@ FILES = {module.__file__ for module in MODULES}
 """What sets up and restores a model."""
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_raised():
+    """Also where the tests run in the background of a shell, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupter:
     """Counts calls, lines and returns of these files, and interrupts at one of them."""
 
