@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 def integrated_jacobian(
@@ -54,42 +55,33 @@ def token_map(*args: object, **kwargs: object) -> Tensor:
 @contextmanager
 def replaced_input(block: nn.Module, states: Tensor):
     """While this holds, the block gets these hidden states instead of its own."""
-    hook = block.register_forward_pre_hook(lambda _, args: (states, *args[1:]))
-    try:
+    with block.register_forward_pre_hook(lambda _, args: (states, *args[1:])):
         yield
-    finally:
-        hook.remove()
 
 
 def entering(block: nn.Module, run: Callable[[], object]) -> Tensor:
     """The hidden states that enter a block while ``run()`` runs."""
     seen = []
     hook = block.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        hook.remove()
-    return seen[-1]
+    return _last(seen, hook, run)
 
 
 @contextmanager
 def replaced_output(module: nn.Module, states: Tensor):
     """While this holds, what follows a module gets these hidden states instead of its own."""
-    hook = module.register_forward_hook(lambda *_: states)
-    try:
+    with module.register_forward_hook(lambda *_: states):
         yield
-    finally:
-        hook.remove()
 
 
 def leaving(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """The hidden states that leave a module while ``run()`` runs."""
     seen = []
     hook = module.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        hook.remove()
+    return _last(seen, hook, run)
+
+
+def _last(seen: list[Tensor], hook: RemovableHandle, run: Callable[[], object]) -> Tensor:
+    """What a hook saw last while ``run()`` ran."""
+    with hook, torch.no_grad():  # a handle removes its hook when it is left
+        run()
     return seen[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,13 @@ class ImageAxis(TokenAxis):
         if isinstance(selection, np.ndarray) and not selection.any():
             raise ValueError("the mask has no pixel inside")
         if not coverage.any():
+            height, width = self.frame.original
+            x0, y0, x1, y1 = self.visible
             raise ValueError(
-                "the model sees nothing of the selected region: it lies outside of the crop of the "
-                f"image ({self.frame})"
+                "the model sees nothing of the selected region, which lies outside of the crop: of "
+                f"{width} × {height} pixels it sees x from {x0:.0f} to {x1:.0f} and y from "
+                f"{y0:.0f} to {y1:.0f}. Boxes are (x0, y0, x1, y1) in pixels, but got "
+                f"{shortened(selection)}"
             )
         weights = np.zeros(len(self), np.float32)
         weights[self.patches] = coverage.ravel()
@@ -199,6 +204,20 @@ class ImageAxis(TokenAxis):
         index_y, inside_y = self._cells_of_pixels(axis=1)
         values = grid[index_y[:, None], index_x[None, :]]
         return np.where(inside_y[:, None] & inside_x[None, :], values, fill)
+
+    @property
+    def visible(self) -> tuple[float, float, float, float]:
+        """What the model sees as (x0, y0, x1, y1) in pixels of the original, clipped to it."""
+        height, width = self.frame.original
+        left, right, bottom, top = self.extent()
+        return max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether the model does not see a pixel or more at some border of the image."""
+        height, width = self.frame.original
+        x0, y0, x1, y1 = self.visible
+        return max(x0, y0, width - x1, height - y1) >= 1
 
     def box(self, token: int) -> tuple[float, float, float, float] | None:
         """The patch of a token as (x0, y0, x1, y1) in original pixels, clipped to the image.

@@ -52,6 +52,9 @@ _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower
 _SOURCE_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
 """Loading options that apply to the model and to the processor."""
 
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+"""Files that a processor is loaded from."""
+
 _SENTENCE_CLASSES = {
     "SparseEncoder": "SparseEncoder",
     "MultiVectorEncoder": "MultiVectorEncoder",
@@ -239,9 +242,13 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         processor = AutoProcessor.from_pretrained(name_or_path, **source)
     except (OSError, ValueError) as error:
         wrap(model, **options)  # if it is not a dual encoder, report that
+        reason = str(error)
+        folder = Path(name_or_path)
+        if folder.is_dir() and not any((folder / name).exists() for name in _PROCESSOR_FILES):
+            reason = "the folder has no processor; save it there with processor.save_pretrained()"
         raise OSError(
-            f"no processor could be loaded from {str(name_or_path)!r} (with one of your own, take "
-            f"wrap(model, processor)): {error}"
+            f"no processor could be loaded from {str(name_or_path)!r}: {reason} (in Python, "
+            "wrap(model, processor) takes one of your own)"
         ) from error
     return wrap(model.eval(), processor, **options)
 

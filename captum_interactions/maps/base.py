@@ -28,10 +28,7 @@ products in float32, whose relative errors of 2**-23 add up to about 2**5 of one
 class AttributionMap(ABC):
     """The explanation of the score of one pair, with the meaning of its tokens.
 
-    A *selection* of a text is a phrase that occurs once in it, a half-open character span, or token
-    indices (slice, range, set or list). A selection of an image is a box ``(x0, y0, x1, y1)`` in
-    its pixels, a mask of its (height, width), or token indices. None selects every token, special
-    ones included. Sums over selections are consistent: a map is additive.
+    :class:`~captum_interactions.InteractionMap` says what a selection of an input is.
     """
 
     score: float
@@ -197,11 +194,20 @@ class AttributionMap(ABC):
         _views().save_report(path, [[self, *others]], title=title, a=a, b=b)
 
     def _notes(self) -> list[str]:
-        """Remarks on the numbers, one per line."""
-        if not self.at_rounding:
-            return []
-        names = " and ".join(self.at_rounding)
-        return [f"  no larger than rounding errors: {names} (up to {self.rounding:.0e})"]
+        """Remarks on the map, one per line."""
+        notes = []
+        for name, axis in (("a", self.axis_a), ("b", self.axis_b)):
+            if isinstance(axis, ImageAxis) and axis.is_cropped:
+                height, width = axis.frame.original
+                x0, y0, x1, y1 = axis.visible
+                notes.append(
+                    f"  input {name} was cropped: of {width} × {height} pixels, the model sees x "
+                    f"{x0:.0f}–{x1:.0f} and y {y0:.0f}–{y1:.0f}"
+                )
+        if self.at_rounding:
+            names = " and ".join(self.at_rounding)
+            notes.append(f"  no larger than rounding errors: {names} (up to {self.rounding:.0e})")
+        return notes
 
     def _repr_html_(self) -> str:
         """The page in a frame, for notebooks."""

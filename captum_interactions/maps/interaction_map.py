@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,10 +111,16 @@ class InteractionMap(AttributionMap):
 
         The tokens of a word are summed; special and padding tokens are left out.
         """
-        units_a, units_b, by_unit = self.axis_a.units, self.axis_b.units, self.by_unit()
-        order = by_unit.flatten().abs().argsort(descending=True)[:k].tolist()
-        pairs = (divmod(index, len(units_b)) for index in order)
-        return [Pair(units_a[i].label, units_b[j].label, float(by_unit[i, j])) for i, j in pairs]
+        return self._strongest(
+            [unit.label for unit in self.axis_a.units], [unit.label for unit in self.axis_b.units]
+        )[:k]
+
+    def _strongest(self, names_a: Sequence[str], names_b: Sequence[str]) -> list[Pair]:
+        """All pairs of units with these names, the strongest first."""
+        by_unit = self.by_unit()
+        order = by_unit.flatten().abs().argsort(descending=True).tolist()
+        pairs = (divmod(index, len(names_b)) for index in order)
+        return [Pair(names_a[i], names_b[j], float(by_unit[i, j])) for i, j in pairs]
 
     def to_numpy(self) -> NDArray[np.float32]:
         """The interactions as an array, shape (Ta, Tb)."""
@@ -228,14 +236,28 @@ class InteractionMap(AttributionMap):
             f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}",
             f"  score {self.score:.3f} = {', '.join(parts)} {delta}",
         ]
-        pairs = self.top_pairs(len(self.axis_a) * len(self.axis_b))
+        pairs = self._strongest(*map(_unit_names, (self.axis_a, self.axis_b)))
         for title, chosen in (
             ("matches", [pair for pair in pairs if pair.attribution > 0]),
             ("clashes", [pair for pair in pairs if pair.attribution < 0]),
         ):
-            story = ", ".join(f"{b!r} × {a} {value:+.4f}" for a, b, value in chosen[:3])
+            story = ", ".join(f"{b} × {a} {value:+.4f}" for a, b, value in chosen[:3])
             lines.append(f"  strongest {title}: {story or 'none'}")
         return "\n".join([*lines, *self._notes()])
+
+
+def _unit_names(axis: TokenAxis) -> list[str]:
+    """Names of the units; words in quotes, and those that occur several times with their number."""
+    labels = [unit.label for unit in axis.units]
+    if not isinstance(axis, TextAxis):
+        return labels
+    counts, seen = Counter(labels), Counter[str]()
+    names = []
+    for label in labels:
+        seen[label] += 1
+        number = f" ({seen[label]} of {counts[label]})" if counts[label] > 1 else ""
+        names.append(f"{label!r}{number}")
+    return names
 
 
 def _name(axis: TokenAxis) -> str:

@@ -167,8 +167,14 @@ def test_target_of_the_delta(soig):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((3, 0), "layer must be an int from -3 to 2, or 'input' for ImageTower, but got 3"),
-        ((0, -4), "layer must be an int from -3 to 2, or 'input' for TextTower, but got -4"),
+        (
+            (3, 0),
+            "input a: layer must be an int from -3 to 2, or 'input' for ImageTower, but got 3",
+        ),
+        (
+            (0, -4),
+            "input b: layer must be an int from -3 to 2, or 'input' for TextTower, but got -4",
+        ),
         ((0, "last"), "layer must be .* but got 'last'"),
         ((0.0, 0), "layer must be .* but got 0.0"),
         ((True, 0), "layer must be .* but got True"),
@@ -183,7 +189,8 @@ def test_layers(wrapper, layers, message):
 
 
 def test_layers_of_callables_are_their_inputs():
-    with pytest.raises(ValueError, match="layer must be 'input' for CallableTower, but got 0"):
+    says = "input a: layer must be 'input' for CallableTower, but got 0"
+    with pytest.raises(ValueError, match=says):
         SecondOrderIntegratedGradients(wrap((models.mlp(6), models.mlp(9))), (0, "input"))
 
 
@@ -294,10 +301,14 @@ def test_a_directory_without_a_model(tmp_path):
 
 def test_a_directory_of_another_model(tmp_path):
     models.clip().text_model.save_pretrained(tmp_path)
-    with pytest.raises(
-        OSError, match="no processor could be loaded from .*wrap\\(model, processor"
-    ):
+    says = r"the folder has no processor; save it there with .*wrap\(model, processor"
+    with pytest.raises(OSError, match=f"no processor could be loaded from .*: {says}"):
         from_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    says = r"no processor could be loaded from .*wrap\(model, processor"
+    with pytest.raises(OSError, match=says) as e:
+        from_pretrained(tmp_path)
+    assert "has no processor" not in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -261,10 +261,21 @@ def test_coverage_of_what_the_crop_cut():
     _, axis = prepared("resize and crop", Image.fromarray(black(50, 90)))
     cut_off, cut = (0, 0, 15, 50), (0, 0, 45, 50)
     assert not axis.coverage(cut_off).any()
-    with pytest.raises(ValueError, match="the model sees nothing"):
+    # 90 × 50 pixels are scaled by 0.48 to 43 × 24, of which the middle 24 columns are kept.
+    assert axis.visible == pytest.approx((20, 0, 70, 50), abs=2)
+    assert axis.is_cropped
+    seen = r"of 90 × 50 pixels it sees x from (19|20|21) to (69|70|71) and y from 0 to 50"
+    with pytest.raises(ValueError, match=rf"{seen}.*but got \(0, 0, 15, 50\)"):
         axis.select(cut_off)
     assert 0.45 < axis.coverage(cut).mean() < 0.55
     assert np.array_equal(axis.coverage(cut, cut_off), axis.coverage(cut))
+
+
+@pytest.mark.parametrize("name", ["squash", "resize alone", "as it is"])
+def test_images_that_are_not_cropped(name):
+    _, axis = prepared(name, Image.fromarray(black(24, 48)))
+    assert axis.visible == pytest.approx((0, 0, 48, 24))
+    assert not axis.is_cropped
 
 
 @pytest.mark.parametrize(

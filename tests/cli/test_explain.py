@@ -76,7 +76,7 @@ def test_two_texts_are_drawn_as_a_matrix(tmp_path, capsys):
     arguments = ["--model", str(Path(package.__file__).parent / "model"), "--output", str(output)]
     texts = ["--text", "A man plays the guitar", "--caption", "Someone makes music"]
     assert main(["explain", *arguments, *texts]) == 0
-    assert "strongest matches: 'music' × guitar" in capsys.readouterr().out
+    assert "strongest matches: 'music' × 'guitar'" in capsys.readouterr().out
     assert output.is_file()
 
 

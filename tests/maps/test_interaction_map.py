@@ -1,5 +1,7 @@
 """The result object: sums over selections, its story, and its round trips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -181,3 +183,11 @@ def test_shapes_must_fit_the_axes(imap):
             imap.interactions[1:], imap.main_effects_a, imap.main_effects_b, 0.0, 0.0, 0.0,
             imap.axis_a, imap.axis_b,
         )  # fmt: skip
+
+
+def test_equal_words_are_told_apart_in_the_summary(imap):
+    axis = replace(imap.axis_b, text="a red a", spans=(None, (0, 1), (2, 5), (6, 7), *(None,) * 3))
+    values = torch.zeros(7, 7)
+    values[1, 1], values[2, 3], values[3, 2] = 3.0, 2.0, 1.0
+    story = repr(replace(imap, axis_b=axis, interactions=values))
+    assert "'a' (1 of 2) × patch 0,0 +3.0000, 'a' (2 of 2) × patch 0,1 +2.0000, 'red' ×" in story

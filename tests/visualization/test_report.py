@@ -151,7 +151,27 @@ def test_the_delta_is_the_sum_of_the_parts_minus_the_score(delta):
 
 def test_a_delta_that_matters_is_called_so():
     assert "more than a tenth" not in picture_and_text("red").to_html()
-    assert "more than a tenth" in picture_and_text("red", delta=-5.0).to_html()
+    page = picture_and_text("red", delta=-5.0).to_html()
+    assert "more than a tenth of the score: the parts of this method need not add up" in page
+    by_steps = replace(picture_and_text("red", delta=-5.0), settings={"n_steps": 2})
+    assert "more than a tenth of the score: too few steps." in by_steps.to_html()
+
+
+def test_what_the_model_does_not_see_is_marked():
+    """Of 8 × 4 pixels, the middle 4 × 4 are seen: a quarter is cut off at either side."""
+    shape = "polygon(evenodd, 0.00% 0.00%, 100.00% 0.00%, 100.00% 100.00%, 0.00% 100.00%, "
+    shape += "0.00% 0.00%, 25.00% 0.00%, 75.00% 0.00%, 75.00% 100.00%, 25.00% 100.00%, "
+    shape += "25.00% 0.00%)"
+    frame = Frame((4, 8), (4, 4), (1.0, 1.0), (2.0, 0.0))
+    imap = picture_and_text("red", None, grid=(2, 2))
+    imap = replace(imap, axis_a=ImageAxis.of_grid((2, 2), (2, 2), frame, before=("[class]",)))
+    page = imap.to_html()
+    assert page_data(page)["pairs"][0]["maps"][0]["a"]["cropped"] == shape
+    assert f'<div class="cropped" style="clip-path:{shape}">' in page
+    assert "input a was cropped: of 8 × 4 pixels, the model sees x 2–6 and y 0–4" in repr(imap)
+    whole = picture_and_text("red")
+    assert "cropped" not in page_data(whole.to_html())["pairs"][0]["maps"][0]["a"]
+    assert "cropped" not in repr(whole)
 
 
 def test_the_largest_usual_map_of_a_noisy_photograph_stays_below_one_megabyte():

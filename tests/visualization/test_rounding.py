@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 
 from captum_interactions import InteractionMap, explain, wrap
 from captum_interactions.maps.base import ROUNDING
@@ -30,12 +29,6 @@ from tests.pages import page_data, picture_and_text
 
 matplotlib.use("Agg")
 NOTE = "(no larger than rounding)"
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_interactions.encoders import DualEncoderWrapper, Layer
+from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
 
 Inputs = tuple[Tensor, Tensor]
 """Input a and input b, B rows each."""
@@ -90,7 +90,15 @@ def resolve_layers(wrapper: DualEncoderWrapper, layers: tuple[Layer, Layer]) -> 
     """
     if not isinstance(layers, tuple) or len(layers) != 2:
         raise ValueError(f"layers must be a pair (layer_a, layer_b), but got {layers!r}")
-    return wrapper.tower_a.resolve_layer(layers[0]), wrapper.tower_b.resolve_layer(layers[1])
+    a, b = layers
+    return _resolved("a", wrapper.tower_a, a), _resolved("b", wrapper.tower_b, b)
+
+
+def _resolved(name: str, tower: Tower, layer: Layer) -> Layer:
+    try:
+        return tower.resolve_layer(layer)
+    except ValueError as error:
+        raise ValueError(f"input {name}: {error}") from error
 
 
 def first_layers(wrapper: DualEncoderWrapper) -> tuple[Layer, Layer]:

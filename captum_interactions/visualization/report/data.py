@@ -100,12 +100,24 @@ def grid_data(axis: ImageAxis | AudioAxis) -> Json:
         left, right, bottom, top = axis.extent()
         height, width = axis.frame.original
         place: Json = {"size": [width, height], "extent": [left, top, right, bottom]}
+        if axis.is_cropped:
+            place["cropped"] = _around(axis)
     else:
         tokens = tokens[::-1]
         rows, columns = tokens.shape
         place = {"size": [columns, rows], "extent": [0, 0, columns, rows]}
         place["labels"] = [axis.labels[token] for token in tokens.ravel()]
     return {"grid": list(tokens.shape), "tokens": tokens.ravel().tolist(), **place}
+
+
+def _around(axis: ImageAxis) -> str:
+    """What the model does not see of an image, as a CSS shape: all of it but a box."""
+    height, width = axis.frame.original
+    x0, y0, x1, y1 = axis.visible
+    box = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+    corners = [(0, 0), (width, 0), (width, height), (0, height), (0, 0)]
+    points = (f"{100 * x / width:.2f}% {100 * y / height:.2f}%" for x, y in [*corners, *box])
+    return f"polygon(evenodd, {', '.join(points)})"
 
 
 def words_data(axis: TokenAxis) -> list[Json]:

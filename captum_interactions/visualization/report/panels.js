@@ -48,6 +48,12 @@ function makeStage(axis) {
   const canvas = make("canvas", "heat");
   place(canvas, axis, axis.extent);
   stage.append(canvas);
+  if (axis.cropped) {
+    const cropped = make("div", "cropped");
+    cropped.title = "The model does not see this part: its processor crops images";
+    cropped.style.clipPath = axis.cropped;
+    stage.append(cropped);
+  }
   return stage;
 }
 

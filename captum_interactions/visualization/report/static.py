@@ -150,6 +150,8 @@ def _stage(
         )
         source = heat_picture(grid, limit)
         heat = f'<img class="heat" alt="" src="{source}" style="{position}">'
+    if "cropped" in place:
+        heat += f'<div class="cropped" style="clip-path:{place["cropped"]}"></div>'
     about = f"The {name}, {rows} × {columns} parts: red raises the score, blue lowers it"
     shape = f"{width}/{height}" if isinstance(axis, ImageAxis) else "2/1"
     return (
@@ -181,10 +183,10 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
     rows.append(_row("convergence delta", imap.convergence_delta, delta, (low, high), ""))
     note = '<p class="note">Convergence delta: the sum of the parts minus the score.</p>'
     if abs(imap.convergence_delta) > 0.1 * max(abs(imap.score), abs(interactions)):
-        note += (
-            '<p class="note warning">The delta is more than a tenth of the score: too few steps, '
-            "or a method whose parts need not add up to the score.</p>"
-        )
+        cause = "too few steps"
+        if "n_steps" not in imap.settings:
+            cause = "the parts of this method need not add up to the score"
+        note += f'<p class="note warning">The delta is more than a tenth of the score: {cause}.</p>'
     return _facts(f"The score and its parts, {name}", rows, note + _rounding(imap, names))
 
 
