@@ -25,8 +25,6 @@ SIZES = ("small", "medium", "large")
 IMAGE_SIZE = 96
 """Side of every image, in pixels."""
 
-MAX_OBJECTS = 4
-
 
 @dataclass(frozen=True)
 class Domain:
