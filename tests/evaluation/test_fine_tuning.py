@@ -86,6 +86,30 @@ def test_recall_of_embeddings_by_hand():
     assert table.rows[2][2:] == [0.0] * 6  # nothing changed
 
 
+def retrieved(a, b, images):
+    """Recall of image to caption and of caption to image."""
+    rows = [
+        Row(f"r{i}", "before retrieval", i, "measured", {"a": a[i], "b": b[i]}, image=image)
+        for i, image in enumerate(images)
+    ]
+    (row, _) = FineTuningStudy(methods=(FAST,)).summarise(rows, []).tables["retrieval"].rows
+    return row[2], row[5]
+
+
+def test_every_caption_of_an_image_counts_as_its_own():
+    """Two captions each: an image finds either of them, and they find the image of both records."""
+    a = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    b = [[0.6, 0.8], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
+    assert retrieved(a, b, ["p", "p", "q", "q"]) == (1.0, 3 / 4)  # the first caption finds image q
+
+
+def test_equal_captions_of_several_images_share_a_hit():
+    """Whichever of them comes first; equal are also those that differ by rounding alone."""
+    a, b = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1e-9], [0.0, 1.0]]
+    assert retrieved(a, b, "pqr") == pytest.approx(((1 / 2 + 1 / 2 + 1) / 3, 2 / 3))
+    assert retrieved(a[::-1], b[::-1], "rqp") == pytest.approx((2 / 3, 2 / 3))
+
+
 def test_settings_that_rows_depend_on():
     study = FineTuningStudy()
     assert study.settings != replace(study, steps=7).settings

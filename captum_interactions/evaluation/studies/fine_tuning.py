@@ -207,20 +207,34 @@ def _retrieval(rows: Sequence[Row]) -> Table:
     return Table(
         ("stage", "records", "image to caption", "95 % from", "to", "caption to image",
          "caption from", "caption to"), cells,
-        "Recall@1 among all records that are explained. Intervals: Wilson's, for as many records "
-        "as the images are worth; of the difference, images drawn anew.",
+        "Recall@1 among all records that are explained: the best match must belong to the same "
+        "image, and matches that are equally good share one hit. Intervals: Wilson's, for as many "
+        "records as the images are worth; of the difference, images drawn anew.",
     )  # fmt: skip
 
 
 def _recalled(rows: Sequence[Row], variant: str) -> tuple[list[str], list[list[float]]]:
-    """Clusters of all records, and whether each finds its counterpart, in both directions."""
+    """Clusters of all records, and the share of each one's best matches that are of its cluster.
+
+    In both directions. Matches are equally good if single precision cannot tell them apart, as
+    captions that say the same, or the image of several records.
+    """
     own = [row for row in rows if row.variant == variant]
     if not own:
         return [], [[], []]
-    a, b = (normalize(torch.tensor([row.values[side] for row in own]), dim=-1) for side in "ab")
-    scores, index = a @ b.T, torch.arange(len(own))
-    found = (scores.argmax(1) == index, scores.argmax(0) == index)
-    return [row.cluster for row in own], [one.double().tolist() for one in found]
+    a, b = (
+        normalize(torch.tensor([row.values[side] for row in own], dtype=torch.float64), dim=-1)
+        for side in "ab"
+    )
+    clusters = [row.cluster for row in own]
+    numbered = {cluster: number for number, cluster in enumerate(clusters)}
+    own_number = torch.tensor([numbered[cluster] for cluster in clusters])
+    is_own = own_number[:, None] == own_number
+    found = []
+    for scores in (a @ b.T, b @ a.T):
+        best = scores >= scores.amax(1, keepdim=True) - torch.finfo(torch.float32).eps
+        found.append(((best & is_own).sum(1) / best.sum(1)).tolist())
+    return clusters, found
 
 
 def _figure(methods: Sequence[str], phrases: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
