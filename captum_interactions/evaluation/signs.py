@@ -51,7 +51,7 @@ def signs(imap: Map, record: Record, regions: str = "boxes") -> dict[str, Any]:
         {
             "text": phrase.text,
             "value": total(heat, region),
-            "background": _share(background(heat, region, objects), lambda sums: sums > 0),
+            "background": share_of(background(heat, region, objects), lambda sums: sums > 0),
         }
         for heat, (phrase, region) in zip(heats, seen, strict=True)
     ]
@@ -60,7 +60,7 @@ def signs(imap: Map, record: Record, regions: str = "boxes") -> dict[str, Any]:
             "phrase": i,
             "other": j,
             "value": total(heats[i], seen[j][1]),
-            "background": _share(
+            "background": share_of(
                 background(heats[i], seen[j][1], objects), lambda sums: sums < 0
             ),
             "same_class": seen[i][0].label is not None and seen[i][0].label == seen[j][0].label,
@@ -106,9 +106,10 @@ def background(heat: Grid, region: Grid, objects: Grid) -> NDArray[np.float64]:
     return np.asarray(sums[shared <= CLEAR * shape.sum()])
 
 
-def _share(
+def share_of(
     sums: NDArray[np.float64], is_so: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
 ) -> float | None:
+    """Share of sums that are so; None if there is none, as of :func:`background` without room."""
     return float(is_so(sums).mean()) if len(sums) else None
 
 

@@ -431,6 +431,30 @@ def test_false_words_on_the_boxes_of_the_true_ones(monkeypatch, order):
     assert found["caption scored lower"] == 1
 
 
+def test_false_words_of_a_region_that_the_crop_cut_off_have_no_values(monkeypatch):
+    """All sums there are zero, which says nothing of their signs."""
+    false = "fox and dog"
+    negative = HardNegative("r0", CAPTION, (0, 3), ("cat", "fox"), ((0.0, 0.0, 2.0, 8.0),))
+    cut = replace(record(caption=false, hard_negative=negative), open_image=wide)
+    maps = {
+        false: [cropped(second_order({"fox": (-2, -5, 1, 0)}, false))],
+        CAPTION: [cropped(second_order({"cat": (3, -1, 1, 0)}))],
+    }
+    (row,) = measured(Mismatches(), monkeypatch, maps, [cut])
+    assert row.values == {"score": 0.5}
+    assert "false_words" not in Mismatches().summarise([row], [cut]).tables
+
+
+def wide():
+    return Image.new("RGB", (16, 8))
+
+
+def cropped(imap):
+    """The same map of the middle of a wide image."""
+    frame = Frame((8, 16), (8, 8), (1.0, 1.0), (4.0, 0.0))
+    return replace(imap, axis_a=ImageAxis.of_grid((2, 2), (4, 4), frame, wide()))
+
+
 def test_true_words_are_found_where_they_stand(monkeypatch):
     """The true caption is longer before the word than the false one, so spans differ."""
     false, true = "fox and dog", "one cat and dog"

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from captum_interactions.datasets import HardNegative, Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.figures import grouped_bars
@@ -28,6 +26,7 @@ from captum_interactions.evaluation.signs import (
     occupied,
     origins_table,
     own_cases,
+    share_of,
     signs,
     signs_table,
     total,
@@ -167,24 +166,28 @@ def _known(span: Span | None) -> list[Span]:
 def _false_words(
     false: Map, true: Map, record: Record, negative: HardNegative
 ) -> Mapping[str, Any]:
-    """What false and true words are worth on the boxes of what the true ones name."""
+    """What false and true words are worth on the boxes of what the true ones name.
+
+    Nothing if the crop cut the boxes off.
+    """
     assert negative.span is not None
     if not is_read(false, negative.span):
         return {"score": false.score, "unread": 1}
     region = image_axis(false).coverage(*negative.boxes)
-    objects = occupied(false, record)
+    if not region.any():
+        return {"score": false.score}
     true_span = _true_span(negative)
     if true_span is not None and not is_read(true, true_span):
         true_span = None
     heat = false.heatmap(negative.span)
-    elsewhere = background(heat, region, objects) if region.any() else np.empty(0)
+    elsewhere = background(heat, region, occupied(false, record))
     return {
         "score": false.score,
         "false_words": {
             "true_score": true.score,
             "replaced": negative.replaced,
             "false": total(heat, region),
-            "background": float((elsewhere < 0).mean()) if len(elsewhere) else None,
+            "background": share_of(elsewhere, lambda sums: sums < 0),
             "true": None if true_span is None else total(true.heatmap(true_span), region),
         },
     }
