@@ -153,7 +153,7 @@ def proportion(
 
     The effective number of trials is the number of flags over the design effect: the variance of
     the share, estimated between clusters, over that of independent flags; at least 1. Where all
-    flags are alike there is no such variance, and each cluster counts as one trial.
+    clusters have the same share there is no such variance, and each counts as one trial.
 
     Args:
         flags: True, false, or None where undefined, which is left out.
@@ -172,7 +172,8 @@ def proportion(
     share = float(sums.sum() / n)
     deviations = float(np.square(sums - share * sizes).sum())
     effective = float(count)
-    if deviations and count > 1:
+    # Sums that differ by less than 1e-12 of their sizes, by rounding that is, are of equal shares.
+    if deviations > 1e-24 * float(np.square(sizes).sum()) and count > 1:
         variance = deviations / n**2 * count / (count - 1)
         effective = n / max(variance * (n - 1) / (share * (1 - share)), 1.0)
     return Estimate(share, *proportion_interval(share * effective, effective, level))
@@ -203,13 +204,19 @@ def paired_difference(
     if len(groups) < 2:
         return Difference(n, value, low, high, None)
     sums = np.array([group.sum() for group in groups])
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(_N_FLIPS, len(sums)))
-    # Sums that are equal but for rounding count as equal.
-    extreme = np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)
-    return Difference(n, value, low, high, float((1 + extreme.sum()) / (1 + _N_FLIPS)))
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _N_SIGNS // len(sums))
+    n_extreme = 0
+    for start in range(0, _N_FLIPS, at_once):
+        signs = rng.choice((-1.0, 1.0), size=(min(at_once, _N_FLIPS - start), len(sums)))
+        # Sums that are equal but for rounding count as equal.
+        n_extreme += int((np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)).sum())
+    return Difference(n, value, low, high, (1 + n_extreme) / (1 + _N_FLIPS))
 
 
 _N_FLIPS = 4999
+_N_SIGNS = 2**20
+"""Random signs that are in memory at once."""
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -229,6 +236,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(known) - rank)))
         found[place] = highest
     return found
+
+
+def holm_note(p_values: Sequence[float | None]) -> str:
+    """What a caption says of p-values that :func:`holm` corrected: how many there are.
+
+    Examples:
+        >>> holm_note([0.03, None, 0.06])
+        "corrected by Holm's method (number of comparisons: 2)"
+    """
+    n_comparisons = sum(p is not None for p in p_values)
+    return f"corrected by Holm's method (number of comparisons: {n_comparisons})"
 
 
 def matched_difference(
@@ -255,7 +273,8 @@ def matched_difference(
         seed: Default: 0
 
     Returns:
-        Estimate: second minus first; undefined if no stratum holds values of both.
+        Estimate: second minus first; undefined if no stratum holds values of both. There is no
+        interval if either sample has fewer than two clusters.
 
     Source: direct standardisation, Rosenbaum and Rubin, "Reducing bias in observational studies
     using subclassification on the propensity score", JASA 1984.
@@ -283,6 +302,8 @@ def matched_difference(
     value = difference(*(own.sum(0) for own in totals))
     if np.isnan(value):
         return Estimate(None, None, None)
+    if min(map(len, totals)) < 2:
+        return Estimate(value, None, None)
     rng = np.random.default_rng(seed)
     found = [
         difference(*(own[rng.integers(len(own), size=len(own))].sum(0) for own in totals))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     matched_difference,
     mean,
     mean_estimate,
@@ -87,6 +89,9 @@ def test_proportions_of_clusters_by_hand():
     assert proportion([1] * 20, np.repeat(range(10), 2).tolist()) == (
         1.0, *proportion_interval(10, 10),
     )  # fmt: skip
+    # So it is where all clusters have the same share: 15 of 22 is none that floats can hold.
+    alike = proportion(([1] * 15 + [0] * 7) * 3, np.repeat(range(3), 22).tolist())
+    assert alike == pytest.approx((15 / 22, *proportion_interval(3 * 15 / 22, 3)))
     assert proportion([True, None, True]) == (1.0, *proportion_interval(2, 2))
     assert proportion([]) == (None, None, None)
 
@@ -110,10 +115,29 @@ def test_the_sign_flip_test_is_that_of_all_signs():
     assert paired_difference(np.ones(8), np.zeros(8), [0, 1] * 4).p > 0.4
 
 
+def test_signs_are_drawn_in_parts_from_one_stream():
+    """5,000 images at once took 400 MB; the p-value is that of all signs drawn together."""
+    differences = np.random.default_rng(1).standard_normal(1500) + 0.04
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(4999, 1500))
+    together = (1 + (np.abs(signs @ differences) >= abs(differences.sum())).sum()) / 5000
+    tracemalloc.start()
+    try:
+        found = paired_difference(differences, np.zeros(1500), range(1500))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.p == together
+    assert 0.01 < together < 0.99
+    assert peak < signs.nbytes
+
+
 def test_holms_correction():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+    # What is not defined is no comparison.
+    assert holm([0.01, None]) == [0.01, None]
+    assert holm_note([0.01, None]).endswith("(number of comparisons: 1)")
 
 
 def test_a_difference_at_equal_size_is_without_that_of_sizes():
@@ -132,6 +156,12 @@ def test_a_difference_at_equal_size_is_without_that_of_sizes():
     apart = matched_difference([1.0] * 3, [2.0] * 3, alike, (range(3), range(3)), n_strata=2)
     assert apart == (None, None, None)
     assert matched_difference([], [1.0], ([], [1.0]), ([], [0])) == (None, None, None)
+    # Of one image alone nothing is drawn, so nothing tells how far it is from others.
+    sizes = [0.1, 0.2, 0.3]
+    one_image = matched_difference(
+        [1.0, 2.0, 3.0], [5.0] * 3, (sizes, sizes), ([0] * 3, range(3)), n_strata=1
+    )
+    assert one_image == (3.0, None, None)
 
 
 def test_small_numbers_are_named():
