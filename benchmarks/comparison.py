@@ -19,6 +19,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from captum_interactions import explain, load_demo
 from captum_interactions.attr import attributions
 from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.statistics import Difference, holm, paired_difference
+from captum_interactions.evaluation.statistics import Difference, holm, holm_note, paired_difference
 from captum_interactions.zoo import REPORT_SEED
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -190,15 +191,16 @@ def chance(n_scenes: int) -> NDArray[np.float64]:
     return np.concatenate(chances(n_scenes))
 
 
-def chances(n_scenes: int) -> list[list[float]]:
+@lru_cache  # scenes are rendered for it
+def chances(n_scenes: int) -> tuple[tuple[float, ...], ...]:
     """Shares of the image that the boxes of each scene's phrases cover."""
-    return [
-        [
+    return tuple(
+        tuple(
             (thing.box[2] - thing.box[0]) * (thing.box[3] - thing.box[1]) / IMAGE_SIZE**2
             for thing in scene.named
-        ]
+        )
         for scene in crowded(n_scenes)
-    ]
+    )
 
 
 def table(found: list[Summary]) -> Iterator[str]:
@@ -213,7 +215,7 @@ def table(found: list[Summary]) -> Iterator[str]:
         cells = [one.name, str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
         cells += [f"{low:.2f}–{high:.2f}", f"{one.inside.mean():.3f}", f"{one.pointing:.1%}"]
         gap = one.difference
-        if one.name == COMPARED or gap.value is None:
+        if one.name == COMPARED or gap.p is None:  # fewer than two scenes tell nothing
             compared = ["", "", ""]
         else:
             compared = [f"{gap.value:+.3f}", f"{gap.low:+.2f} to {gap.high:+.2f}", f"{p:.3f}"]
@@ -221,14 +223,13 @@ def table(found: list[Summary]) -> Iterator[str]:
         yield f"| {' | '.join([*cells, f'{one.images:.0f}', f'{one.texts:.0f}'])} |"
     n_scenes = max(one.n_scenes for one in found)
     areas = chance(n_scenes)
-    n_compared = sum(p is not None for p in p_values)
     yield (
         f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
         f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps count as chance. "
         f"*difference*: mean PGE of `{COMPARED}` minus that of the method, on the scenes that both "
-        "have, with scenes drawn anew for the interval; *p*: sign-flip test over scenes, corrected "
-        f"by Holm's method (number of comparisons: {n_compared}). Medians of methods with unequal "
-        "numbers of scenes are not of the same phrases.\n"
+        "have, with scenes drawn anew for the interval; *p*: sign-flip test over scenes, "
+        f"{holm_note(p_values)}. Medians of methods with unequal numbers of scenes are not of the "
+        "same phrases.\n"
     )
     names = {one.name for one in found}
     used = {case: options for case, options in OPTIONS.items() if case in names}
@@ -236,7 +237,8 @@ def table(found: list[Summary]) -> Iterator[str]:
         f"`{case}` ({', '.join(f'{name}={value}' for name, value in options.items())})"
         for case, options in used.items()
     )
-    yield f"Options that are not the defaults: {', '.join(said)}.\n"
+    if used:
+        yield f"Options that are not the defaults: {', '.join(said)}.\n"
 
 
 def main() -> None:

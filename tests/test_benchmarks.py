@@ -118,6 +118,24 @@ def test_table_of_steps():
     )
 
 
+def test_one_common_scene_is_no_comparison(tmp_path):
+    """It has a difference, but neither an interval nor a p-value; nor does a method have options."""
+    levels = comparison.chances(2)
+    path = tmp_path / "results.jsonl"
+    lines = [
+        {
+            "method": method, "scene": scene, "seconds": 1.0, "image": 2, "text": 3,
+            "inside": [0.5] * len(levels[scene]), "pointed": [True] * len(levels[scene]),
+        }
+        for method, scene in ((comparison.COMPARED, 0), ("grad_eclip", 0), ("grad_eclip", 1))
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = "\n".join(comparison.table(comparison.summaries(path)))
+    assert "| 0.0% |  |  |  | 1.000 |" in table
+    assert "number of comparisons: 0" in table
+    assert "Options that are not the defaults" not in table
+
+
 def test_methods_are_compared_on_common_scenes_with_undefined_maps_as_chance(tmp_path):
     levels = comparison.chances(3)
     path = tmp_path / "results.jsonl"

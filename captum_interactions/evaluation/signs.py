@@ -16,6 +16,7 @@ from captum_interactions.evaluation.phrases import covered, image_axis, readable
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     holm,
+    holm_note,
     mean,
     median,
     paired_difference,
@@ -203,9 +204,9 @@ def signs_table(by_method: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]) 
     ]
     return Table(
         ("method", "sign", *SHARE_COLUMNS, "p"), cells,
-        f"{SHARE_CAPTION} *p*: sign-flip test over images of this difference, corrected by Holm's "
-        f"method (number of comparisons: {len(cells)}). A map of the first order has one sign at a "
-        "place, whatever the phrase. The paper, on COCO: .941 and .684.",
+        f"{SHARE_CAPTION} *p*: sign-flip test over images of this difference, "
+        f"{holm_note(p_values)}. A map of the first order has one sign at a place, whatever the "
+        "phrase. The paper, on COCO: .941 and .684.",
     )  # fmt: skip
 
 
@@ -263,9 +264,10 @@ def changes_table(stages: Mapping[str, tuple[tuple[Sequence[Case], ...], ...]]) 
             )
             gap = paired_difference(new, old, [case["cluster"] for case in common])
             found.append(([method, what, gap.n, mean(old), mean(new), *gap[1:4]], gap.p))
-    cells = [[*own, p] for (own, _), p in zip(found, holm([p for _, p in found]), strict=True)]
+    p_values = holm([p for _, p in found])
+    cells = [[*own, p] for (own, _), p in zip(found, p_values, strict=True)]
     return Table(
         ("method", "sign", "cases", "before", "after", "change", "95 % from", "to", "p"), cells,
         "Shares on the same cases. Intervals: images drawn anew; *p*: sign-flip test over images, "
-        f"corrected by Holm's method (number of comparisons: {len(cells)}).",
+        f"{holm_note(p_values)}.",
     )  # fmt: skip

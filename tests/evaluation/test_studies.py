@@ -186,6 +186,10 @@ def test_methods_are_compared_on_the_phrases_that_both_have():
     assert found["PGE difference"] == pytest.approx((0.2 + 0.3 + 0.2) / 3)
     assert found["95 % from"] <= found["PGE difference"] <= found["to"]
     assert "number of comparisons: 1" in table.caption
+    # One image in common is none.
+    one_common = [*first, *second, *energies("legrad", [[0.2]])]
+    caption = study.summarise(one_common, []).tables["differences"].caption
+    assert "number of comparisons: 1" in caption
     # Phrases of one image are drawn together: two images, whichever method.
     one_image = energies("grad_eclip", [[0.1], [0.9]], cluster=[7, 7])
     (cells,) = study.summarise(one_image, []).tables["by_method"].rows
@@ -298,17 +302,35 @@ def test_the_spread_of_classes_is_compared_with_luck():
 
     def phrases(shift=0.0):
         return [
-            {"label": str(i % 10), "pge": value + shift * (i % 10 == 3)}
+            {"label": str(i % 10), "pge": value + shift * (i % 10 == 3), "cluster": str(i)}
             for i, value in enumerate(rng.uniform(0.2, 0.6, 200))
         ]
 
     study, labels = Classwise(), {str(i) for i in range(10)}
-    p_values = [study._shuffled(phrases(), labels)[1] for _ in range(12)]
+    p_values = [study._shuffled(phrases(), labels)[2] for _ in range(12)]
     # Uniform from 0 to 1: their mean has a standard error of .083.
     assert 0.25 < np.mean(p_values) < 0.75
-    spread, p = study._shuffled(phrases(0.3), labels)
-    assert 0.05 < spread < 0.3
+    actual, spread, p = study._shuffled(phrases(0.3), labels)
+    assert 0.05 < spread < 0.3 < actual
     assert p <= 0.01
+
+
+def test_phrases_of_an_image_are_no_evidence_of_their_own():
+    """Five captions an image, which agree: as if each image and class had been seen once."""
+    rng = np.random.default_rng(0)
+
+    def images():
+        return [
+            {"label": str(i % 10), "pge": value, "cluster": str(i)}
+            for i, value in enumerate(rng.uniform(0.2, 0.6, 60))
+        ]
+
+    study, labels = Classwise(), {str(i) for i in range(10)}
+    once = [images() for _ in range(12)]
+    found = [study._shuffled([p for p in own for _ in range(5)], labels) for own in once]
+    expected = [study._shuffled(own, labels) for own in once]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert 0.25 < np.mean([p for *_, p in found]) < 0.75
 
 
 # Mismatches.

@@ -18,6 +18,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     mean,
     median,
     notes_of_few,
@@ -176,8 +177,8 @@ def _differences(by_setting: Mapping[str, Sequence[Row]]) -> Table:
             for setting, (error, energy), p in zip(others, gaps, p_values, strict=True)
         ],
         "The setting minus the default, means over what both have; errors in thousandths. "
-        "Intervals: images drawn anew; *p*: sign-flip test over images for PGE, corrected by "
-        f"Holm's method (number of comparisons: {len(others)}).",
+        "Intervals: images drawn anew; *p*: sign-flip test over images for PGE, "
+        f"{holm_note(p_values)}.",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     mean,
     median,
     notes_of_few,
@@ -43,7 +45,8 @@ _COLUMNS = (
 class Classwise(PhraseStudy):
     """Point Game Energy of each class of objects, best and worst, and against how frequent it is.
 
-    Classes are the labels of phrases. How much they differ is compared with shuffled labels.
+    Classes are the labels of phrases. How much they differ is compared with shuffled labels: those
+    of images, so that phrases of one image and class, which are not independent, count once.
 
     Source: Möller, Tilli, Vu and Padó, TMLR 2025 (arXiv 2408.14153), section 4.3.
     """
@@ -58,10 +61,11 @@ class Classwise(PhraseStudy):
     """How many of the best and of the worst classes are listed."""
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
+        phrases = self.phrases(rows)
         by_method = {
             method: found
-            for method, phrases in self.phrases(rows).items()
-            if (found := self._classes(method, phrases))
+            for method, own in phrases.items()
+            if (found := self._classes(method, own))
         }
         few = f"Classes with fewer than {self.min_phrases} phrases are left out"
         if not by_method:
@@ -71,16 +75,14 @@ class Classwise(PhraseStudy):
         for own in by_method.values():
             best, worst = own[: self.n_extremes], own[self.n_extremes :][-self.n_extremes :]
             extremes += [["best", *row] for row in best] + [["worst", *row] for row in worst]
-        labels = {method: {row[1] for row in own} for method, own in by_method.items()}
         chances = [
-            self._shuffled(own, labels[method])
-            for method, own in self.phrases(rows).items()
-            if method in by_method
+            self._shuffled(phrases[method], {row[1] for row in own})
+            for method, own in by_method.items()
         ]
-        p_values = holm([p for _, p in chances])
+        p_values = holm([p for *_, p in chances])
         trends = [
-            _trend(method, own, spread, p)
-            for (method, own), (spread, _), p in zip(
+            _trend(method, own, *spreads, p)
+            for (method, own), (*spreads, _), p in zip(
                 by_method.items(), chances, p_values, strict=True
             )
         ]
@@ -93,11 +95,12 @@ class Classwise(PhraseStudy):
             "trend": Table(
                 ("method", "classes", "spread", "spread of shuffled labels", "p",
                  "with frequency", "with chance"), trends,
-                "Spread of the classes' medians (highest minus lowest) beside its mean when the "
-                "labels of phrases are shuffled, which leaves luck alone; *p*: how often that is "
-                f"as large, corrected by Holm's method (number of comparisons: {len(trends)}). "
-                "Then the medians' Spearman correlation with the number of phrases and with the "
-                "chance level (the size of the objects).",
+                "Spread of the classes' medians (highest minus lowest) beside its mean when labels "
+                "are shuffled, which leaves luck alone; phrases of one image and class, which are "
+                "not independent, count once, with their mean. *p*: how often that is as large, "
+                f"{holm_note(p_values)}. Then the Spearman correlation of the medians of all "
+                "phrases with the number of phrases and with the chance level (the size of the "
+                "objects).",
             ),
             "classes": Table(_COLUMNS, classes, "All classes, the best first."),
         }  # fmt: skip
@@ -107,28 +110,33 @@ class Classwise(PhraseStudy):
 
     def _shuffled(
         self, phrases: Sequence[Mapping[str, Any]], labels: set[str]
-    ) -> tuple[float, float]:
-        """Mean spread of medians with shuffled labels, and how often it is as large as with them.
+    ) -> tuple[float, float, float]:
+        """Spread of medians, its mean with shuffled labels, and how often that is as large.
+
+        Medians are of averages, one for each image and label.
 
         Args:
             phrases: Of one method.
             labels: The classes that count.
         """
-        kept = sorted(
-            ((p["label"], p["pge"]) for p in phrases if p["label"] in labels),
-            key=lambda one: one[0],
-        )
-        values = np.array([value for _, value in kept])
-        ends = np.cumsum([sum(label == own for label, _ in kept) for own in sorted(labels)])
+        grouped: dict[tuple[str, str], list[float]] = {}
+        for phrase in phrases:
+            if phrase["label"] in labels:
+                grouped.setdefault((phrase["label"], phrase["cluster"]), []).append(phrase["pge"])
+        by_label = sorted(grouped.items(), key=lambda one: one[0][0])
+        values = np.array([np.mean(own) for _, own in by_label])
+        sizes = Counter(label for (label, _), _ in by_label)
+        ends = np.cumsum([*sizes.values()])
         rng = np.random.default_rng(self.seed)
 
         def spread(ordered: NDArray[np.float64]) -> float:
             medians = [np.median(own) for own in np.split(ordered, ends[:-1])]
             return float(max(medians) - min(medians))
 
+        actual = spread(values)
         shuffled = [spread(rng.permutation(values)) for _ in range(N_SHUFFLES)]
-        as_large = sum(one >= spread(values) - 1e-12 for one in shuffled)
-        return float(np.mean(shuffled)), (1 + as_large) / (1 + N_SHUFFLES)
+        as_large = sum(one >= actual - 1e-12 for one in shuffled)
+        return actual, float(np.mean(shuffled)), (1 + as_large) / (1 + N_SHUFFLES)
 
     def _classes(self, method: str, phrases: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
         """One row per class, the best first; phrases without a class do not count."""
@@ -148,11 +156,15 @@ class Classwise(PhraseStudy):
 
 
 def _trend(
-    method: str, classes: Sequence[Sequence[Any]], shuffled: float, p: float | None
+    method: str,
+    classes: Sequence[Sequence[Any]],
+    actual: float,
+    shuffled: float,
+    p: float | None,
 ) -> list[Any]:
     medians = [row[3] for row in classes]
     return [
-        method, len(classes), max(medians) - min(medians), shuffled, p,
+        method, len(classes), actual, shuffled, p,
         _spearman(medians, [row[2] for row in classes]),
         _spearman(medians, [row[7] for row in classes]),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     mean,
     median,
     notes_of_few,
@@ -208,8 +209,7 @@ def _differences(first: str, by_method: Mapping[str, Sequence[Row]]) -> Table:
         ("method", "common records", "Spearman difference", "95 % from", "to", "p",
          "common phrases", "PGE difference", "PGE from", "PGE to", "p of PGE"), cells,
         f"{first} minus the method, means over what both have. Intervals: images drawn anew; *p*: "
-        "sign-flip test over images, corrected by Holm's method (number of comparisons: "
-        f"{len(p_values)}).",
+        f"sign-flip test over images, {holm_note(p_values)}.",
     )  # fmt: skip
 
 

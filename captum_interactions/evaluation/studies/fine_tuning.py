@@ -25,6 +25,7 @@ from captum_interactions.evaluation.signs import (
 )
 from captum_interactions.evaluation.statistics import (
     holm,
+    holm_note,
     mean,
     median,
     notes_of_few,
@@ -133,8 +134,7 @@ class FineTuningStudy(PhraseStudy):
                 [[*own, p] for own, p in zip(changes, holm(p_values), strict=True)],
                 "Point Game Energy and Accuracy of the same phrases. Changes are means of "
                 "differences, their intervals are of images drawn anew; *p*: sign-flip test over "
-                "images for PGE, corrected by Holm's method (number of comparisons: "
-                f"{len(methods)}).",
+                f"images for PGE, {holm_note(p_values)}.",
             ),
             "retrieval": _retrieval(rows),
         }  # fmt: skip

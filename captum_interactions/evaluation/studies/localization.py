@@ -13,6 +13,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     matched_difference,
     mean,
     mean_estimate,
@@ -112,18 +113,16 @@ def _differences(first: str, by_method: Mapping[str, Phrases]) -> Table:
     others = [method for method in by_method if method != first]
     energy = [paired(by_method[first], by_method[method]) for method in others]
     accuracy = [paired(by_method[first], by_method[method], "pga") for method in others]
+    p_values = holm([one.p for one in energy])
     cells = [
         [method, one.n, one.value, one.low, one.high, p, two.value, two.low, two.high]
-        for method, one, two, p in zip(
-            others, energy, accuracy, holm([one.p for one in energy]), strict=True
-        )
+        for method, one, two, p in zip(others, energy, accuracy, p_values, strict=True)
     ]
     return Table(
         ("method", "common phrases", "PGE difference", "95 % from", "to", "p", "PGA difference",
          "PGA from", "PGA to"), cells,
         f"{first} minus the method, mean over the phrases that both have. Intervals: images drawn "
-        "anew. *p*: sign-flip test over images for PGE, corrected by Holm's method (number of "
-        f"comparisons: {len(others)}).",
+        f"anew. *p*: sign-flip test over images for PGE, {holm_note(p_values)}.",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
+    holm_note,
     mean,
     mean_estimate,
     median,
@@ -152,12 +153,13 @@ def _differences(rows: Sequence[Row], ranked: Sequence[tuple[str, str]]) -> Tabl
         gap = paired(_cases(rows, curve, *first), _cases(rows, curve, *other), "area")
         if gap.n:
             found.append(([curve, *other, *gap[:4]], gap.p))
+    p_values = holm([p for _, p in found])
     return Table(
         ("curve", "ranked by", "read as", "common records", "difference", "95 % from", "to", "p"),
-        [[*own, p] for (own, _), p in zip(found, holm([p for _, p in found]), strict=True)],
+        [[*own, p] for (own, _), p in zip(found, p_values, strict=True)],
         f"Areas of {first[0]}, read as *{first[1]}*, minus those of the other ranking, on the "
         "records that both have. Intervals: images drawn anew; *p*: sign-flip test over images, "
-        f"corrected by Holm's method (number of comparisons: {len(found)}).",
+        f"{holm_note(p_values)}.",
     )
 
 

@@ -17,6 +17,7 @@ from captum_interactions.evaluation.phrases import image_axis, phrase_spans, rea
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
     holm,
+    holm_note,
     mean,
     mean_estimate,
     numbers,
@@ -175,12 +176,13 @@ def _differences(
                 [ours[key][1] for key in common],
             )
             found.append(([other[0], n, *gap[:4]], gap.p))
+    p_values = holm([p for _, p in found])
     return Table(
         ("method", "named", "common phrases", "difference", "95 % from", "to", "p"),
-        [[*own, p] for (own, _), p in zip(found, holm([p for _, p in found]), strict=True)],
+        [[*own, p] for (own, _), p in zip(found, p_values, strict=True)],
         f"{first[0]} minus the method, read as *{first[1]}*, mean over the phrases that both have. "
-        "Intervals: pictures drawn anew; *p*: sign-flip test over pictures, corrected by Holm's "
-        f"method (number of comparisons: {len(found)}).",
+        "Intervals: pictures drawn anew; *p*: sign-flip test over pictures, "
+        f"{holm_note(p_values)}.",
     )
 
 
