@@ -119,7 +119,7 @@ def test_table_of_steps():
 
 
 def test_one_common_scene_is_no_comparison(tmp_path):
-    """It has a difference, but neither an interval nor a p-value; nor does a method have options."""
+    """It has neither an interval nor a p-value; and neither method has options to list."""
     levels = comparison.chances(2)
     path = tmp_path / "results.jsonl"
     lines = [

@@ -111,7 +111,32 @@ def test_the_best_reading_is_chosen_on_other_pictures(recognition, tmp_path):
     chosen = found[3, "over phrases"]
     assert chosen[1:3] == [FIRST, "centred"]
     assert chosen[4:6] == [2.0, pytest.approx(np.mean(here))]
+    assert chosen[8] == 2 * len(READOUTS)
     assert set(found) == {(n, averaged) for n in (1, 3) for averaged in ("over phrases", "pooled")}
+
+
+def test_a_run_that_was_killed_is_summed_up(recognition, tmp_path):
+    """Of the second method it has the pictures with one named object alone."""
+    study, _, rows = recognition
+    killed = [row for row in rows if row.variant == FAST or row.values["named"] == 1]
+    append(tmp_path / "results.jsonl", killed)
+    tables = replace(study, validation=str(tmp_path)).summarise(killed, []).tables
+    cells = {tuple(row[:3]): row[3:] for row in tables["by_method"].rows}
+    assert cells[FIRST, "map", "over phrases"][1] is None
+    assert [row[:2] for row in tables["differences"].rows] == [[FIRST, 1]]
+    n_readings = {(row[0], row[3]): row[-1] for row in tables["chosen"].rows}
+    assert n_readings[1, "pooled"] == 2 * len(READOUTS)
+    assert n_readings[3, "pooled"] == len(READOUTS)  # of the first method alone
+    backwards = study.summarise(killed[::-1], []).tables  # the second method is the first one
+    assert [row[:2] for row in backwards["differences"].rows] == [[FAST, 1]]
+
+
+def test_nothing_is_chosen_on_pictures_that_share_no_reading(recognition, tmp_path):
+    study, _, rows = recognition
+    append(tmp_path / "results.jsonl", [row for row in rows if row.variant == FIRST])
+    here = [row for row in rows if row.variant == FAST]
+    table = replace(study, validation=str(tmp_path)).summarise(here, []).tables["chosen"]
+    assert not table.rows
 
 
 def test_the_cell_is_a_setting_that_rows_depend_on():

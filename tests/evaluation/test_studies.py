@@ -16,6 +16,7 @@ from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation import study as study_module
 from captum_interactions.evaluation.rows import append, read
 from captum_interactions.evaluation.signs import background, origins_table, signs
+from captum_interactions.evaluation.studies.agreement import Agreement
 from captum_interactions.evaluation.studies.classwise import Classwise
 from captum_interactions.evaluation.studies.failures import FailureCases
 from captum_interactions.evaluation.studies.localization import Localization
@@ -611,6 +612,26 @@ def test_phrases_beyond_the_limit_are_left_out_and_counted(monkeypatch, study, n
     notes = study.summarise([row], records).notes
     counted = f"Phrases that stand beyond the text's limit, left out: {3 - read} (captions: 1)."
     assert (counted in notes) == (read < 3)
+
+
+@pytest.mark.parametrize(("n_words", "read"), [(7, 3), (4, 2), (1, 1)])
+def test_methods_agree_on_the_phrases_that_are_read(monkeypatch, n_words, read):
+    records = [Record("r0", LONG, DOG_AND_HOUSE, image, "")]
+    (row,) = measured(Agreement(), monkeypatch, {LONG: [cut_map(n_words)]}, records)
+    assert [len(heat) for heat in row.values["maps"]] == [4] * read
+    row = replace(row, variant="legrad")
+    summary = Agreement().summarise([row, replace(row, variant="grad_eclip")], records)
+    assert summary.tables["intervals"].rows[0][2] == read
+    counted = f"Phrases that stand beyond the text's limit, left out: {3 - read} (captions: 1)."
+    assert (counted in summary.notes) == (read < 3)
+
+
+def test_a_caption_of_which_no_phrase_is_read_agrees_with_nothing(monkeypatch):
+    records = [Record("r0", LONG, DOG_AND_HOUSE[2:], image, "")]
+    (row,) = measured(Agreement(), monkeypatch, {LONG: [cut_map(2)]}, records)
+    assert row.values == {"maps": [], "unread": 1}
+    row = replace(row, variant="legrad")
+    assert Agreement().summarise([row], records).tables["correlations"].rows == [["legrad", None]]
 
 
 def test_a_hard_negative_whose_false_words_were_cut_has_no_values(monkeypatch):

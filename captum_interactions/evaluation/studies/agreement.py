@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from captum_interactions.attr import ATTRIBUTIONS
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import CallableTower, DualEncoderWrapper, wrap
 from captum_interactions.evaluation.figures import matrix
-from captum_interactions.evaluation.phrases import phrase_spans
+from captum_interactions.evaluation.phrases import phrase_spans, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import mean, mean_estimate, numbers
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
@@ -53,9 +52,15 @@ class Agreement(MethodStudy):
         found: list[Mapping[str, Any]] = []
         maps = self.explain(wrapper, variant, records, spans=phrase_spans(records))
         for imap, record in zip(maps, records, strict=True):
-            heats = np.stack([imap.heatmap(phrase.span) for phrase in record.grounded])
-            # Six digits are more than ranks need, and make the file smaller.
-            found.append({"maps": [[float(f"{x:.6g}") for x in heat.ravel()] for heat in heats]})
+            phrases = readable(imap, record)
+            heats = [imap.heatmap(phrase.span).ravel() for phrase in phrases]
+            found.append(
+                {
+                    # Six digits are more than ranks need, and make the file smaller.
+                    "maps": [[float(f"{x:.6g}") for x in heat] for heat in heats],
+                    "unread": len(record.grounded) - len(phrases),
+                }
+            )
         return found
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
@@ -63,7 +68,8 @@ class Agreement(MethodStudy):
         maps: dict[str, dict[str, Tensor]] = {method: {} for method in methods}
         clusters = {row.record: row.cluster for row in rows}
         for row in rows:
-            maps[row.variant][row.record] = torch.tensor(row.values["maps"])
+            if row.values["maps"]:
+                maps[row.variant][row.record] = torch.tensor(row.values["maps"])
         pairs = {
             (a, b): _correlations(maps[a], maps[b], clusters)
             for a, b in combinations_with_replacement(methods, 2)
@@ -95,7 +101,7 @@ class Agreement(MethodStudy):
         tables = {"correlations": table, "bilinear": analytic}
         if intervals.rows:
             tables["intervals"] = intervals
-        return Summary(tables, figures)
+        return Summary(tables, figures, unread_notes(rows))
 
 
 def _correlations(

@@ -88,7 +88,7 @@ class Recognition(MethodStudy):
         cells = [
             [
                 *reading,
-                *(mean(value for value, _ in found[n].values()) for n in counts),
+                *(mean(value for value, _ in found.get(n, {}).values()) for n in counts),
                 _chance(rows, *reading),
             ]
             for reading, found in readings.items()
@@ -108,6 +108,7 @@ class Recognition(MethodStudy):
                     [*reading, n, *_sizes(found[n]), *mean_estimate(*_apart(found[n]))]
                     for reading, found in readings.items()
                     for n in counts
+                    if n in found
                 ],
                 "Intervals: pictures drawn anew.",
             ),
@@ -168,8 +169,10 @@ def _differences(
     found = []
     for other in others:
         for n in counts:
-            ours, theirs = readings[first][n], readings[other].get(n, {})
+            ours, theirs = readings[first].get(n, {}), readings[other].get(n, {})
             common = [key for key in ours if key in theirs]
+            if not common:
+                continue
             gap = paired_difference(
                 [ours[key][0] for key in common],
                 [theirs[key][0] for key in common],
@@ -197,14 +200,17 @@ def _chosen(
         means = {
             reading: mean(_apart(found[n])[0]) or 0.0
             for reading, found in there.items()
-            if reading[2] == averaged and n in found and reading in here
+            if reading[2] == averaged and n in found and n in here.get(reading, {})
         }
-        best = max(means, key=means.__getitem__)
-        cells.append([n, *best, means[best], *mean_estimate(*_apart(here[best][n]))])
+        if means:
+            best = max(means, key=means.__getitem__)
+            estimate = mean_estimate(*_apart(here[best][n]))
+            cells.append([n, *best, means[best], *estimate, len(means)])
     return Table(
-        ("named", "method", "read as", "averaged", "mean there", "mean", "95 % from", "to"), cells,
-        f"Of {len(here) // 2} readings, the best on the validation pictures, and what it has on "
-        "these. Intervals: pictures drawn anew.",
+        ("named", "method", "read as", "averaged", "mean there", "mean", "95 % from", "to",
+         "readings"), cells,
+        "Of the *readings* that both runs have, the best on the validation pictures, and what it "
+        "has on these. Intervals: pictures drawn anew.",
     )  # fmt: skip
 
 
