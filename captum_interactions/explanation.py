@@ -199,7 +199,7 @@ def explain_batch(
         result = run(batch.inputs, additional_forward_args=extras, **to_call, **more)
         settings = {"attribution": attribution, "model": model, **used, **_nodes(explainer)}
         settings["layers"] = list(explainer.layers)
-        each = [{**settings, **notes} for notes in wrapper.notes(batch)]
+        each = [{**settings, **notes} for notes in batch.notes or [{}] * len(indices)]
         found = to_maps(wrapper, batch, explainer, result, each)
         maps.update(zip(indices, found, strict=True))
     for one in maps.values():
@@ -309,6 +309,7 @@ def _joined(pairs: Sequence[Batch]) -> Batch:
         ),
         tuple(axis for pair in pairs for axis in pair.axes_a),
         tuple(axis for pair in pairs for axis in pair.axes_b),
+        tuple(notes for pair in pairs for notes in pair.notes),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from captum_interactions import DualEncoderWrapper, wrap
 from tests import models
 
 torch.set_num_threads(1)
+os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal
 
 NUMERIC = ("attr/second_order", "functional", "metrics")
 """Folders of the tests that are marked ``numeric``."""

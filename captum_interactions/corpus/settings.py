@@ -165,16 +165,26 @@ def _description(tower: Any) -> list[Any]:
     plain = {
         name: value
         for name, value in vars(tower).items()
-        if not name.startswith("_")
-        and name != "training"
-        and isinstance(value, (str, int, float, tuple))
+        if not name.startswith("_") and name != "training" and _is_plain(value)
     }
+    plain["context_length"] = getattr(tower, "context_length", None)
+    plain["pool"] = getattr(getattr(tower, "pool", None), "module", None)
+    inner: Any = getattr(tower, "encoder", None)  # of a tower around another one
+    if inner is not None:
+        return [type(tower).__name__, plain, _description(inner)]
     model: Any = getattr(tower, "model", None)
     holders: list[Any] = [getattr(owner, name, None) for owner in (tower, model) for name in _PARTS]
     known = [_plain(holder.to_dict()) for holder in holders if hasattr(holder, "to_dict")]
     tokenizer: Any = getattr(tower, "tokenizer", None)
     vocabulary = sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else None
     return [type(tower).__name__, plain, known, vocabulary]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is the same in every process, as functions are not."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,8 @@ class CachedBaselines:
         self._features: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         self._state = _state(tower)
         self.users: list[None] = []
-        """One entry for each active :func:`caching` context, in any thread."""
+        """One entry for each active :func:`caching` context, in any thread. Lists grow and shrink
+        without a lock, which a forked process could inherit locked."""
 
     def features(self, tower: Any, layer: Any, baseline: Tensor, extras: tuple[Any, ...]) -> Tensor:
         """The features (1, *F) of a baseline (1, ...), computed at the first call."""
@@ -49,14 +50,15 @@ class CachedBaselines:
 @contextmanager
 def caching(tower: Any) -> Iterator[None]:
     """Context manager in which the features of a tower's baselines are cached, in all threads."""
-    shared = tower.cached_baselines = tower.cached_baselines or CachedBaselines(tower)
+    # One cache also if two threads come here at once.
+    shared = vars(tower).setdefault("cached_baselines", CachedBaselines(tower))
     shared.users.append(None)
     try:
         yield
     finally:
         shared.users.pop()
-        if not shared.users and tower.cached_baselines is shared:
-            tower.cached_baselines = None
+        if not shared.users:
+            vars(tower).pop("cached_baselines", None)  # the class has None
 
 
 def _state(tower: nn.Module) -> tuple[Any, ...]:

@@ -142,29 +142,11 @@ class LateInteractionWrapper(DualEncoderWrapper):
         extras_a, extras_b = self.split_additional(batch.additional_forward_args)
         if self.query_part is not None:
             extras_a = (*extras_a[:-1], self._part_of(batch, extras_a[-1]))
-        winners = self.match(*batch.inputs, *extras_a, *extras_b).winners
-        return batch._replace(additional_forward_args=(*extras_a, *extras_b[:-1], winners))
-
-    def notes(self, batch: Batch) -> list[dict[str, Any]]:
-        matches = self.match(*batch.inputs, *batch.additional_forward_args)
-        fields = (matches.tokens, matches.winners, matches.runners_up, matches.margins)
-        return [
-            {
-                "normalization": "none",
-                "constant": "the score of the baselines under the winners of this pair",
-                "matches": [
-                    {
-                        "token": token,
-                        "winner": winner,
-                        "runner_up": None if math.isinf(margin) else runner_up,
-                        "margin": None if math.isinf(margin) else margin,
-                    }
-                    for token, winner, runner_up, margin in zip(*row, strict=True)
-                    if token >= 0
-                ],
-            }
-            for row in zip(*(field.tolist() for field in fields), strict=True)
-        ]
+        matches = self.match(*batch.inputs, *extras_a, *extras_b)
+        return batch._replace(
+            additional_forward_args=(*extras_a, *extras_b[:-1], matches.winners),
+            notes=_notes(matches),
+        )
 
     def under_winners(self, query: Factors, documents: Factors, token_indices: Tensor) -> Factors:
         """Factors of documents under their winners for one query: ``query @`` these are its maps.
@@ -218,3 +200,25 @@ class LateInteractionWrapper(DualEncoderWrapper):
                     f"no token of {self.query_part!r} in query {row} counts in the score"
                 )
         return indices_of(mask.to(tokens.device))
+
+
+def _notes(matches: Matches) -> tuple[dict[str, Any], ...]:
+    """What the maps of each pair say of its matches."""
+    fields = (matches.tokens, matches.winners, matches.runners_up, matches.margins)
+    return tuple(
+        {
+            "normalization": "none",
+            "constant": "the score of the baselines under the winners of this pair",
+            "matches": [
+                {
+                    "token": token,
+                    "winner": winner,
+                    "runner_up": None if math.isinf(margin) else runner_up,
+                    "margin": None if math.isinf(margin) else margin,
+                }
+                for token, winner, runner_up, margin in zip(*row, strict=True)
+                if token >= 0
+            ],
+        }
+        for row in zip(*(field.tolist() for field in fields), strict=True)
+    )

@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     """What the rows of each map stand for."""
     axes_b: tuple[TokenAxis, ...]
     """What the columns of each map stand for."""
+    notes: tuple[dict[str, Any], ...] = ()
+    """What the settings of each map say of its pair; empty if there is nothing to say."""
 
 
 class DualEncoderWrapper(nn.Module):
@@ -164,10 +166,6 @@ class DualEncoderWrapper(nn.Module):
             inputs_a.axes,
             inputs_b.axes,
         )
-
-    def notes(self, batch: Batch) -> list[dict[str, Any]]:
-        """What the settings of each pair's map state besides the method and its options."""
-        return [{} for _ in batch.axes_a]
 
     def split_additional(self, additional: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Divide ``additional_forward_args`` between the towers.

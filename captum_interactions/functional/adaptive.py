@@ -131,6 +131,7 @@ class _Sampled:
     def __init__(self, values: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> None:
         self._values = values
         self._known: dict[float, Tensor] = {}
+        self._errors: dict[tuple[float, float, int], list[float]] = {}
         ends = self(np.array([0.0, 1.0]))
         dtype = dtype or self._known[0.0].dtype
         self._noise = 8 * torch.finfo(dtype).eps * ends.norm(dim=-1).amax(0)
@@ -154,15 +155,23 @@ class _Sampled:
     ) -> _Panel | None:
         """The panel with fewest nodes for a tolerance, from values at these intervals, or None."""
         largest = min(3 * intervals // 8, max_steps)
-        errors = [
-            self.relative(self.error([_Panel(start, stop, n_steps, intervals)], 1))
-            for n_steps in range(1, largest + 2)
-        ]
+        errors = self._errors_on(start, stop, intervals)
         for n_steps in range(1, largest + 1):
             # Two consecutive numbers: the error of one may be small by chance.
             if max(errors[n_steps - 1 : n_steps + 1]) <= tolerance:
                 return _Panel(start, stop, n_steps, intervals)
         return None
+
+    def _errors_on(self, start: float, stop: float, intervals: int) -> list[float]:
+        """Relative errors of 1, 2, ... nodes on a panel, from values at these intervals."""
+        key = (start, stop, intervals)
+        if key not in self._errors:
+            values = self(start + (stop - start) * _points(intervals))
+            numbers = range(1, 3 * intervals // 8 + 2)
+            weights = torch.stack([_weights_of_values(intervals, number) for number in numbers])
+            gaps = torch.einsum("nm,mbk->nbk", weights, values) - (values[-1] - values[0])
+            self._errors[key] = [self.relative(gap) for gap in gaps]
+        return self._errors[key]
 
     def error(self, panels: Sequence[_Panel], finer: int = 2) -> Tensor:
         """The error (B, K) of the sum of panels, on intervals that are finer by a factor.
@@ -226,7 +235,7 @@ def _points(intervals: int) -> NDArray[np.float64]:
     return (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _weights_of_values(intervals: int, n_steps: int) -> Tensor:
     """Weights (M,) of the values at the points in the Gauss-Legendre sum of derivatives."""
     slopes = chebyshev.chebder(np.eye(intervals + 1))

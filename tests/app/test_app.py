@@ -174,7 +174,7 @@ def test_methods_are_switched(visit, demo):
     page.get_by_label("Attribution method").locator("visible=true").click()
     page.get_by_role("option", name="Grad-ECLIP (first order)").click()
     footer = explained(page).locator("footer")
-    footer.filter(has_text="grad").wait_for()
+    footer.filter(has_text="Grad-ECLIP").wait_for()
     imap = explain(wrapper, scenes[0].image, scenes[0].caption, "grad_eclip")
     assert_heat(explained(page), imap.heatmap())
     page.get_by_label("Layer").locator("visible=true").click()

@@ -387,6 +387,35 @@ def test_the_identity_of_a_model(clip):
     assert first["configuration"] != second["configuration"]
 
 
+def test_the_identity_is_the_same_in_every_process():
+    """Also of a model that pools by attention: addresses of functions are no part of it."""
+    program = (
+        "from captum_interactions import wrap\n"
+        "from captum_interactions.corpus import model_identity\n"
+        "from tests.families import FAMILIES\n"
+        "family = next(f for f in FAMILIES if f.name.startswith('SigLIP'))\n"
+        "print(model_identity(wrap(family.build()))['configuration'])\n"
+    )
+    # Another order of what is imported and another seed move all addresses.
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", first + program],
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout.split()[-1]
+        for seed, first in (("1", ""), ("2", "import torch, json, sqlite3\n"))
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+def test_the_identity_holds_the_limit_of_texts():
+    model, processor = models.clip_with_processor()
+    wrapper = wrap(model, processor)
+    before = model_identity(wrapper)["configuration"]
+    wrapper.tower_b._context_length = wrapper.tower_b.context_length - 1
+    assert model_identity(wrapper)["configuration"] != before
+
+
 def test_token_ids_are_items_of_one_row(wrapper, tmp_path):
     """Rows of several lengths are items of one build; other shapes are refused by their shape."""
     ids = {text: wrapper.tower_b.prepare(text).inputs for text in corpora.TEXTS[:3]}

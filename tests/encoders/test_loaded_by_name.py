@@ -185,6 +185,13 @@ def test_static_embeddings(end):
     assert [word.text for word in imap.axis_a.words] == a.split()
 
 
+def test_unknown_words_of_static_embeddings_are_words():
+    imap = explain(wrap(static()), f"{WORDS[0]} ⚇ {WORDS[1]}", TEXTS[1])
+    assert [word.text for word in imap.axis_a.words] == [WORDS[0], "⚇", WORDS[1]]
+    assert not any(imap.axis_a.special)
+    torch.testing.assert_close(imap.by_unit().sum(), imap.interactions.sum())
+
+
 def test_model2vec():
     model2vec = pytest.importorskip("model2vec")
     model = static()

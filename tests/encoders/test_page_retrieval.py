@@ -217,6 +217,18 @@ def test_longer_than_the_context(wrapper):
         wrapper.prepare("a red circle " * 30, PAGES[0])
     with pytest.raises(ValueError, match="text 0 is empty"):
         wrapper.prepare(" ", PAGES[0])
+    with pytest.raises(ValueError, match="text 1 holds no visible character"):
+        wrapper.prepare(["red", "\u200b"], [PAGES[0]] * 2)
+
+
+def test_queries_in_a_tuple_are_those_in_a_list(wrapper):
+    of_list, of_tuple = (wrapper.tower_a.prepare(kind(QUERIES)) for kind in (list, tuple))
+    assert torch.equal(of_list.inputs, of_tuple.inputs)
+    assert of_list.axes == of_tuple.axes
+
+
+def test_the_model_has_its_name(wrapper):
+    assert "ForRetrieval" in wrapper.model_name
 
 
 def test_needs_its_processor(model_and_processor):
@@ -239,6 +251,8 @@ def test_patches_as_tensors(kind, model_and_processor, wrapper):
             wrapper.tower_b.encoder.check(inputs["pixel_values"])
         with pytest.raises(ValueError, match=r"floats of shape \(B, N, pixels\), but got torch.fl"):
             wrapper.tower_b.encoder.check(inputs["pixel_values"][0])
+        with pytest.raises(ValueError, match="patches of pages need input_ids, attention_mask, im"):
+            wrapper.tower_b.prepare(inputs["pixel_values"])
 
 
 def test_by_name(model_and_processor, tmp_path):

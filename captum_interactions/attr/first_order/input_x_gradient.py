@@ -36,7 +36,7 @@ class FirstOrderInputXGradient(FirstOrderAttribution[Tensor], GradientAttributio
         (torch.Size([2, 4]), torch.Size([2, 5]))
     """
 
-    cost = "2 forward passes and a backward pass of each input"
+    cost = "3 forward passes and a backward pass of each input"
     _default_layers = staticmethod(first_layers)
 
     def _check(self, side: LayerInputs) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
-from captum_interactions.encoders.inputs.texts import tokenize
+from captum_interactions.encoders.inputs.texts import checked_texts, tokenize
 from captum_interactions.encoders.late_interaction import LateInteractionWrapper
 from captum_interactions.encoders.model.hooks import find_blocks
 from captum_interactions.encoders.towers.base import TowerInputs
@@ -71,12 +71,10 @@ class _Queries(TextTower):
         self._n_behind = len(axis) - _stop(axis, 1)
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
-        texts = [raw] if isinstance(raw, str) else raw
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        several = isinstance(raw, (list, tuple)) and all(isinstance(text, str) for text in raw)
+        if not (isinstance(raw, str) or several):
             return super().prepare(raw, truncation=truncation)
-        for index, text in enumerate(texts):
-            if not text.strip():
-                raise ValueError(f"text {index} is empty: {text!r}")
+        texts = checked_texts(raw)  # before the suffix, which would hide that one is empty
         prepared = super().prepare([text + self.suffix for text in texts])
         axes = map(_without_suffix, cast(tuple[TextAxis, ...], prepared.axes), texts)
         return prepared._replace(axes=tuple(axes))

@@ -13,7 +13,7 @@ from captum_interactions.encoders.families.trial import closed_if_wrong
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.image_tower import ImageTower
 
-_TRIED = (
+_TESTED = (
     *("ByobNet", "ConvNeXt", "Eva", "FastVit", "ResNet", "SwinTransformer", "VisionTransformer"),
     "VisionTransformerRelPos",
 )
@@ -83,7 +83,7 @@ def timm_tower(
         skipped = [f"{at}{name}" for name in parts[: parts.index(stages[0])]] if stages else []
         cell = trunk.feature_info[-1]["reduction"]
         tower = make(blocks, skipped, patch=(cell, cell), convolutional=True, **options)
-    return tower if type(trunk).__name__ in _TRIED else closed_if_wrong(tower)
+    return tower if type(trunk).__name__ in _TESTED else closed_if_wrong(tower)
 
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")

@@ -57,7 +57,7 @@ def try_out(tower: BlockTower) -> None:
     Warns:
         UserWarning: If padding changes the embedding of a text. Padding is then kept.
     """
-    problem = what_is_wrong(tower)
+    problem = _what_is_wrong(tower)
     if problem is not None:
         raise TypeError(f"{type(tower.model).__name__} cannot be explained: {problem}")
     if isinstance(tower, TextTower) and _sees_padding(tower):
@@ -75,14 +75,14 @@ def closed_if_wrong(tower: ImageTower) -> ImageTower:
     Raises:
         TypeError: If the output of the model is random.
     """
-    if what_is_wrong(tower) is None:
+    if _what_is_wrong(tower) is None:
         return tower
     tower = tower.closed()
     try_out(tower)
     return tower
 
 
-def what_is_wrong(tower: BlockTower) -> str | None:
+def _what_is_wrong(tower: BlockTower) -> str | None:
     """The reason why a run cannot start at the blocks; None if it can."""
     try:
         inputs, extras, axes = tower.prepare(tower.sample())

@@ -35,7 +35,8 @@ def static_tower(model: Any, prompt: str = "") -> TextTower:
 
     own = model[0].tokenizer
     names = ("[PAD]", "<pad>", "[UNK]", "<unk>")
-    pad = next((name for name in names if own.token_to_id(name) is not None), None)
+    known = [name for name in names if own.token_to_id(name) is not None]
+    pad, unknown = (next((n for n in known if n in some), None) for some in (names, names[2:]))
     if pad is None:
         raise ValueError(
             f"the vocabulary of {type(model[0]).__name__} has none of {', '.join(names)}, of which "
@@ -48,7 +49,7 @@ def static_tower(model: Any, prompt: str = "") -> TextTower:
         def __call__(self, *args: Any, **options: Any) -> Any:
             return super().__call__(*args, **options, add_special_tokens=False)
 
-    tokenizer: Any = Plain(tokenizer_object=own, pad_token=pad)  # type: ignore[no-untyped-call]
+    tokenizer: Any = Plain(tokenizer_object=own, pad_token=pad, unk_token=unknown)  # type: ignore[no-untyped-call]
     config = SimpleNamespace(vocab_size=model[0].num_embeddings, pad_token_id=own.token_to_id(pad))
     static = StaticEncoder(model)
     tower = _PlainTexts(static, _static, [], config=config, tokenizer=tokenizer, prompt=prompt)

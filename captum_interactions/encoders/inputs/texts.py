@@ -71,7 +71,7 @@ def tokenize(
         ValueError: If a text has no visible character or no token, contains a lone surrogate, or
             is too long and ``truncation`` is False.
     """
-    texts = _checked(raw)
+    texts = checked_texts(raw)
     knows_offsets = bool(tokenizer.is_fast)
     cut = truncation and context_length is not None
     options = {"max_length": context_length} if cut or padding == "max_length" else {}
@@ -123,8 +123,13 @@ def tokenize(
     return ids, mask, axes
 
 
-def _checked(raw: Any) -> Sequence[str]:
-    """One text or several as a checked sequence of texts."""
+def checked_texts(raw: Any) -> Sequence[str]:
+    """One text or several as a sequence of texts.
+
+    Raises:
+        TypeError: If it is neither a string nor a sequence of strings.
+        ValueError: If there is none, or one has no visible character or half a surrogate pair.
+    """
     texts = [raw] if isinstance(raw, str) else raw
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"a text is a string or a list of strings, but got {raw!r}")

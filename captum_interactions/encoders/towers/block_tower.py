@@ -198,7 +198,7 @@ class BlockTower(Tower):
         cells, *rest = context
         if layer == "pool":
             states, inputs, extras, _ = self.recall(states, *rest)
-            with as_written(self.model), self._giving(states, layer):
+            with self._giving(states, layer):
                 return self._run(self.model, inputs, *extras)
         assert isinstance(layer, int)
         with ExitStack() as stack:

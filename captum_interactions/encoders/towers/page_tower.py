@@ -65,6 +65,8 @@ class PageTower(ImageTower):
         raw = unpacked(raw, "pixel_values", self.extra_names)
         if isinstance(raw, tuple) and raw and isinstance(raw[0], Tensor):
             patches, *extras = raw
+        elif isinstance(raw, Tensor):
+            patches, extras = raw, []
         else:
             images = load_images(raw)
             # Each by itself: padding then always comes last.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_interactions.axes import TokenAxis
 from captum_interactions.encoders.towers.base import Layer, Tower, TowerInputs
@@ -40,6 +40,12 @@ class TokenTower(Tower):
         self.extra_names = (*encoder.extra_names, "token_indices")
         self._counts = encoder.token_mask if counts is None else counts
         self.mean = mean
+
+    @property
+    def model(self) -> nn.Module:
+        """The encoder's model."""
+        model: nn.Module = getattr(self.encoder, "model", self.encoder)
+        return model
 
     @property
     def default_layer(self) -> Layer:
