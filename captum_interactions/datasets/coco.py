@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from captum_interactions.datasets.reading import (
     read_json,
     shown,
 )
-from captum_interactions.datasets.record import Box, Phrase, Record
+from captum_interactions.datasets.record import Box, Phrase, Record, unnamed_boxes
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import plurals
 
@@ -140,7 +141,6 @@ class CocoRecords(RecordSequence[Caption]):
     def _record(self, entry: Caption) -> Record:
         image = entry.image
         phrases = tuple(self._phrases(entry.text, image))
-        named = {box for phrase in phrases for box in phrase.boxes}
         return Record(
             key=str(entry.id),
             caption=entry.text,
@@ -148,7 +148,7 @@ class CocoRecords(RecordSequence[Caption]):
             open_image=ImageFile(entry.images, image.name, image.size),
             source=f"{entry.file}: annotation {entry.id}",
             image_key=image.name,
-            unnamed=tuple(b for own in image.boxes.values() for b in own if b not in named),
+            unnamed=unnamed_boxes(chain.from_iterable(image.boxes.values()), phrases),
         )
 
     def _phrases(self, caption: str, image: CocoImage) -> Iterator[Phrase]:

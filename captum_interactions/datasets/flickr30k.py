@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from captum_interactions.datasets.archive import Files, ImageFile, find_folder
 from captum_interactions.datasets.problems import DatasetError, Problems, claim
 from captum_interactions.datasets.reading import check_size, need_image, shown
-from captum_interactions.datasets.record import Box, Phrase, Record
+from captum_interactions.datasets.record import Box, Phrase, Record, unnamed_boxes
 from captum_interactions.datasets.sequence import RecordSequence
 
 _IMAGE_FOLDERS = (
@@ -35,6 +35,8 @@ class Sentence(NamedTuple):
     caption: str
     phrases: tuple[Phrase, ...]
     size: tuple[int, int]
+    boxes: tuple[Box, ...]
+    """Of all objects of the image."""
 
 
 class Flickr30kRecords(RecordSequence[Sentence]):
@@ -110,6 +112,7 @@ class Flickr30kRecords(RecordSequence[Sentence]):
             open_image=ImageFile(self._images, f"{entry.image}.jpg", entry.size),
             source=f"Sentences/{entry.image}.txt, line {entry.line}",
             image_key=entry.image,
+            unnamed=unnamed_boxes(entry.boxes, entry.phrases),
         )
 
 
@@ -142,12 +145,13 @@ def _image_sentences(
     size, boxes = read_annotation(
         annotations.read_bytes(f"{image}.xml"), annotations.where(f"{image}.xml")
     )
+    every = tuple(box for own in boxes.values() for box in own)
     where = sentences.where(f"{image}.txt")
     for line, text in enumerate(sentences.read_text(f"{image}.txt").split("\n"), start=1):
         if text.strip():
             with problems.one_record():
                 caption, phrases = read_sentence(text, boxes, f"{where}, line {line}")
-                yield Sentence(image, line, caption, phrases, size)
+                yield Sentence(image, line, caption, phrases, size, every)
 
 
 # No part can match what the part before it has matched, so the time is linear in the sentence.

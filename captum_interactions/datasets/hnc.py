@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from captum_interactions.datasets.reading import (
     read_json,
     shown,
 )
-from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record
+from captum_interactions.datasets.record import Box, HardNegative, Phrase, Record, unnamed_boxes
 from captum_interactions.datasets.sequence import RecordSequence
 from captum_interactions.datasets.words import WordFinder, plurals
 
@@ -33,6 +34,8 @@ class Statement(NamedTuple):
     boxes: Mapping[str, tuple[Box, ...]]
     """Boxes of the objects, by their name."""
     hard_negative: HardNegative | None
+    every: tuple[Box, ...] = ()
+    """Boxes of the objects of all captions of the image."""
 
 
 class HNCRecords(RecordSequence[Statement]):
@@ -103,18 +106,23 @@ class HNCRecords(RecordSequence[Statement]):
             where = f"{self._file}: image {image}"
             with problems.one_record():
                 need_image(self._images, f"{image}.jpg", where)
-                entries += _statements(image, captions, where, problems)
+                own = list(_statements(image, captions, where, problems))
+                boxes = chain.from_iterable(one.boxes.values() for one in own)
+                every = tuple(dict.fromkeys(chain.from_iterable(boxes)))
+                entries += [one._replace(every=every) for one in own]
         super().__init__(entries, problems.report("HNC"))
 
     def _record(self, entry: Statement) -> Record:
+        phrases = phrases_of(entry.caption, entry.boxes)
         return Record(
             key=f"{entry.image}-{entry.id}",
             caption=entry.caption,
-            phrases=phrases_of(entry.caption, entry.boxes),
+            phrases=phrases,
             open_image=ImageFile(self._images, f"{entry.image}.jpg"),
             source=f"{self._file}: image {entry.image}, caption {entry.id} ({entry.type})",
             hard_negative=entry.hard_negative,
             image_key=entry.image,
+            unnamed=unnamed_boxes(entry.every, phrases),
         )
 
 

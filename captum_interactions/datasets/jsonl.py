@@ -31,6 +31,7 @@ class Line(NamedTuple):
     image: str
     caption: str
     phrases: tuple[Phrase, ...]
+    unnamed: tuple[Box, ...]
     hard_negative: HardNegative | None
 
 
@@ -49,6 +50,7 @@ class JsonLinesRecords(RecordSequence[Line]):
       or its ``span``, the half-open range of its characters, or both; with ``boxes`` (optional) as
       [x0, y0, x1, y1] in pixels, half-open; with a ``label`` (optional). Photographs are turned
       upright, and boxes are in the pixels of the upright image;
+    - ``unnamed`` (optional): boxes of objects that no phrase names;
     - ``key`` (optional): text that no other line has as its key. Default: the line's number;
     - ``hard_negative`` (optional), for a caption that is false: ``{"positive": KEY}`` with the key
       of the line with the true caption, and optionally ``span``, ``replaced`` ([true words, false
@@ -104,7 +106,8 @@ class JsonLinesRecords(RecordSequence[Line]):
             for k, phrase in enumerate(phrases, start=1)
         ]
         found.sort(key=lambda phrase: phrase.span)
-        return Line(number, key, image, caption, tuple(found), None)
+        unnamed = _boxes(value, where, "unnamed")
+        return Line(number, key, image, caption, tuple(found), unnamed, None)
 
     def _record(self, entry: Line) -> Record:
         return Record(
@@ -115,6 +118,7 @@ class JsonLinesRecords(RecordSequence[Line]):
             source=f"{self._name}, line {entry.number}",
             hard_negative=entry.hard_negative,
             image_key=entry.image,
+            unnamed=entry.unnamed,
         )
 
 
@@ -175,8 +179,8 @@ def _span(value: Any, caption: str, where: str) -> Span:
     return value[0], value[1]
 
 
-def _boxes(holder: Any, where: str) -> tuple[Box, ...]:
-    boxes = need(holder, "boxes", list, where) if "boxes" in holder else []
+def _boxes(holder: Any, where: str, key: str = "boxes") -> tuple[Box, ...]:
+    boxes = need(holder, key, list, where) if key in holder else []
     return tuple(box_from_corners(box, where) for box in boxes)
 
 
@@ -204,8 +208,8 @@ def _hard_negative(
 def write_jsonl(records: Iterable[Record], folder: str | Path) -> Path:
     """Write records as :class:`JsonLinesRecords` reads them.
 
-    The lines go to ``records.jsonl``, the images to ``images``, each as often as it has a record.
-    Masks are not written.
+    The lines go to ``records.jsonl``, the images to ``images``: one file for all records with the
+    same ``image_key``, so that they share an image again when they are read. Masks are not written.
 
     Args:
         records: Records with different keys.
@@ -229,11 +233,14 @@ def write_jsonl(records: Iterable[Record], folder: str | Path) -> Path:
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     path = folder / "records.jsonl"
+    images: dict[str | int, str] = {}
     with path.open("x", encoding="utf-8") as file:
         for i, record in enumerate(records):
-            image = f"images/{i:06d}.png"
-            record.image.save(folder / image)
-            file.write(json.dumps(_written(record, image), ensure_ascii=False) + "\n")
+            key = record.image_key or i  # without a key, the image is this record's alone
+            if key not in images:
+                images[key] = f"images/{i:06d}.png"
+                record.image.save(folder / images[key])
+            file.write(json.dumps(_written(record, images[key]), ensure_ascii=False) + "\n")
     return path
 
 
@@ -246,6 +253,7 @@ def _written(record: Record, image: str) -> dict[str, Any]:
             {"text": p.text, "span": p.span, "boxes": p.boxes, "label": p.label}
             for p in record.phrases
         ],
+        "unnamed": record.unnamed,
     }
     if record.hard_negative is not None:
         negative = record.hard_negative

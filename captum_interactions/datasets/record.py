@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,12 @@ class Phrase:
     """The class of the object, such as a COCO category, an entity type, or a shape."""
     mask: npt.NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     """(H, W) of the original image, true where the object is, if the dataset knows it."""
+
+
+def unnamed_boxes(boxes: Iterable[Box], phrases: Iterable[Phrase]) -> tuple[Box, ...]:
+    """Those of an image's boxes that no phrase has, each once."""
+    named = {box for phrase in phrases for box in phrase.boxes}
+    return tuple(box for box in dict.fromkeys(boxes) if box not in named)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,15 @@ def test_phrases_and_boxes_by_hand(tmp_path: Path) -> None:
     assert [p.text for p in second.grounded] == ["Two guys", "Two guys"]
 
 
+def test_objects_that_no_phrase_names(tmp_path: Path) -> None:
+    """Those of other captions, each once; an object of two chains is named by either."""
+    first, second, bare, other = Flickr30kRecords(write(tmp_path, files()))
+    hair = (6.0, 6.0, 7.0, 7.0)
+    assert first.unnamed == ()
+    assert second.unnamed == (hair,)
+    assert bare.unnamed == other.unnamed == (FIRST, SECOND, hair)
+
+
 def test_chain_0_is_never_boxed() -> None:
     _, (phrase,) = read_sentence("[/EN#0/notvisual it]", {"0": [FIRST]}, "here")
     assert phrase.boxes == ()

@@ -107,6 +107,16 @@ def test_phrases_by_hand(tmp_path: Path) -> None:
     assert records[9].phrases == ()
 
 
+def test_objects_that_no_phrase_names(tmp_path: Path) -> None:
+    """Objects of all captions of the image are known, each with one box here."""
+    *records, other = HNCRecords(write(tmp_path, files()))
+    socks, shorts, hat, second = (20, 7, 28, 16), (30, 5, 34, 9), (1, 2, 4, 6), (9, 9, 14, 14)
+    assert set(records[0].unnamed) == {hat, second}
+    assert set(records[4].unnamed) == {socks, shorts, second}
+    assert set(records[9].unnamed) == {socks, shorts, hat, second}
+    assert other.unnamed == ()
+
+
 def test_foils_by_hand(tmp_path: Path) -> None:
     records = HNCRecords(write(tmp_path, files()))
     foils = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from captum_interactions.datasets import (
     DatasetError,
     FolderRecords,
     JsonLinesRecords,
+    Record,
     SceneRecords,
     Skipped,
     load_dataset,
@@ -81,6 +84,7 @@ LINES: list[dict[str, Any]] = [
             {"text": "dog", "boxes": [[10, 20, 11, 21]]},
             {"text": "by", "span": [6, 8]},
         ],
+        "unnamed": [[3, 4, 5, 6]],
         "photographer": "somebody",
     },
     {
@@ -121,6 +125,7 @@ def test_jsonl(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("by", (6, 8), (), None),
         ("red bicycle", (11, 22), ((1, 2, 30, 40), (5.5, 6, 7, 8)), "bicycle"),
     ]
+    assert (first.unnamed, second.unnamed) == (((3, 4, 5, 6),), ())
     assert (first.key, second.key) == ("1", "wrong")
     assert second.source == "pairs.jsonl, line 2"
     assert second.hard_negative is not None
@@ -154,6 +159,7 @@ BROKEN = [
     (phrased(text="and", box=[]), ": phrase 2", "unknown key 'box', expected one of text, span, b"),
     (phrased(text="and", boxes=[[1, 2, 1, 4]]), ": phrase 2", "a box holds nothing"),
     (phrased(text="and", boxes=[1, 2, 3, 4]), ": phrase 2", "a box is four numbers, but got 1"),
+    (one(unnamed=[[1, 2, 1, 4]]), "", "a box holds nothing"),
     (one(phrases=["dog"]), ": phrase 1", "expected a JSON object, but got 'dog'"),
     (
         one(hard_negative={"positive": "9"}),
@@ -215,8 +221,27 @@ def test_scenes_written_and_read(tmp_path: Path) -> None:
         )
         assert before.phrases == after.phrases
         assert np.array_equal(np.asarray(before.image), np.asarray(after.image))
+    assert [record.unnamed for record in records] == [scene.unnamed for scene in scenes]
+    assert any(record.unnamed for record in records)
     with pytest.raises(FileExistsError):
         write_jsonl(scenes, tmp_path / "scenes")
+
+
+def test_records_share_an_image_as_before(tmp_path: Path) -> None:
+    scenes = SceneRecords(4, hard_negatives=True)
+    assert len(scenes) > 4
+    records = JsonLinesRecords(write_jsonl(scenes, tmp_path / "scenes"))
+    assert alike(records) == alike(scenes)
+    assert len(list((tmp_path / "scenes/images").iterdir())) == 4
+    own = [replace(scene, image_key="", hard_negative=None) for scene in scenes]
+    apart = JsonLinesRecords(write_jsonl(own, tmp_path / "own"))
+    assert alike(apart) == [[i] for i in range(len(own))]
+
+
+def alike(records: Sequence[Record]) -> list[list[int]]:
+    """The places of the records of each image."""
+    keys = [record.image_key for record in records]
+    return [[i for i, one in enumerate(keys) if one == key] for key in dict.fromkeys(keys)]
 
 
 @pytest.mark.parametrize(
