@@ -158,7 +158,9 @@ def _plan(
     numbers = [part.number for part in parts if part.name.endswith(digest)][-1:]
     numbers.append(max((part.number + 1 for part in parts), default=0))
     for number in numbers:
-        chunks = _chunks(shards, described, number, shard_size)
+        earlier = {name for part in parts if part.number < number for name in part.shards}
+        old = [shard for shard in shards if shard.header["name"] in earlier]
+        chunks = _chunks(old, described, shard_size)
         name = f"{number:04d}-{digest}"
         own = Part(name, tuple(f"{name}-{i:05d}" for i in range(len(chunks))))
         # A part that was given up does not go on: its items may have come to others.
@@ -168,13 +170,12 @@ def _plan(
 
 
 def _chunks(
-    shards: Sequence[Shard], described: Sequence[Sequence[Any]], number: int, shard_size: int
+    old: Sequence[Shard], described: Sequence[Sequence[Any]], shard_size: int
 ) -> list[list[str]]:
-    """Keys that no earlier part has, shard by shard."""
+    """Keys that no shard of an earlier part has, shard by shard."""
     earlier = {
         key: source
-        for shard in shards
-        if int(shard.header["name"][:4]) < number
+        for shard in old
         for key, source in zip(shard.keys, shard.header["sources"], strict=True)
     }
     for key, source in described:

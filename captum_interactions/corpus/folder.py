@@ -28,7 +28,7 @@ class Part:
 
     @property
     def number(self) -> int:
-        return int(self.name[:4])
+        return int(self.name.partition("-")[0])
 
     def write(self, folder: Path) -> None:
         content = {"format": FORMAT, "shards": list(self.shards)}
@@ -49,13 +49,15 @@ def read_folder(
         ShardError: If a shard or a part is damaged, or belongs to another index.
     """
     # A part is noted before its first shard is there, so shards are listed first.
-    shards = sorted(folder.glob(f"*{SUFFIX}"))
+    paths = {path.name.removesuffix(SUFFIX): path for path in folder.glob(f"*{SUFFIX}")}
     parts = [_read_part(path) for path in sorted(folder.glob(f"{_PART}*.json"))]
-    known = {name for part in parts for name in part.shards}
-    for path in shards:
-        if path.name.removesuffix(SUFFIX) not in known:
-            raise ShardError(f"{str(path)!r} belongs to no part of this index")
-    return parts, [open_shard(path, settings, verify=verify) for path in shards]
+    parts.sort(key=lambda part: part.number)
+    known = [name for part in parts for name in part.shards]
+    foreign = sorted(paths.keys() - set(known))
+    if foreign:
+        raise ShardError(f"{str(paths[foreign[0]])!r} belongs to no part of this index")
+    there = [paths[name] for name in known if name in paths]
+    return parts, [open_shard(path, settings, verify=verify) for path in there]
 
 
 def write_settings(folder: Path, settings: Settings, storage: str) -> None:

@@ -22,6 +22,7 @@ from captum_interactions.corpus import (
     model_identity,
     pair_map,
 )
+from captum_interactions.corpus.folder import Part
 from tests import corpora, models
 from tests.children import end_with_parent
 
@@ -145,6 +146,17 @@ def test_items_are_added(built, copy, wrapper):
     alone = build(copy.parent / "alone", wrapper, new)
     for key in new:
         assert torch.equal(alone[key].values, index[key].values)
+
+
+def test_parts_beyond_9999_come_after_those_before(copy, wrapper):
+    more = corpora.images(11)
+    Part("9998-0123456789ab", ()).write(copy)  # so the next one is 9999
+    for key in list(more)[8:]:
+        index = build(copy, wrapper, {key: more[key]})
+    numbers = sorted(int(path.name.split("-")[1]) for path in copy.glob("part-*"))
+    assert numbers == [0, 9998, 9999, 10000, 10001]
+    assert index.keys == tuple(more)
+    assert build(copy, wrapper, more).keys == tuple(more)
 
 
 def test_a_build_that_was_given_up_is_no_longer_missed(copy, wrapper):
