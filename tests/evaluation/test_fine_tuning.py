@@ -104,8 +104,8 @@ def test_every_caption_of_an_image_counts_as_its_own():
 
 
 def test_equal_captions_of_several_images_share_a_hit():
-    """Whichever of them comes first; equal are also those that differ by rounding alone."""
-    a, b = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1e-9], [0.0, 1.0]]
+    """Whichever of them comes first; equal are also those that differ in the last digit alone."""
+    a, b = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1e-5], [0.0, 1.0]]
     assert retrieved(a, b, "pqr") == pytest.approx(((1 / 2 + 1 / 2 + 1) / 3, 2 / 3))
     assert retrieved(a[::-1], b[::-1], "rqp") == pytest.approx((2 / 3, 2 / 3))
 

@@ -81,8 +81,8 @@ class Classwise(PhraseStudy):
         ]
         p_values = holm([p for *_, p in chances])
         trends = [
-            _trend(method, own, *spreads, p)
-            for (method, own), (*spreads, _), p in zip(
+            _trend(method, own, actual, shuffled, p)
+            for (method, own), (actual, shuffled, _), p in zip(
                 by_method.items(), chances, p_values, strict=True
             )
         ]

@@ -43,6 +43,8 @@ from captum_interactions.visualization.charts import method_label
 BEFORE, AFTER = "before", "after"
 RETRIEVAL = "retrieval"
 """In the place of a method: the embeddings of the pair, for recall among all records."""
+_DIGITS = 5
+"""Decimals of embeddings of unit length that rows keep."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _embeddings(wrapper: DualEncoderWrapper, records: Sequence[Record]) -> list[
         a = unit(wrapper.encode_a(batch.inputs[0], *extras_a)).cpu()
         b = unit(wrapper.encode_b(batch.inputs[1], *extras_b)).cpu()
     return [
-        {"a": [round(x, 5) for x in row_a], "b": [round(x, 5) for x in row_b]}
+        {"a": [round(x, _DIGITS) for x in row_a], "b": [round(x, _DIGITS) for x in row_b]}
         for row_a, row_b in zip(a.tolist(), b.tolist(), strict=True)
     ]
 
@@ -216,8 +218,9 @@ def _retrieval(rows: Sequence[Row]) -> Table:
 def _recalled(rows: Sequence[Row], variant: str) -> tuple[list[str], list[list[float]]]:
     """Clusters of all records, and the share of each one's best matches that are of its cluster.
 
-    In both directions. Matches are equally good if single precision cannot tell them apart, as
-    captions that say the same, or the image of several records.
+    In both directions. Matches are equally good if their scores differ by no more than a unit of
+    the last digit that rows keep, as those of captions that say the same, or of the image of
+    several records.
     """
     own = [row for row in rows if row.variant == variant]
     if not own:
@@ -232,7 +235,7 @@ def _recalled(rows: Sequence[Row], variant: str) -> tuple[list[str], list[list[f
     is_own = own_number[:, None] == own_number
     found = []
     for scores in (a @ b.T, b @ a.T):
-        best = scores >= scores.amax(1, keepdim=True) - torch.finfo(torch.float32).eps
+        best = scores >= scores.amax(1, keepdim=True) - 10.0**-_DIGITS
         found.append(((best & is_own).sum(1) / best.sum(1)).tolist())
     return clusters, found
 
