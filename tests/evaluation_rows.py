@@ -5,6 +5,16 @@ from __future__ import annotations
 import json
 
 from captum_interactions.evaluation import Row
+from captum_interactions.evaluation.configuration import CONFIG
+from captum_interactions.evaluation.rows import RESULTS, append
+
+
+def written(folder, rows, measures):
+    """The folder of another run, with rows of what a study measures."""
+    append(folder / RESULTS, rows)
+    about = {"rows": measures, "variants": {}, "made_with": []}
+    (folder / CONFIG).write_text(json.dumps(about))
+    return str(folder)
 
 
 def rows_of(study, wrapper, records, variants=None):

@@ -11,15 +11,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from captum_interactions.corpus.settings import tensor_bytes
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.rows import json_text, plain
+from captum_interactions.evaluation.rows import RESULTS, Row, json_text, plain, read
 from captum_interactions.evaluation.study import Study
 from captum_interactions.writing import write_atomically
 
+CONFIG = "config.json"
 FORMAT = "captum_interactions.evaluation/2"
 _COMPARED = ("format", "rows", "settings", "model", "dataset")
 _PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy")
@@ -95,6 +96,28 @@ def known_variants(path: Path) -> list[str]:
     return list(_on_file(path)["variants"]) if path.exists() else []
 
 
+def rows_in(folder: str, study: Study) -> list[Row]:
+    """The measured rows of another run of a study, which it may compare with its own.
+
+    Raises:
+        FileNotFoundError: If the folder has none.
+        ConfigurationError: If they are rows of another study.
+    """
+    path = Path(folder)
+    rows = [row for row in read(path / RESULTS) if row.status == "measured"]
+    if not rows or not (path / CONFIG).exists():
+        raise FileNotFoundError(
+            f"there are no results to compare with in {folder!r}: expected {RESULTS} and {CONFIG}"
+        )
+    measures = _on_file(path / CONFIG).get("rows")
+    if measures != study.rows_name:
+        raise ConfigurationError(
+            f"{folder!r} holds rows of {measures!r}, but {study.name} compares with rows of "
+            f"{study.rows_name!r}"
+        )
+    return rows
+
+
 def _on_file(path: Path) -> dict[str, Any]:
     try:
         past: dict[str, Any] = json.loads(path.read_bytes())
@@ -111,8 +134,7 @@ def hash_of_weights(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        data = tensor.detach().cpu().contiguous().flatten()
-        digest.update(memoryview(data.view(torch.uint8).numpy()) if data.numel() else b"")
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 

@@ -72,6 +72,14 @@ class Row:
         return json_text(plain(asdict(self))) + "\n"
 
 
+def by_variant(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each variant, in their order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.variant, []).append(row)
+    return found
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON that UTF-8 can hold."""
     return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))

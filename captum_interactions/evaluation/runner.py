@@ -16,14 +16,17 @@ from tqdm import tqdm
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation import rows as files
-from captum_interactions.evaluation.configuration import configuration, known_variants, settle
+from captum_interactions.evaluation.configuration import (
+    CONFIG,
+    configuration,
+    known_variants,
+    settle,
+)
 from captum_interactions.evaluation.processes import Processes
 from captum_interactions.evaluation.rows import RESULTS, Row
 from captum_interactions.evaluation.study import Study, remarks
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.writing import locked
-
-CONFIG = "config.json"
 
 
 def run_study(

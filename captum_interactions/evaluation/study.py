@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
-from captum_interactions.evaluation.rows import Row, read
+from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.summary import Summary
 from captum_interactions.explanation import check_options, explain_batch, is_complete
 from captum_interactions.maps.first_order_map import FirstOrderMap
@@ -197,18 +196,6 @@ class MethodStudy(Study):
     def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
         """Whether the convergence delta of one of the methods is an error, see its class."""
         return is_complete(wrapper, *parse_method(variant))
-
-
-def rows_in(folder: str) -> list[Row]:
-    """The measured rows of another run, which a study may compare with its own.
-
-    Raises:
-        FileNotFoundError: If the folder has none.
-    """
-    rows = [row for row in read(Path(folder) / "results.jsonl") if row.status == "measured"]
-    if not rows:
-        raise FileNotFoundError(f"there are no results to compare with in {folder!r}")
-    return rows
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -145,6 +145,12 @@ def answers(
     return right
 
 
+def chance(name: str) -> float:
+    """Share of right answers of a guess at a kind of question."""
+    question = QUESTIONS[name](np.random.default_rng(0), DOMAINS["plain"])
+    return 1 / len(question.captions)
+
+
 def retrieve(wrapper: DualEncoderWrapper, seed: int, domain: str) -> tuple[Retrieval, Retrieval]:
     """Retrieval among :data:`N_GALLERY` scenes, and what is reachable.
 
@@ -287,8 +293,7 @@ def table(wrapper: DualEncoderWrapper, seed: int, n_questions: int) -> Iterator[
             right = answers(wrapper, name, n_questions, seed, domain)
             low, high = proportion_interval(int(right.sum()), len(right))
             cells.append(f"{right.mean():.3f} [{low:.3f}, {high:.3f}]")
-        chance = 0.1 if "10" in name else 0.5
-        yield f"| {name} | {' | '.join(cells)} | {chance} |"
+        yield f"| {name} | {' | '.join(cells)} | {chance(name):g} |"
     reached = [retrieve(wrapper, seed, domain) for domain in DOMAINS]
     for field in Retrieval._fields:
         cells = [

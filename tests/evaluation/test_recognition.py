@@ -9,9 +9,8 @@ import pytest
 
 from captum_interactions import load_demo
 from captum_interactions.datasets import SceneRecords
-from captum_interactions.evaluation.rows import append
 from captum_interactions.evaluation.studies.recognition import READOUTS, Recognition
-from tests.evaluation_rows import rows_of
+from tests.evaluation_rows import rows_of, written
 
 SECOND = "second_order_integrated_gradients"
 FAST = f"{SECOND}:n_steps=32,layers=[-1,-1]"
@@ -103,8 +102,8 @@ def test_the_best_reading_is_chosen_on_other_pictures(recognition, tmp_path):
         else row
         for row in rows
     ]
-    append(tmp_path / "results.jsonl", there)
-    table = replace(study, validation=str(tmp_path)).summarise(rows, []).tables["chosen"]
+    validation = written(tmp_path, there, "recognition")
+    table = replace(study, validation=validation).summarise(rows, []).tables["chosen"]
     found = {(row[0], row[3]): row for row in table.rows}
     here = [x for r in rows if r.variant == FIRST and r.values["named"] == 3
             for x in r.values["centred"]]  # fmt: skip
@@ -119,8 +118,8 @@ def test_a_run_that_was_killed_is_summed_up(recognition, tmp_path):
     """Of the second method it has the pictures with one named object alone."""
     study, _, rows = recognition
     killed = [row for row in rows if row.variant == FAST or row.values["named"] == 1]
-    append(tmp_path / "results.jsonl", killed)
-    tables = replace(study, validation=str(tmp_path)).summarise(killed, []).tables
+    validation = written(tmp_path, killed, "recognition")
+    tables = replace(study, validation=validation).summarise(killed, []).tables
     cells = {tuple(row[:3]): row[3:] for row in tables["by_method"].rows}
     assert cells[FIRST, "map", "over phrases"][1] is None
     assert [row[:2] for row in tables["differences"].rows] == [[FIRST, 1]]
@@ -133,9 +132,9 @@ def test_a_run_that_was_killed_is_summed_up(recognition, tmp_path):
 
 def test_nothing_is_chosen_on_pictures_that_share_no_reading(recognition, tmp_path):
     study, _, rows = recognition
-    append(tmp_path / "results.jsonl", [row for row in rows if row.variant == FIRST])
+    validation = written(tmp_path, [row for row in rows if row.variant == FIRST], "recognition")
     here = [row for row in rows if row.variant == FAST]
-    table = replace(study, validation=str(tmp_path)).summarise(here, []).tables["chosen"]
+    table = replace(study, validation=validation).summarise(here, []).tables["chosen"]
     assert not table.rows
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from captum_interactions.datasets import Phrase
 from captum_interactions.evaluation import ConfigurationError, run_study, summarise
+from captum_interactions.evaluation.configuration import hash_of_weights
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
 from tests.children import end_with_parent
@@ -157,6 +159,13 @@ def test_another_model_is_refused(wrapper, tmp_path):
     next(iter(other.state_dict().values())).add_(1)
     with pytest.raises(ConfigurationError, match=r"model.weights"):
         run(other, tmp_path)
+
+
+def test_a_model_may_have_an_empty_buffer():
+    layer = torch.nn.Linear(1, 1)
+    before = hash_of_weights(layer)
+    layer.register_buffer("empty", torch.empty(0, 3))
+    assert hash_of_weights(layer) != before
 
 
 def test_an_interrupted_run_goes_on(wrapper, tmp_path, monkeypatch):

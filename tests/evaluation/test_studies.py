@@ -14,7 +14,7 @@ from captum_interactions.axes import Frame, ImageAxis, TextAxis
 from captum_interactions.datasets import HardNegative, Phrase, Record
 from captum_interactions.evaluation import STUDIES, Row, run_study
 from captum_interactions.evaluation import study as study_module
-from captum_interactions.evaluation.rows import append, read
+from captum_interactions.evaluation.rows import read
 from captum_interactions.evaluation.signs import background, origins_table, signs
 from captum_interactions.evaluation.studies.agreement import Agreement
 from captum_interactions.evaluation.studies.classwise import Classwise
@@ -24,6 +24,7 @@ from captum_interactions.evaluation.studies.mismatches import Mismatches
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
 from tests import models
+from tests.evaluation_rows import written
 from tests.evaluation_standin import model
 
 LEFT, RIGHT, TOP = (0.0, 0.0, 4.0, 8.0), (4.0, 0.0, 8.0, 8.0), (0.0, 0.0, 8.0, 4.0)
@@ -222,14 +223,21 @@ def test_another_domain_at_equal_size(tmp_path):
             for i, row in enumerate(rows)
         ]
 
-    append(tmp_path / "results.jsonl", domain(np.linspace(0.1, 0.9, 90)))
-    study = Localization(methods=("grad_eclip",), against=str(tmp_path))
+    there = domain(np.linspace(0.1, 0.9, 90))
+    study = Localization(methods=("grad_eclip",), against=written(tmp_path, there, "phrases"))
     table = study.summarise(domain(np.linspace(0.1, 0.5, 90)), []).tables["other_dataset"]
     (found,) = table_rows(table, 0).values()
     assert found["PGE difference"] == pytest.approx(-0.2)
     assert abs(found["at equal size"]) < 0.03
     with pytest.raises(FileNotFoundError, match="no results to compare with in"):
         replace(study, against=str(tmp_path / "no")).summarise(energies("grad_eclip", [[1]]), [])
+
+
+def test_rows_of_another_study_are_no_comparison(tmp_path):
+    folder = written(tmp_path, energies("grad_eclip", [[1]]), "agreement")
+    study = Localization(methods=("grad_eclip",), against=folder)
+    with pytest.raises(ValueError, match="rows of 'agreement', but localization .* 'phrases'"):
+        study.summarise(energies("grad_eclip", [[1]]), [])
 
 
 def with_nulls(row):

@@ -23,7 +23,7 @@ from captum_interactions.zoo import (
     load_demo,
 )
 from captum_interactions.zoo.batches import KINDS, TRAINING_SEED, Batches, draw_things
-from captum_interactions.zoo.knowledge import QUESTIONS, answers, retrieve
+from captum_interactions.zoo.knowledge import QUESTIONS, answers, chance, retrieve
 from captum_interactions.zoo.report import Grounding, ground
 from captum_interactions.zoo.train import Recipe, train, train_tokenizer, training_captions
 
@@ -102,6 +102,12 @@ def test_what_the_demo_knows(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
     reached, reachable = retrieve(demo[0], 5, "plain")
     for own, best in zip(reached, reachable, strict=True):
         assert 0.4 < own < best < 1
+
+
+def test_a_guess_is_right_once_in_as_many_captions_as_there_are() -> None:
+    assert {name: chance(name) for name in QUESTIONS} == {
+        name: 1 / int(name.split()[-1].removesuffix(")")) for name in QUESTIONS
+    }
 
 
 def test_maps_find_the_objects(demo: tuple[DualEncoderWrapper, Scenes]) -> None:

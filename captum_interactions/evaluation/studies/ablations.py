@@ -14,7 +14,7 @@ from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.lines import Line, panels
 from captum_interactions.evaluation.phrases import counted, paired, pointing, unread_notes
-from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.rows import Row, by_variant
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
@@ -131,9 +131,7 @@ class Ablations(Study):
         return found
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
-        by_setting: dict[str, list[Row]] = {}
-        for row in rows:
-            by_setting.setdefault(row.variant, []).append(row)
+        by_setting = by_variant(rows)
         tables: dict[str, Table] = {}
         for name, own in _sorted(by_setting).items():
             cells = [_cells(setting, by_setting[setting]) for setting in own]

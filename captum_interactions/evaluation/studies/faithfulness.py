@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from captum_interactions.datasets import Record
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.phrases import counted, paired, pointing, unread_notes
-from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.rows import Row, by_variant
 from captum_interactions.evaluation.statistics import (
     bootstrap_interval,
     holm,
@@ -129,9 +129,7 @@ class Faithfulness(MethodStudy):
         }
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
-        by_method: dict[str, list[Row]] = {}
-        for row in rows:
-            by_method.setdefault(row.variant, []).append(row)
+        by_method = by_variant(rows)
         cells = [_cells(method, own) for method, own in by_method.items()]
         cells.sort(key=lambda row: _or_lowest(row[_SPEARMAN]), reverse=True)
         tables = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from captum_interactions.datasets import Record
+from captum_interactions.evaluation.configuration import rows_in
 from captum_interactions.evaluation.figures import boxplots
 from captum_interactions.evaluation.phrases import paired
 from captum_interactions.evaluation.rows import Row
@@ -23,7 +24,7 @@ from captum_interactions.evaluation.statistics import (
     quantile,
 )
 from captum_interactions.evaluation.studies.phrase_study import PhraseStudy
-from captum_interactions.evaluation.study import rows_in, view
+from captum_interactions.evaluation.study import view
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.visualization.charts import method_label
 
@@ -64,7 +65,9 @@ class Localization(PhraseStudy):
             tables["differences"] = _differences(first, by_method)
         tables |= _by_named(first, by_method)
         if self.against:
-            tables["other_dataset"] = _at_equal_size(by_method, self.phrases(rows_in(self.against)))
+            tables["other_dataset"] = _at_equal_size(
+                by_method, self.phrases(rows_in(self.against, self))
+            )
         energies = {row[0]: numbers(p["pge"] for p in by_method[row[0]]) for row in cells}
         all_levels = numbers(p["chance"] for p in by_method[cells[0][0]])
         figure = boxplots(

@@ -17,7 +17,7 @@ from captum_interactions.evaluation.phrases import (
     readable,
     unread_notes,
 )
-from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.rows import Row, by_variant
 from captum_interactions.evaluation.signs import (
     OTHER,
     OWN,
@@ -120,9 +120,7 @@ class Mismatches(MethodStudy):
         return {"score": imap.score, **signs(imap, record, self.regions), "unread": unread}
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
-        by_method: dict[str, list[Row]] = {}
-        for row in rows:
-            by_method.setdefault(row.variant, []).append(row)
+        by_method = by_variant(rows)
         tables, figures = {}, {}
         every = {m: cross_cases(own, self.max_overlap, different_classes=False)
                  for m, own in by_method.items()}  # fmt: skip

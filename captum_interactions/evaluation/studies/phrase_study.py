@@ -16,7 +16,7 @@ from captum_interactions.evaluation.phrases import (
     readable,
     unread_notes,
 )
-from captum_interactions.evaluation.rows import Row
+from captum_interactions.evaluation.rows import Row, by_variant
 from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.metrics import Sign
 
@@ -87,10 +87,10 @@ class PhraseStudy(MethodStudy):
         Returns:
             dict: of each variant, see ``captum_interactions.evaluation.phrases.counted``.
         """
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            found.setdefault(row.variant, []).extend(filter(self._passes, counted([row])))
-        return found
+        return {
+            variant: list(filter(self._passes, counted(own)))
+            for variant, own in by_variant(rows).items()
+        }
 
     def _passes(self, phrase: Mapping[str, Any]) -> bool:
         is_single = phrase["n_boxes"] == phrase["n_alike"] == 1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from captum_interactions.datasets import ObjectGrids, Record
 from captum_interactions.encoders import DualEncoderWrapper
+from captum_interactions.evaluation.configuration import rows_in
 from captum_interactions.evaluation.phrases import image_axis, phrase_spans, readable, unread_notes
 from captum_interactions.evaluation.rows import Row
 from captum_interactions.evaluation.statistics import (
@@ -23,7 +24,7 @@ from captum_interactions.evaluation.statistics import (
     numbers,
     paired_difference,
 )
-from captum_interactions.evaluation.study import Map, MethodStudy, rows_in, view
+from captum_interactions.evaluation.study import Map, MethodStudy, view
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.metrics import quadrants, recognition_chance, recognition_score
@@ -118,7 +119,7 @@ class Recognition(MethodStudy):
         if others:
             tables["differences"] = _differences(first, others, readings, counts)
         if self.validation:
-            tables["chosen"] = _chosen(_readings(rows_in(self.validation)), readings, counts)
+            tables["chosen"] = _chosen(_readings(rows_in(self.validation, self)), readings, counts)
         n_pictures = len({row.cluster for row in rows})
         notes = [
             (
