@@ -30,7 +30,7 @@ def clip(patch: int, image_size: int = 224, **tiny: Any) -> CLIPModel:
     ``tiny`` changes both towers' config.
     """
     torch.manual_seed(0)
-    (width, blocks, heads), (text_width, text_heads), dimension = _SIZES.get(patch, _SIZES[32])
+    (width, blocks, heads), (text_width, text_heads), dimension = _SIZES[patch]
     config = CLIPConfig(
         projection_dim=dimension,
         text_config={

@@ -13,6 +13,10 @@ from captum_interactions.datasets.record import Box, Phrase, Record
 from captum_interactions.datasets.sequence import RecordSequence
 
 N_CELLS = 4
+MARGIN = 1.25
+"""Side of the square that is cut out, in units of the box's longer side."""
+MIN_SIDE = 12.0
+"""Least shorter side of a box, in pixels."""
 
 
 class _Cutting(NamedTuple):
@@ -32,19 +36,17 @@ class _Entry(NamedTuple):
 class ObjectGrids(RecordSequence[_Entry]):
     """Composed images for the pointing game: four objects in four cells, one to four of them named.
 
-    Objects are phrases with a single box. Those of a picture have no word and no label in common
-    (a man and a person may be the same), and come from different records. Each picture comes with a
-    caption for every number of named objects; a phrase keeps the article that it has in its own
-    caption. Its box is its whole cell.
+    Objects are phrases with a single box of at least 12 pixels a side (``MIN_SIDE``); a square of
+    1.25 times the longer side (``MARGIN``) is cut out. Those of a picture have no word and no label
+    in common (a man and a person may be the same), and come from different records. Each picture
+    comes with a caption for every number of named objects; a phrase keeps the article that it has
+    in its own caption. Its box is its whole cell.
 
     Args:
         records (sequence of Record): Where objects are cut out. All annotations are read at once,
             images when a grid is opened.
         n_named (sequence of int): Numbers of named objects. Default: ``(1, 2, 3, 4)``
         cell (int): Side of a cell in pixels. Default: 112
-        margin (float): Side of the square that is cut out, in units of the box's longer side.
-            Default: 1.25
-        min_side (float): Least shorter side of a box, in pixels. Default: 12.0
         seed (int): Seed of the captions. Default: 0
 
     Raises:
@@ -67,23 +69,21 @@ class ObjectGrids(RecordSequence[_Entry]):
         n_named: Sequence[int] = (1, 2, 3, 4),
         *,
         cell: int = 112,
-        margin: float = 1.25,
-        min_side: float = 12.0,
         seed: int = 0,
     ) -> None:
         if not n_named or not all(1 <= n <= N_CELLS for n in n_named):
             raise ValueError(f"1 to {N_CELLS} objects of a picture are named, but got {n_named}")
         if cell < 1:
             raise ValueError(f"a cell has at least 1 pixel a side, but got {cell}")
-        self.records, self.cell, self.margin = records, cell, margin
+        self.records, self.cell = records, cell
         entries = []
-        for index, cells in enumerate(_compose(records, min_side)):
+        for index, cells in enumerate(_compose(records)):
             order = np.random.default_rng([seed, index]).permutation(N_CELLS).tolist()
             entries += [_Entry(cells, tuple(order[:n])) for n in n_named]
         if not entries:
             raise ValueError(
                 f"of {len(records)} records no picture of {N_CELLS} objects can be composed: "
-                f"phrases need a single box of at least {min_side:g} pixels, and no word or label "
+                f"phrases need a single box of at least {MIN_SIDE:g} pixels, and no word or label "
                 "in common"
             )
         super().__init__(entries, getattr(records, "skipped", ()))
@@ -118,21 +118,21 @@ class ObjectGrids(RecordSequence[_Entry]):
         picture = Image.new("RGB", (2 * self.cell, 2 * self.cell))
         for index, (record, number) in enumerate(sources):
             image = record.image
-            square = _square(record.phrases[number].boxes[0], image.size, self.margin)
+            square = _square(record.phrases[number].boxes[0], image.size)
             piece = image.resize((self.cell, self.cell), Image.Resampling.BICUBIC, box=square)
             x, y, _, _ = self._cell_box(index)
             picture.paste(piece, (int(x), int(y)))
         return picture
 
 
-def _compose(records: Sequence[Record], min_side: float) -> list[tuple[_Cutting, ...]]:
+def _compose(records: Sequence[Record]) -> list[tuple[_Cutting, ...]]:
     """Put each object into the first unfinished picture that it fits into."""
     finished: list[tuple[_Cutting, ...]] = []
     open_ones: list[tuple[list[_Cutting], set[str | tuple[str]]]] = []
     for index, record in enumerate(records):
         used: list[list[_Cutting]] = []
         for number, phrase in enumerate(record.phrases):
-            if record.hard_negative is not None or not _is_suitable(phrase, min_side):
+            if record.hard_negative is not None or not _is_suitable(phrase):
                 continue
             names: set[str | tuple[str]] = set(re.findall(r"\w+", phrase.text.lower()))
             if phrase.label is not None:
@@ -155,11 +155,11 @@ def _compose(records: Sequence[Record], min_side: float) -> list[tuple[_Cutting,
     return finished
 
 
-def _is_suitable(phrase: Phrase, min_side: float) -> bool:
+def _is_suitable(phrase: Phrase) -> bool:
     if len(phrase.boxes) != 1:
         return False
     x0, y0, x1, y1 = phrase.boxes[0]
-    return min(x1 - x0, y1 - y0) >= min_side
+    return min(x1 - x0, y1 - y0) >= MIN_SIDE
 
 
 def _article(record: Record, phrase: Phrase) -> str:
@@ -168,10 +168,10 @@ def _article(record: Record, phrase: Phrase) -> str:
     return f"{before[1].lower()} " if before else ""
 
 
-def _square(box: Box, size: tuple[int, int], margin: float) -> Box:
+def _square(box: Box, size: tuple[int, int]) -> Box:
     """A square around a box, moved into the image and no larger than it."""
     x0, y0, x1, y1 = box
-    side = min(margin * max(x1 - x0, y1 - y0), *size)
+    side = min(MARGIN * max(x1 - x0, y1 - y0), *size)
     ends = [
         max(0.0, min((low + high - side) / 2, length - side))
         for low, high, length in ((x0, x1, size[0]), (y0, y1, size[1]))

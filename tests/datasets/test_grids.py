@@ -34,7 +34,7 @@ def records():
 
 
 def test_a_cell_shows_the_object_in_its_middle_and_the_caption_names_the_first_ones():
-    grids = ObjectGrids(records(), cell=40, margin=2.0)
+    grids = ObjectGrids(records(), cell=40)
     assert len(grids) == 4
     for n, grid in enumerate(grids, 1):
         assert len(grid.phrases) == n
@@ -44,10 +44,10 @@ def test_a_cell_shows_the_object_in_its_middle_and_the_caption_names_the_first_o
             assert grid.caption[slice(*phrase.span)] == phrase.text
             ((x0, y0, x1, y1),) = phrase.boxes
             assert (x1 - x0, y1 - y0) == (40, 40)
-            # The square is twice the object, so that the object fills the middle of the cell.
-            middle = pixels[int(y0) + 20, int(x0) + 20]
-            assert tuple(middle) == COLOURS[phrase.text]
-            assert pixels[int(y0) + 2, int(x0) + 2].max() < 30
+            # The square is 5/4 of the object, which fills the middle 32 pixels of the cell.
+            cell = pixels[int(y0) : int(y1), int(x0) : int(x1)]
+            assert (cell[7:33, 7:33] == COLOURS[phrase.text]).all()
+            assert cell[0].max() == cell[-1].max() == cell[:, 0].max() == cell[:, -1].max() == 0
 
 
 def test_captions_are_lists_with_the_articles_of_the_phrases():
@@ -63,7 +63,7 @@ def test_captions_are_lists_with_the_articles_of_the_phrases():
 
 def test_squares_at_the_border_stay_inside():
     corner = [record(i, words, box=(0.0, 60.0, 20.0, 80.0)) for i, words in enumerate(COLOURS)]
-    grid = ObjectGrids(corner, n_named=(1,), cell=40, margin=2.0)[0]
+    grid = ObjectGrids(corner, n_named=(1,), cell=40)[0]
     ((x0, y0, _, _),) = grid.phrases[0].boxes
     pixels = np.asarray(grid.image)[int(y0) : int(y0) + 40, int(x0) : int(x0) + 40]
     assert tuple(pixels[35, 5]) == COLOURS[grid.phrases[0].text]  # below, left

@@ -21,11 +21,6 @@ class Passes:
     backward: float = 0.0
     """Gradients and Jacobian-vector products. One takes about twice the time of a forward pass."""
 
-    @property
-    def total(self) -> float:
-        """Forward and backward passes, each counting one."""
-        return self.forward + self.backward
-
 
 @contextmanager
 def counted_passes(wrapper: DualEncoderWrapper) -> Iterator[tuple[Passes, Passes]]:
