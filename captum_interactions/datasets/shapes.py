@@ -1,10 +1,8 @@
 """Anti-aliased drawing of coloured, textured shapes on backgrounds, in NumPy.
 
 A shape is a signed distance: negative inside, zero on the outline, positive outside, in units of
-the
-shape's radius, y pointing down. Coverage of a pixel is the distance clipped over one pixel, which
-is
-what makes the edges smooth without drawing at a higher resolution.
+the shape's radius, y pointing down. The coverage of a pixel is the distance clipped over one pixel,
+which makes edges smooth without drawing at a higher resolution.
 """
 
 from __future__ import annotations
@@ -195,8 +193,7 @@ def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
 
     Args:
         kind: ``"plain"``, ``"gradient"``, ``"mottled"`` (soft blotches), ``"checkered"``,
-        ``"wavy"`` or
-            ``"rough"`` (small, strong blotches).
+            ``"wavy"`` or ``"rough"`` (small, strong blotches).
         size: Side of the square, in pixels.
         rng: Source of the tones and of the pattern.
 
@@ -230,6 +227,6 @@ def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
 
 
 def _muted(rng: np.random.Generator) -> Floats:
-    """A greyish tone, far from white, from black and from the saturated colours."""
+    """A greyish tone, far from white, black and saturated colours."""
     grey = rng.uniform(95, 190)
     return (grey + rng.uniform(-22, 22, 3)).astype(np.float32)
