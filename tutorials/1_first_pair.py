@@ -37,9 +37,9 @@ print(imap)
 # From a phrase to the image
 # --------------------------
 #
-# Red patches raise the score together with the framed phrase, blue ones lower it. The triangle is red
-# for "red triangle", and the diamond is blue: it is what the phrase does not say. Most of it comes from
-# the colour; this small model knows shapes less well, and the word "triangle" by itself is no help.
+# Red patches raise the score together with the framed phrase, blue ones lower it. For "red triangle", the
+# triangle is red and the purple diamond is blue. Both words contribute: "red" and "triangle" each have a
+# positive interaction with the triangle and a negative one with the purple diamond.
 
 figure, _ = imap.plot("red triangle")
 
@@ -74,8 +74,8 @@ for n_steps in (10, 40, 80):
 # A false caption
 # ---------------
 #
-# There is no green triangle in this image. The false word interacts negatively with the triangle, and the
-# score is lower.
+# There is no green triangle in this image. The interaction of the false word with the triangle is nearly
+# zero, and the score is much lower.
 
 false = explain(wrapper, scene.image, scene.caption.replace("red triangle", "green triangle"))
 print(f"true caption {imap.score:.3f}, false caption {false.score:.3f}")
