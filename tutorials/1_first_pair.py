@@ -63,8 +63,8 @@ for word, weight in imap.word_weights(triangle.box):
 # ---------------------
 #
 # The parts must add up to the score. The convergence delta, the sum of the parts minus the score, is an
-# error of numerical integration. It shrinks with the number of steps. A small delta does not mean that
-# the explanation is right.
+# error of numerical integration. It shrinks with the number of steps; with 10 steps ``explain`` warns. A
+# small delta does not mean that the explanation is right.
 
 for n_steps in (10, 40, 80):
     delta = explain(wrapper, scene.image, scene.caption, n_steps=n_steps).convergence_delta
@@ -74,10 +74,11 @@ for n_steps in (10, 40, 80):
 # A false caption
 # ---------------
 #
-# There is no green triangle in this image. The interaction of the false word with the triangle is nearly
-# zero, and the score is much lower.
+# There is no green triangle in this image. The false word has almost no interaction with the triangle, the
+# word "triangle" now has a negative one, and the score is much lower.
 
-false = explain(wrapper, scene.image, scene.caption.replace("red triangle", "green triangle"))
+false_caption = scene.caption.replace("red triangle", "green triangle")
+false = explain(wrapper, scene.image, false_caption, n_steps=80)
 print(f"true caption {imap.score:.3f}, false caption {false.score:.3f}")
 for name, one in (("red", imap), ("green", false)):
     print(f"{name:>6} × the triangle's box: {one.between(triangle.box, name):+.4f}")

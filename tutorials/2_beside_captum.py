@@ -11,7 +11,7 @@ matter, but not which region matters for which word. This tutorial compares both
 # -----------------------------
 #
 # A wrapper is a Captum ``forward_func``: it returns the score of each pair. These are the integrated
-# gradients of the pixels, with the caption held fixed:
+# gradients of the pixels, for a fixed caption. The path of pixels needs many steps:
 
 from captum.attr import IntegratedGradients
 
@@ -28,7 +28,7 @@ pixels, ids = batch.inputs
 extras = batch.additional_forward_args
 
 first_order, delta = IntegratedGradients(wrapper).attribute(
-    pixels, additional_forward_args=(ids, *extras), n_steps=30, return_convergence_delta=True
+    pixels, additional_forward_args=(ids, *extras), n_steps=200, return_convergence_delta=True
 )
 print("pixels", tuple(first_order.shape), "delta", float(delta))
 

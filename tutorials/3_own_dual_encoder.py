@@ -109,7 +109,7 @@ axes[1].imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
 places = ("leftmost", "rightmost")
 axes[1].set_xticks(range(2), [f"{p}:\n{COLOURS[c]}" for p, c in zip(places, said, strict=True)])
 axes[1].set_yticks(range(5), [f"{COLOURS[colours[i]]} at x = {x[i]:.2f}" for i in order])
-axes[1].set_title("interactions of points and words")
+_ = axes[1].set_title("interactions of points and words")
 
 # %%
 # .. admonition:: Takeaway

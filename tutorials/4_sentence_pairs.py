@@ -64,8 +64,8 @@ for text in ("The food was not good", "The food was bad", "The food was good"):
     print(f"{one.score:.3f}  {text:<24} {words}")
 
 # %%
-# The word "not" reverses the meaning, but decreases the score little; the words that both sentences share
-# account for most of it.
+# The word "not" reverses the meaning, but its interaction is positive, and the words that both sentences
+# share account for most of the interactions. So the score is high.
 
 figure, _ = explain(wrapper, "The food was good", "The food was not good").plot()
 

@@ -99,7 +99,7 @@ for ax, domain in zip(axes, ("plain", "shifted"), strict=True):
     )
     ax.set_title(f"{domain} scenes", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
-axes[0].set_ylabel("Point Game Energy of phrases")
+_ = axes[0].set_ylabel("point game energy of phrases")
 
 # %%
 # .. admonition:: Takeaway
