@@ -33,7 +33,7 @@ first_order, delta = IntegratedGradients(wrapper).attribute(
 print("pixels", tuple(first_order.shape), "delta", float(delta))
 
 # %%
-# The map shows that both objects matter. It cannot show which of them the words "red triangle" refer to,
+# The map shows that both named objects matter. It cannot show which of them "red triangle" refers to,
 # because none of its values belongs to a word.
 
 from matplotlib import pyplot as plt
