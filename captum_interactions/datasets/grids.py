@@ -32,24 +32,24 @@ class _Entry(NamedTuple):
 class ObjectGrids(RecordSequence[_Entry]):
     """Composed images for the pointing game: four objects in four cells, one to four of them named.
 
-    Objects are phrases with a single box. The objects of an image have no word and no label in
-    common (a man and a person may be the same), and come from different records. Each image has a
-    caption for every number of named objects; a phrase keeps the article of its own caption, and
-    its box is the whole cell.
+    Objects are phrases with a single box. Those of a picture have no word and no label in common
+    (a man and a person may be the same), and come from different records. Each picture comes with a
+    caption for every number of named objects; a phrase keeps the article that it has in its own
+    caption. Its box is its whole cell.
 
     Args:
-        records (sequence of Record): Records from which objects are cut out. All annotations are
-            read at once, images when a grid is opened.
+        records (sequence of Record): Where objects are cut out. All annotations are read at once,
+            images when a grid is opened.
         n_named (sequence of int): Numbers of named objects. Default: ``(1, 2, 3, 4)``
         cell (int): Side of a cell in pixels. Default: 112
         margin (float): Side of the square that is cut out, in units of the box's longer side.
             Default: 1.25
-        min_side (float): Minimum length of the shorter side of a box, in pixels. Default: 12.0
+        min_side (float): Least shorter side of a box, in pixels. Default: 12.0
         seed (int): Seed of the captions. Default: 0
 
     Raises:
         ValueError: If a number of named objects is not from 1 to 4, a cell has no pixels, or no
-            image can be composed.
+            picture can be composed.
 
     Source: the pointing game of Baniecki et al., "Explaining Similarity in Vision–Language Encoders
     with Weighted Banzhaf Interactions", 2025 (arXiv 2508.05430), on images of labelled classes.
@@ -126,7 +126,7 @@ class ObjectGrids(RecordSequence[_Entry]):
 
 
 def _compose(records: Sequence[Record], min_side: float) -> list[tuple[_Cutting, ...]]:
-    """Put each object into the first unfinished image that it fits into."""
+    """Put each object into the first unfinished picture that it fits into."""
     finished: list[tuple[_Cutting, ...]] = []
     open_ones: list[tuple[list[_Cutting], set[str | tuple[str]]]] = []
     for index, record in enumerate(records):

@@ -1,8 +1,8 @@
 """Anti-aliased drawing of coloured, textured shapes on backgrounds, in NumPy.
 
 A shape is a signed distance: negative inside, zero on the outline, positive outside, in units of
-the shape's radius, y pointing down. The coverage of a pixel is the distance clipped over one pixel,
-which makes edges smooth without drawing at a higher resolution.
+the shape's radius, y pointing down. Coverage of a pixel is the distance clipped over one pixel,
+which is what makes the edges smooth without drawing at a higher resolution.
 """
 
 from __future__ import annotations

@@ -201,10 +201,10 @@ class MethodStudy(Study):
 
 
 def rows_in(folder: str) -> list[Row]:
-    """The measured rows of another run, to compare with.
+    """The measured rows of another run, which a study may compare with its own.
 
     Raises:
-        FileNotFoundError: If the folder has no measured rows.
+        FileNotFoundError: If the folder has none.
     """
     rows = [row for row in read(Path(folder) / "results.jsonl") if row.status == "measured"]
     if not rows:
