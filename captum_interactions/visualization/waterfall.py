@@ -54,11 +54,13 @@ def plot_waterfall(
     for name, value in rows:
         if not isfinite(value):
             raise ValueError(f"a waterfall adds up finite values, but the map's {name} is {value}")
+    fontsize = 9.0
     if ax is None:
         from matplotlib import pyplot as plt
 
         ax = plt.subplots(figsize=(5.0, 2.6), layout="constrained")[1]
-    fontsize = 8.0 if size_of(ax)[0] < 3.4 else 9.0
+    elif size_of(ax)[0] < 3.4:
+        fontsize = 8.0
     position = 0.0
     ends = [0.0]
     for row, (_, value) in enumerate(parts):

@@ -259,18 +259,16 @@ def _pairs(imap: Map, names: tuple[str, str]) -> str:
 
 def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
     strongest = []
-    for side, axis, values in (
-        (names[0], imap.axis_a, imap.attributions_a),
-        (names[1], imap.axis_b, imap.attributions_b),
-    ):
+    for side, name in zip(SIDES, names, strict=True):
+        axis, values = axis_of(imap, side), values_of(imap, side)
         if values is not None:
-            sums = axis.sum_units(values.numpy()).tolist()
-            strongest += [(v, side, u.label) for v, u in zip(sums, axis.units, strict=True)]
+            sums = axis.sum_units(values).tolist()
+            strongest += [(v, name, u.label) for v, u in zip(sums, axis.units, strict=True)]
     strongest.sort(key=lambda item: -abs(item[0]))
     limit = limit_of([value for value, _, _ in strongest], source=imap)
     rows = [
-        f"<tr><td><bdi>{escape(label)}</bdi> ({side})</td>{_bar(value, limit)}</tr>"
-        for value, side, label in strongest[:N_PAIRS]
+        f"<tr><td><bdi>{escape(label)}</bdi> ({name})</td>{_bar(value, limit)}</tr>"
+        for value, name, label in strongest[:N_PAIRS]
     ]
     return _table("Strongest parts", rows)
 
