@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_interactions.visualization.charts import (
-    COLOURS,
     LETTERS,
+    LINE_COLOURS,
     ROW,
     SMALL,
     WIDTH,
@@ -23,7 +23,7 @@ from captum_interactions.visualization.charts import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, PALE, WARM = COLOURS[0], "#a6cbe3", COLOURS[1]
+INK, PALE, WARM = LINE_COLOURS[0], "#a6cbe3", LINE_COLOURS[1]
 
 
 def boxplots(
@@ -116,7 +116,7 @@ def grouped_bars(
         lengths = [0.0 if value is None else value for value in values]
         at = places + (0.5 * (n - 1) - index) * 0.5 / n
         ax.barh(
-            at, lengths, height=0.46 / n, color=COLOURS[index % len(COLOURS)], label=kind,
+            at, lengths, height=0.46 / n, color=LINE_COLOURS[index % len(LINE_COLOURS)], label=kind,
             hatch=hatches[index % len(hatches)], edgecolor="white", linewidth=0,
         )  # fmt: skip
     name_rows(ax, list(places), list(names))
