@@ -15,8 +15,8 @@ from matplotlib import pyplot as plt
 from benchmarks.comparison import Summary, chance, summaries
 from captum_interactions.maps.titles import method_title
 from captum_interactions.visualization.charts import (
-    COLOURS,
     LETTERS,
+    LINE_COLOURS,
     ROW,
     add_legend,
     name_rows,
@@ -26,7 +26,7 @@ from captum_interactions.visualization.charts import (
 
 matplotlib.use("Agg")
 
-STYLES = {2: (COLOURS[0], "o", "second order"), 1: (COLOURS[1], "s", "first order")}
+STYLES = {2: (LINE_COLOURS[0], "o", "second order"), 1: (LINE_COLOURS[1], "s", "first order")}
 
 
 def draw(found: list[Summary], by_chance: float, path: Path) -> None:

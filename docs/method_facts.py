@@ -29,7 +29,7 @@ FACTS = {
     "banzhaf_interactions": Facts(
         "How does removing two parts together differ from removing each, averaged over random "
         "coalitions? Comes with standard errors",
-        "noise of sampling; its delta contains interactions within each input and can be large",
+        "sampling noise; its delta contains interactions within each input and can be large",
         _arxiv("Baniecki et al., 2025", "2508.05430"),
     ),
     "shapley_interactions": Facts(
@@ -51,12 +51,12 @@ FACTS = {
     "integrated_hessians": Facts(
         "Interactions of two inputs of any scalar function, such as a cross-encoder",
         "for dual encoders the same map as second-order integrated gradients at a much higher "
-        "cost; zero between the kinks of ReLU networks",
+        "cost; zero for piecewise linear networks (ReLU)",
         _arxiv("Janizek et al., 2021", "2002.04138"),
     ),
     "interaction_lime": Facts(
         "Which bilinear model fits the score near the input?",
-        "noise of sampling; the kernel is a choice",
+        "sampling noise; the kernel is a choice",
         "Joukovsky et al., 2023 :cite:p:`joukovsky2023model`",
     ),
     "interaction_cam": Facts(
@@ -66,7 +66,7 @@ FACTS = {
     ),
     "token_similarity": Facts(
         "How similar is each token of one input to each token of the other?",
-        "not an explanation of the score; its sum has no meaning",
+        "does not explain the score; its sum has no meaning",
         _arxiv("Li et al., 2022", "2209.07046"),
     ),
     "token_decomposition": Facts(
@@ -91,12 +91,12 @@ FACTS = {
     ),
     "occlusion": Facts(
         "By how much does the score drop if one token is replaced by its baseline?",
-        "misses what several tokens show alike",
+        "misses information that several tokens share",
         _arxiv("Zeiler and Fergus, 2014", "1311.2901"),
     ),
     "rise": Facts(
         "What is the mean score of masked inputs that show a token?",
-        "a common offset hides the map: pass ``centered=True``; noise of sampling",
+        "the mean score hides the map: pass ``centered=True``; sampling noise",
         _arxiv("Petsiuk et al., 2018", "1806.07421"),
     ),
     "attention_rollout": Facts(

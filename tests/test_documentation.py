@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from captum_interactions.attr import attributions
 from docs.method_facts import FACTS
 
-API = sorted((Path(__file__).parents[1] / "docs" / "api").glob("*.rst"))
+DOCS = Path(__file__).parents[1] / "docs"
+API = sorted((DOCS / "api").glob("*.rst"))
+RUN = re.compile(r"-m ((?:captum_interactions|benchmarks)[\w.]*)")
 
 
 def summarised(page: str) -> list[str]:
@@ -37,3 +40,15 @@ def test_a_page_begins_with_a_summary_of_what_it_documents(path):
     documented = re.findall(r"^\.\. auto(?:function|class|data|exception):: (\S+)", page, re.M)
     if path.stem != "attr" and len(documented) > 1:
         assert summarised(page) == documented
+
+
+def test_every_module_that_a_page_runs_is_a_program():
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.rst")]
+    modules = {name for page in pages for name in RUN.findall(page.read_text())}
+    assert len(modules) > 5
+    for name in modules:
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = find_spec(f"{name}.__main__")
+        assert spec is not None, name
+        assert 'if __name__ == "__main__"' in Path(str(spec.origin)).read_text(), name

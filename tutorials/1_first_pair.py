@@ -2,15 +2,15 @@
 1 · Explain your first pair
 ===========================
 
-A dual encoder says how well an image and a caption fit, by one number. Here we ask which words met
-which regions, and how they make up that number.
+A dual encoder scores how well an image and a caption fit. This tutorial shows which words and regions
+increased or decreased the score together, and how these values add up to the score.
 """
 
 # %%
 # A model and a pair
 # ------------------
 #
-# The bundled model knows coloured shapes. With a network, the name of any CLIP works as well.
+# The bundled model knows coloured shapes. ``MODEL`` takes the name or the folder of any other CLIP.
 
 from captum_interactions import explain, from_pretrained, load_demo
 
@@ -27,56 +27,58 @@ scene.image.resize((288, 288))
 # One call
 # --------
 #
-# The explanation prints its own summary: the score, the four parts that add up to it, and the
-# strongest pairs of a word and a patch.
+# ``print`` shows a summary: the score, the four parts that add up to it, and the strongest pairs of a
+# word and a patch.
 
 imap = explain(wrapper, scene.image, scene.caption)
 print(imap)
 
 # %%
-# Where did a phrase match?
-# -------------------------
+# From a phrase to the image
+# --------------------------
 #
-# Red patches raise the score together with the framed phrase, blue ones lower it. The triangle is red
-# for "red triangle", and the diamond is blue: it is what the phrase does not say. Most of it comes from
-# the colour; this small model knows shapes less well, and the word "triangle" by itself is no help.
+# Red patches raise the score together with the framed phrase, blue ones lower it. For "red triangle", the
+# triangle is red and the purple diamond is blue. Both words contribute: "red" and "triangle" each have a
+# positive interaction with the triangle and a negative one with the purple diamond.
 
 figure, _ = imap.plot("red triangle")
 
 # %%
-# The same map answers for every other phrase, without another pass through the model.
+# The same map has the values of every other phrase, without another pass through the model.
 
 figure, _ = imap.plot("purple diamond")
 
 # %%
-# Which words matched a region?
-# -----------------------------
+# From a region to the words
+# --------------------------
 #
-# The other direction: select a box, and read the words.
+# In the other direction, select a box and read the values of the words.
 
 triangle = next(thing for thing in scene.named if thing.phrase == "red triangle")
 for word, weight in imap.word_weights(triangle.box):
     print(f"{weight:+.4f}  {word}")
 
 # %%
-# Can it be trusted?
-# ------------------
+# The convergence delta
+# ---------------------
 #
-# The parts must add up to the score. What they miss is an error of numerical integration, and more
-# nodes make it smaller.
+# The parts must add up to the score. The convergence delta, the sum of the parts minus the score, is an
+# error of numerical integration. It shrinks with the number of steps; with 10 steps ``explain`` warns. A
+# small delta does not mean that the explanation is right.
 
 for n_steps in (10, 40, 80):
     delta = explain(wrapper, scene.image, scene.caption, n_steps=n_steps).convergence_delta
-    print(f"{n_steps:3d} nodes: convergence delta {delta:+.5f}")
+    print(f"{n_steps:3d} steps: convergence delta {delta:+.5f}")
 
 # %%
-# A caption that is false
-# -----------------------
+# A false caption
+# ---------------
 #
-# Nothing in this image is a green triangle. The word that is false turns against its region, and the
-# score falls.
+# There is no green triangle in this image. The false word has almost no interaction with the triangle, the
+# word "triangle" now has a negative one, and the score is much lower.
 
-false = explain(wrapper, scene.image, scene.caption.replace("red triangle", "green triangle"))
+false_caption = scene.caption.replace("red triangle", "green triangle")
+false = explain(wrapper, scene.image, false_caption, n_steps=80)
 print(f"true caption {imap.score:.3f}, false caption {false.score:.3f}")
 for name, one in (("red", imap), ("green", false)):
     print(f"{name:>6} × the triangle's box: {one.between(triangle.box, name):+.4f}")
@@ -85,5 +87,5 @@ figure, _ = false.plot("green", a=triangle.box)
 # %%
 # .. admonition:: Takeaway
 #
-#    ``explain`` gives one map for a pair. Slice it by a phrase to see regions and by a region to see
-#    words, and look at the convergence delta before you look at the colours.
+#    ``explain`` returns one map for a pair. Select a phrase to see regions, or a region to see words, and
+#    look at the convergence delta before you interpret the colours.

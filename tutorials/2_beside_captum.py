@@ -2,16 +2,16 @@
 2 · Beside Captum's first-order explainers
 ==========================================
 
-Captum's methods attribute a score to the parts of its inputs, one value per part. That is the right
-answer to "what matters?", and no answer to "what matters *for what*?". Here both look at the same pair.
+Captum's methods attribute a score to the parts of its inputs, one value per part. They show which parts
+matter, but not which region matters for which word. This tutorial compares both on one pair.
 """
 
 # %%
 # One map for the whole caption
 # -----------------------------
 #
-# A wrapper is a ``forward_func`` of Captum: it returns the score of each pair. Integrated Gradients of
-# the pixels, with the caption held fixed:
+# A wrapper is a Captum ``forward_func``: it returns the score of each pair. These are the integrated
+# gradients of the pixels, for a fixed caption. The path of pixels needs many steps:
 
 from captum.attr import IntegratedGradients
 
@@ -28,13 +28,13 @@ pixels, ids = batch.inputs
 extras = batch.additional_forward_args
 
 first_order, delta = IntegratedGradients(wrapper).attribute(
-    pixels, additional_forward_args=(ids, *extras), n_steps=30, return_convergence_delta=True
+    pixels, additional_forward_args=(ids, *extras), n_steps=200, return_convergence_delta=True
 )
 print("pixels", tuple(first_order.shape), "delta", float(delta))
 
 # %%
-# The map says that both objects matter. It can not say which one the words "red triangle" refer to,
-# because nothing in it belongs to a word.
+# The map shows that both named objects matter. It cannot show which of them "red triangle" refers to,
+# because none of its values belongs to a word.
 
 from matplotlib import pyplot as plt
 
@@ -49,7 +49,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# The same, patch by patch, through this package; ``explain`` knows first-order methods by name.
+# ``explain`` runs the same method by its name, with one value per patch.
 
 one_map = explain(wrapper, scene.image, scene.caption, "integrated_gradients")
 figure, _ = one_map.plot()
@@ -67,18 +67,18 @@ imap = explain(wrapper, scene.image, scene.caption)
 figure, axes = plot_phrase_grid(imap, [thing.phrase for thing in scene.named], width=5.0)
 
 # %%
-# They belong together
+# How they are related
 # --------------------
 #
-# Summed over all tokens of the caption, the second-order map *is* a first-order one: Integrated
-# Gradients of the part of the score that the caption changes, ``s(a, b) - s(a, r_b)``. At the pixels,
-# and with the same nodes:
+# Summed over all tokens of the caption, the second-order map *is* a first-order map: the integrated
+# gradients of what the caption changes in the score, ``s(a, b) - s(a, r_b)``. The two are compared here at
+# the pixels, with the same number of steps:
 
 baseline = wrapper.tower_b.baseline(ids, *extras)
 
 
 def against_baseline(pixels, ids, baseline, *extras):
-    """What the caption adds to the score of its baseline."""
+    """The score minus the score of the caption's baseline."""
     return wrapper(pixels, ids, *extras) - wrapper(pixels, baseline, *extras)
 
 
@@ -95,8 +95,8 @@ print(f"relative difference of {captum.numel():,} pixel values: {float(differenc
 # What the sum hides
 # ------------------
 #
-# In the box of the triangle, the words of both phrases meet. First-order attribution is their sum; the
-# two have opposite signs.
+# The words of both phrases interact with the box of the triangle, with opposite signs. A first-order
+# attribution shows only the sum.
 
 triangle = next(thing for thing in scene.named if thing.phrase == "red triangle")
 rows = [(thing.phrase, imap.between(triangle.box, thing.span)) for thing in scene.named]
@@ -115,5 +115,5 @@ ax.spines[["top", "right", "left"]].set_visible(False)
 # %%
 # .. admonition:: Takeaway
 #
-#    A first-order map is the second-order map summed over the other input. Where a caption names
-#    several things, that sum mixes matches with clashes.
+#    A first-order map is the second-order map summed over the other input. If a caption names several
+#    things, that sum mixes positive and negative interactions.

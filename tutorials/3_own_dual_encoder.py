@@ -2,16 +2,16 @@
 3 · Bring your own dual encoder
 ===============================
 
-Any two functions into a common space make a dual encoder. This one matches sets of points in the
-plane with statements about them; nothing in the package knows it.
+Any two functions into a common space are a dual encoder. This one scores sets of points in the plane
+against statements about them. The package has no adapter for it.
 """
 
 # %%
 # Two encoders, trained here
 # --------------------------
 #
-# An input ``a`` is five points, each with a colour; an input ``b`` is two colours. They match if the
-# leftmost point and the rightmost one have these colours.
+# An input ``a`` is five points, each with a colour; an input ``b`` is two colours. A pair is positive
+# if the leftmost and the rightmost point have these colours.
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def draw(count):
 
 
 class Points(nn.Module):
-    """Points see each other, and are pooled."""
+    """A transformer layer over points, and their mean."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,8 @@ print(f"the right pair of colours scores highest for {float(right):.0%} of new i
 # ---------
 #
 # Inputs of the shape (B, T, D) have T tokens, and attributions are summed over D. The baseline of a
-# point is a point in the middle without a colour, that of a word is no colour at all.
+# point is a point in the middle with a quarter of each colour, and the baseline of a word is a quarter of
+# each colour.
 
 from captum_interactions import CallableTower, check_wrapper, explain, wrap
 
@@ -79,8 +80,8 @@ points, words = draw(1)
 print(check_wrapper(wrapper, draw(3)[0], draw(3)[1]))
 
 # %%
-# An empty list: the checker has found nothing wrong. It looks at completeness, at batches, at padding,
-# and at much else that goes wrong in wrappers of one's own.
+# An empty list means that ``check_wrapper`` found no problem. It checks completeness, batches, padding and
+# other common faults of custom wrappers.
 #
 # Explain a pair
 # --------------
@@ -89,8 +90,8 @@ imap = explain(wrapper, points, words, n_steps=60)
 print(imap)
 
 # %%
-# A picture of one's own
-# ----------------------
+# A custom figure
+# ---------------
 #
 # ``imap.interactions`` is a tensor with a row for each point and a column for each word.
 
@@ -108,10 +109,10 @@ axes[1].imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
 places = ("leftmost", "rightmost")
 axes[1].set_xticks(range(2), [f"{p}:\n{COLOURS[c]}" for p, c in zip(places, said, strict=True)])
 axes[1].set_yticks(range(5), [f"{COLOURS[colours[i]]} at x = {x[i]:.2f}" for i in order])
-axes[1].set_title("interactions of points and words")
+_ = axes[1].set_title("interactions of points and words")
 
 # %%
 # .. admonition:: Takeaway
 #
-#    ``wrap((encode_a, encode_b))`` is all it takes. Choose baselines that mean "nothing is said", and
-#    let ``check_wrapper`` look for mistakes.
+#    ``wrap((encode_a, encode_b))`` wraps two encoders. Choose baselines that carry no information, and run
+#    ``check_wrapper`` to find mistakes.

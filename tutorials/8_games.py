@@ -2,18 +2,17 @@
 8 · Games: Banzhaf and Shapley interactions
 ===========================================
 
-Another way to explain a score: take patches and words away, many times, and observe how the score changes.
-Every patch and every word is a player, and the value of a coalition is its score. No gradient is taken.
+Games explain a score by removing patches and words and observing how the score changes. Every patch and
+every word is a player, and the value of a coalition is its score. No gradients are needed.
 """
 
 # %%
-# Two games in one
-# ----------------
+# One game per input
+# ------------------
 #
-# Interactions of a patch and a word would need scores of pairs of masked images and masked captions. A
-# dual encoder spares that: the score is a product of two embeddings, so the interaction of a patch and a
-# word is the product of two *vectors*, one for each input. Masked images and masked captions are encoded
-# apart.
+# In general, the interaction of a patch and a word needs the scores of many pairs of a masked image and a
+# masked caption. The score of a dual encoder is a product of two embeddings, so the interaction is the
+# product of two *vectors*, one for each input, and masked images and masked captions are encoded separately.
 
 from captum_interactions import explain, load_demo
 from captum_interactions.attr import BanzhafInteractions
@@ -27,7 +26,7 @@ game = BanzhafInteractions(wrapper).game(
 print(game)
 
 # %%
-# Every value has a standard error, because coalitions are drawn. More of them make it smaller.
+# Coalitions are sampled, so every value has a standard error. It shrinks with the number of samples.
 
 import torch
 
@@ -41,10 +40,10 @@ for n_samples in (600, 1200, 4800):
     print(f"{n_samples:5d} masked images: median error {float(errors[errors > 0].median()):.1e}")
 
 # %%
-# Beside integrated gradients
-# ---------------------------
+# Comparison with integrated gradients
+# ------------------------------------
 #
-# Both methods answer for the same phrase. Games compare inputs with and without a patch; gradients
+# Both methods explain the same phrase. Games compare inputs with and without a patch; integrated gradients
 # follow a path from the baseline.
 
 from captum_interactions.visualization import plot_comparison
@@ -64,8 +63,8 @@ print(f"correlation of the two maps: {float(torch.corrcoef(torch.stack([a, b]))[
 # Words and objects as players
 # ----------------------------
 #
-# With a few players all coalitions can be seen, and values are exact. Here the players are the two
-# objects and the background, and the two phrases.
+# With few players, all coalitions are evaluated and the values are exact. Here the players of the image are
+# the two objects and the background, and the players of the caption are the two phrases.
 
 axis_a, axis_b = batch.axes_a[0], batch.axes_b[0]
 regions = torch.stack([torch.from_numpy(axis_a.select(thing.box) > 0.5) for thing in scene.named])

@@ -24,8 +24,8 @@ from captum_interactions.encoders.inputs.loading import load_image
 from captum_interactions.explanation import check_options, explain
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.maps.orders import values_of
 from captum_interactions.maps.titles import method_title
-from captum_interactions.visualization.sides import values_of
 
 METHODS = {
     method_title(name) + (" (first order)" if method.order == 1 else ""): name

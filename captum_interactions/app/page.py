@@ -130,7 +130,7 @@ def launch_app(
 def _scenes() -> list[list[str]]:
     """Files of sample scenes, and their captions."""
     _, scenes = load_demo(_EXAMPLES)
-    paths = [Path(results.FOLDER.name) / f"scene_{index}.png" for index in range(_EXAMPLES)]
+    paths = [results.folder() / f"scene_{index}.png" for index in range(_EXAMPLES)]
     for index, path in enumerate(paths):
         scenes[index].image.save(path)
     return [[str(path), scenes[index].caption] for index, path in enumerate(paths)]

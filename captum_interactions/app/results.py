@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import shutil
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_interactions.app.explaining import Explained, difference
-from captum_interactions.axes import ImageAxis
-from captum_interactions.maps.first_order_map import FirstOrderMap
-from captum_interactions.maps.interaction_map import InteractionMap
-from captum_interactions.visualization import plot_comparison, plot_heatmap
+from captum_interactions.maps.orders import Map, is_second_order
+from captum_interactions.maps.sides import side_names
+from captum_interactions.visualization import plot_heatmap
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report import report_html
-from captum_interactions.visualization.sides import is_second_order
+from captum_interactions.visualization.views import draw_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDER = tempfile.TemporaryDirectory(prefix="captum_interactions_")
-"""Of files that Gradio copies to its cache, from which it serves them."""
 _WRITTEN: deque[Path] = deque()
 _KEPT = 16
 """Results whose files stay on disk: Gradio has copies of them."""
+
+
+@cache
+def folder() -> Path:
+    """Where files are written that Gradio copies to its cache, from which it serves them.
+
+    It is made when it is first asked for, and removed when Python ends.
+    """
+    made = tempfile.TemporaryDirectory(prefix="captum_interactions_")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 def parts_html(explained: Mapping[str, Explained]) -> str:
@@ -96,34 +106,28 @@ def write_files(explained: Mapping[str, Explained], page: str) -> list[str]:
     """Write the page, a picture, and each map of the second order; returns the paths."""
     from matplotlib import pyplot as plt
 
-    folder = Path(tempfile.mkdtemp(dir=FOLDER.name))
-    _WRITTEN.append(folder)
+    own = Path(tempfile.mkdtemp(dir=folder()))
+    _WRITTEN.append(own)
     if len(_WRITTEN) > _KEPT:
         shutil.rmtree(_WRITTEN.popleft(), ignore_errors=True)
-    paths = [folder / "explanation.html", folder / "explanation.png"]
+    paths = [own / "explanation.html", own / "explanation.png"]
     paths[0].write_text(page, encoding="utf-8")
     maps = {label: one.map for label, one in explained.items()}
-    (first, *others) = maps.values()
-    if not others and (is_second_order(first) or isinstance(first.axis_a, ImageAxis)):
-        figure, _ = first.plot()
-    else:
-        figure, _ = plot_comparison(maps)
+    figure = draw_maps(maps)
     figure.savefig(paths[1], dpi=150, bbox_inches="tight")
     plt.close(figure)
     for number, one in enumerate(maps.values(), 1):
         if is_second_order(one):
-            paths.append(folder / (f"map_{number}.safetensors" if others else "map.safetensors"))
+            paths.append(
+                own / (f"map_{number}.safetensors" if len(maps) > 1 else "map.safetensors")
+            )
             one.save(paths[-1])
     return list(map(str, paths))
 
 
-def _parts(one: InteractionMap | FirstOrderMap) -> dict[str, float]:
+def _parts(one: Map) -> dict[str, float]:
     """The score and what makes it, by the names of columns; NaN for what the map does not have."""
-    names = [
-        "image" if isinstance(axis, ImageAxis) else "text" for axis in (one.axis_a, one.axis_b)
-    ]
-    if names[0] == names[1]:
-        names = ["first text", "second text"]
+    names = side_names(one)
     parts = [math.nan] * 5
     if is_second_order(one):
         main_effects = (one.main_effects_a, one.main_effects_b)

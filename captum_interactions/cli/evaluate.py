@@ -27,14 +27,14 @@ SCENES = 200
 
 
 def add_evaluate(commands: Any) -> None:
-    """Register ``evaluate`` with the subparsers of the command line."""
+    """Add ``evaluate`` to the program's commands."""
     parser = commands.add_parser(
         "evaluate",
         help="run a study of a model's explanations on a dataset",
         description="Run a study. Started again with the same command it goes on where it was; "
         "under torchrun or accelerate launch the records are shared by all processes.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_evaluate)
     parser.add_argument("study", nargs="?", metavar="STUDY", help="its name, see --list")
     parser.add_argument("--list", action="store_true", help="list the studies and their options")
     parser.add_argument(
@@ -82,8 +82,7 @@ def add_evaluate(commands: Any) -> None:
     add_json(parser)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the study that the options describe."""
+def _evaluate(options: argparse.Namespace) -> None:
     if not options.list and not options.summarise:
         check_model(options.model)
 

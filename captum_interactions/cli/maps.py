@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_interactions.maps.first_order_map import FirstOrderMap
-    from captum_interactions.maps.interaction_map import InteractionMap
-
-    Map = InteractionMap | FirstOrderMap
+    from captum_interactions.maps.orders import Map
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 """Endings of files that become a picture."""
@@ -37,30 +34,24 @@ def write_maps(
     import matplotlib
 
     matplotlib.use("Agg")
-    from captum_interactions.axes import ImageAxis
-    from captum_interactions.visualization import plot_comparison
+    from captum_interactions.maps.orders import is_second_order
     from captum_interactions.visualization.charts import method_label
-    from captum_interactions.visualization.sides import is_second_order
+    from captum_interactions.visualization.views import draw_maps
 
-    if len(maps) == 1 and (is_second_order(first) or isinstance(first.axis_a, ImageAxis)):
-        figure, _ = first.plot(phrase, box)
-    else:
-        titles = {text: method_label(text) for text in maps}
-        named = {
-            titles[text] if is_second_order(imap) else f"{titles[text]} (first order)": imap
-            for text, imap in maps.items()
-        }
-        figure, _ = plot_comparison(named, None if phrase is None else [phrase])
-        of_phrase = "" if phrase is None else f"“{phrase}”, "
-        figure.suptitle(
-            f"{of_phrase}score {first.score:.3f}; each method has its own scale", fontsize=9
-        )
+    titles = {text: method_label(text) for text in maps}
+    named = {
+        titles[text] if is_second_order(imap) else f"{titles[text]} (first order)": imap
+        for text, imap in maps.items()
+    }
+    of_phrase = "" if phrase is None else f"“{phrase}”, "
+    heading = f"{of_phrase}score {first.score:.3f}; each method has its own scale"
+    figure = draw_maps(named, b=phrase, a=box, heading=heading)
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def selection_lines(imap: Map, phrase: str | None, box: tuple[float, ...] | None) -> Iterator[str]:
     """How a phrase or a box interacts with the other input."""
-    from captum_interactions.visualization.sides import is_second_order
+    from captum_interactions.maps.orders import is_second_order
 
     if phrase is None and box is None:
         return
@@ -77,7 +68,7 @@ def selection_lines(imap: Map, phrase: str | None, box: tuple[float, ...] | None
 def map_as_json(imap: Map, phrase: str | None, box: tuple[float, ...] | None) -> dict[str, Any]:
     """A map's numbers by name: the parts of the score, patches, words and strongest pairs."""
     from captum_interactions.axes import ImageAxis, TextAxis
-    from captum_interactions.visualization.sides import is_second_order
+    from captum_interactions.maps.orders import is_second_order, values_of
 
     found: dict[str, Any] = {"score": imap.score, "settings": imap.settings}
     if is_second_order(imap):
@@ -91,9 +82,9 @@ def map_as_json(imap: Map, phrase: str | None, box: tuple[float, ...] | None) ->
             "phrase": phrase,
             "box": box,
         }
-    if isinstance(imap.axis_a, ImageAxis) and getattr(imap, "attributions_a", 0) is not None:
+    if isinstance(imap.axis_a, ImageAxis) and values_of(imap, "a") is not None:
         found["heatmap"] = imap.heatmap(phrase).tolist()
-    if isinstance(imap.axis_b, TextAxis) and getattr(imap, "attributions_b", 0) is not None:
+    if isinstance(imap.axis_b, TextAxis) and values_of(imap, "b") is not None:
         found["words"] = [
             {"word": word, "attribution": weight} for word, weight in imap.word_weights(box)
         ]

@@ -31,7 +31,7 @@ def check_model(name: str | None) -> None:
 def load_model(
     name: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> DualEncoderWrapper:
-    """Load the model of ``--model``, the bundled one by default.
+    """Load the model of ``--model``, after :func:`check_model`; the bundled one by default.
 
     Args:
         name (str, optional): A folder, or a name on the model hub.
@@ -42,8 +42,6 @@ def load_model(
     Raises:
         ValueError: If there is no such model or device.
     """
-    check_model(name)
-
     import torch
     from transformers.utils import logging
 

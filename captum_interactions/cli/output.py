@@ -35,10 +35,8 @@ def check_output(path: Path, endings: Sequence[str]) -> None:
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Errors inside say that the file of ``--output`` could not be written."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ValueError(f"--output {str(path)!r} could not be written: {reason}") from error

@@ -1,4 +1,4 @@
-"""Collections: the factors of images and texts on disk; explanations are matrix products."""
+"""Collections: factors of images and texts on disk, whose matrix products are explanations."""
 
 from captum_interactions.corpus.building import build_index
 from captum_interactions.corpus.index import FactorIndex

@@ -1,7 +1,7 @@
-"""The header of a shard: plain values about its items, with a checksum of their own.
+"""The header of a shard: plain values about its items, with their own checksum.
 
-The header is read when an index is opened, the tensors only when they are used; so each has its
-checksum, and nothing is believed before it.
+The header is read when an index is opened, the tensors only when they are used. Each has its own
+checksum, which is verified first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from captum_interactions.corpus.settings import Settings, tensor_bytes
 
 FORMAT = "captum_interactions.FactorIndex/1"
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Types that factors may be stored in."""
+"""Types in which factors may be stored."""
 _OWN, _ALL = "header_sha256", "sha256"
 
 
@@ -45,23 +45,26 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "sources": lambda value: _is_texts(value, or_none=True),
     _ALL: lambda value: isinstance(value, str),
 }
-"""What the fields of a header may be, beside its settings."""
+"""Checks of the fields of a header, except its settings."""
 
 
 def sealed(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """A header with the checksums of itself and of all tensors."""
+    """The header with its own checksum and that of all tensors."""
     header = {**header, _OWN: _digest(header).hexdigest()}
     return {**header, _ALL: content_checksum(header, tensors)}
 
 
 def parse_header(text: str) -> tuple[dict[str, Any], Settings]:
-    """The header of a shard, and its settings.
+    """Parse and check the header of a shard.
 
-    Headers of version 0.2 have no checksum of their own: :func:`content_checksum` covers them, too.
+    Headers of version 0.2 have no checksum of their own; :func:`content_checksum` covers them, too.
+
+    Returns:
+        tuple: the header, and its settings.
 
     Raises:
-        ValueError: If it is no header, has changed since it was written, or a field is not valid;
-            the message names the field.
+        ValueError: If the text is not a header, does not have its checksum, or has an invalid
+            field; the message names the field.
     """
     try:
         header = json.loads(text)
@@ -93,7 +96,7 @@ def has_own_checksum(header: dict[str, Any]) -> bool:
 
 
 def content_checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of a header and all tensors, as it stands at ``"sha256"``."""
+    """SHA-256 of a header and all tensors, the value of the field ``"sha256"``."""
     digest = hashlib.sha256(_stated(header, _ALL))
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -25,30 +25,29 @@ from captum_interactions.user_warnings import warn_caller
 _IMAGES = (str, Path, Image.Image, np.ndarray)
 
 Id = str | int
-"""A key, or the number of a row."""
+"""A key or a row number."""
 
 
 class FactorIndex:
-    """Factors of a collection, one side of a dual encoder, memory-mapped from a folder.
+    """The factors of a collection, one side of a dual encoder, memory-mapped from a folder.
 
-    Any number of processes may read a folder, also while it grows; each sees the files that were
+    Any number of processes may read a folder, even during a build; each sees the files that were
     complete when it opened the folder.
 
     Args:
-        folder (str or Path): What :func:`build_index` wrote.
-        inputs (mapping, optional): The raw images by key, as :func:`build_index` takes them, to
-            draw maps on; they are opened when needed. Default: None, the paths that were given
-            when the index was built
-        verify (bool): Hold the content of each file against its checksum when it is first used,
-            which reads all of it. Default: True
+        folder (str or Path): A folder that :func:`build_index` wrote.
+        inputs (mapping, optional): Raw images by key, as :func:`build_index` takes them, on which
+            maps are drawn; they are opened when needed. Default: None, the paths from which the
+            index was built
+        verify (bool): Verify the checksum of each file at its first use, which reads the whole
+            file. Default: True
         allow_missing (bool): Do not warn if files of an unfinished build are missing. Default:
             False
 
     Raises:
         FileNotFoundError: If there is no index.
         ShardError: If a file is damaged or belongs to another index; the message names it. Headers
-            and shapes are checked here, with a checksum of the header, the content when it is first
-            used.
+            and shapes are checked when the index is opened, contents at their first use.
 
     Warns:
         UserWarning: If files of an unfinished build are missing.
@@ -64,7 +63,7 @@ class FactorIndex:
     ) -> None:
         self.folder = Path(folder)
         self.settings, self.storage = read_settings(self.folder)
-        """How the factors were computed, and the type they are stored in."""
+        """How the factors were computed, and the type in which they are stored."""
         parts, self._shards = read_folder(self.folder, self.settings, verify=verify)
         self._inputs = inputs
         self._verify = verify
@@ -78,10 +77,10 @@ class FactorIndex:
                     )
                 self._places[key] = (shard, row)
         self.keys: tuple[str, ...] = tuple(self._places)
-        """Keys of all items; their order is that of all rows."""
+        """Keys of all items, in the order of rows."""
         done = {shard.header["name"] for shard in self._shards}
         self.missing = tuple(name for part in parts for name in part.shards if name not in done)
-        """Names of files that a build has not finished."""
+        """Names of the files that an unfinished build lacks."""
         if self.missing and not allow_missing:
             warn_caller(
                 f"{str(folder)!r} lacks {len(self.missing)} of {len(done) + len(self.missing)} "
@@ -95,15 +94,15 @@ class FactorIndex:
         return key in self._places
 
     def __getitem__(self, key: Id) -> Item:
-        """One item, by its key or the number of its row.
+        """Get an item by its key or row number.
 
         Raises:
             KeyError: If there is no such key or row.
-            TypeError: If it is neither a key nor a number.
+            TypeError: If ``key`` is neither a string nor an int.
 
         Warns:
-            UserWarning: If its image is not found any more, cannot be read any more, or has another
-                size; the item has none then.
+            UserWarning: If its image is missing, cannot be read, or has another size than before;
+                the item is then returned without an image.
         """
         shard, row = self._place(key)
         item = self._checked(shard).item(row)
@@ -112,12 +111,12 @@ class FactorIndex:
         return item
 
     def axis(self, key: Id) -> TokenAxis:
-        """What the tokens of an item stand for, without its image."""
+        """The axis of an item (what its tokens stand for), without its image."""
         shard, row = self._place(key)
         return self._checked(shard).axis(row)
 
     def source(self, key: Id) -> str | None:
-        """The path or text that an item was built from, if it was one."""
+        """The path or text from which an item was built; None for other inputs."""
         shard, row = self._place(key)
         source: str | None = shard.header["sources"][row]
         return source
@@ -129,12 +128,12 @@ class FactorIndex:
 
     @property
     def baselines(self) -> Tensor:
-        """Embeddings of their baselines, likewise."""
+        """Embeddings of the baselines of all items, in float32, shape (N, K)."""
         return self._all("reference")
 
     @property
     def storage_error(self) -> StorageError:
-        """What storing the factors in fewer bits has changed, over all items."""
+        """The rounding error of the stored factors, over all items."""
         errors = [shard.error for shard in self._shards]
         return StorageError(
             max((error.absolute for error in errors), default=0.0),
@@ -142,16 +141,16 @@ class FactorIndex:
         )
 
     def verify(self) -> None:
-        """Hold every file against its checksum.
+        """Verify the checksum of every file.
 
         Raises:
-            ShardError: If one is damaged; the message names it.
+            ShardError: If a file is damaged; the message names it.
         """
         for shard in self._shards:
             shard.verify()
 
     def factors(self, keys: Sequence[Id] | None = None) -> Factors:
-        """Factors of some items, or of all, in memory; shorter ones get padding, which is zero."""
+        """Factors of some items, or of all, in memory, padded with zeros to equal lengths."""
         places = [self._place(key) for key in (self.keys if keys is None else keys)]
         if not places:
             raise ValueError("expected at least one item, but got none")
@@ -163,13 +162,13 @@ class FactorIndex:
         )
 
     def blocks(self, memory_mb: float = 256.0) -> Iterator[tuple[slice, Factors]]:
-        """Factors of all items, some rows at a time.
+        """Factors of all items, in blocks of rows.
 
         Args:
-            memory_mb (float): How much a block may take, at least one item. Default: 256
+            memory_mb (float): Maximum size of a block, which has at least one item. Default: 256
 
         Yields:
-            tuple: which rows these are, and their factors, padded to the longest among them.
+            tuple: the rows of the block, and their factors, padded to the longest item among them.
         """
         for shard, rows, first in self._pieces(memory_mb):
             start, stop = rows.start, rows.stop
@@ -191,9 +190,11 @@ class FactorIndex:
         )
 
     def pieces(self, memory_mb: float) -> Iterator[tuple[Shard, slice, Tensor, Tensor]]:
-        """Runs of items whose factors fit into memory: shard, rows in it, factors, which are parts.
+        """Runs of items whose factors fit into memory.
 
-        Factors are (tokens, K) in float32; tokens that are special or padding are no parts.
+        Yields:
+            tuple: shard, rows of the shard, factors (tokens, K) in float32, and a mask (tokens,)
+            that is False for special tokens and padding.
         """
         for shard, rows, _ in self._pieces(memory_mb):
             start, stop = shard.rows(rows.start, rows.stop)

@@ -1,4 +1,4 @@
-"""The factors of single inputs, with the meaning of their tokens."""
+"""The factors of single inputs, with their axes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from captum_interactions.encoders import DualEncoderWrapper, Layer, TokenAxis
 from captum_interactions.functional import Factors
 
 _EACH_TOKEN = ("labels", "special", "padding", "spans")
-"""Fields of axes that hold a value for each token, where there may be padding."""
+"""Fields of axes that hold a value for each token, including padding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One input as its tower sees it: all that its maps with inputs of the other side need."""
+    """The factors of one input, and what else its maps with inputs of the other side need."""
 
     key: str
     values: Tensor
@@ -36,7 +36,7 @@ class Item:
     embedding: Tensor
     """Embedding of the input as the score uses it, shape (K,)."""
     baseline: Tensor
-    """Embedding of its baseline, likewise, shape (K,)."""
+    """Embedding of its baseline, as the score uses it, shape (K,)."""
     axis: TokenAxis
     """What the tokens stand for."""
     settings: Settings
@@ -47,11 +47,12 @@ class Item:
 
         Args:
             selections: As ``axis.select`` takes them, see
-                :class:`~captum_interactions.InteractionMap`. Default: one of all tokens
+                :class:`~captum_interactions.InteractionMap`. Default: a single selection of all
+                tokens
 
         Returns:
-            Tensor: one vector per selection, shape (P, K). Its product with a token's vector of the
-            other side is the interaction of that token and the whole part.
+            Tensor: one vector per selection, shape (P, K). Its product with the factor of a token
+            of the other side is the interaction of that token with the whole part.
         """
         weights = [torch.from_numpy(self.axis.select(one)) for one in selections or (None,)]
         return torch.stack(weights) @ self.values
@@ -66,23 +67,24 @@ class FactorEncoder:
     Args:
         wrapper (DualEncoderWrapper): The model.
         side (str): ``"a"`` or ``"b"``.
-        layers (tuple, optional): Layers of both towers, so that it is known which maps are meant,
-            see :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
+        layers (tuple, optional): Layers of *both* towers, see
+            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: None,
             ``wrapper.default_layers``
-        normalization (str): The score that is explained, see there. Default: ``"cosine"``
-        n_steps (int or "auto", optional): Quadrature nodes; ``"auto"`` finds them for each batch.
+        normalization (str): The score to explain, see
+            :class:`~captum_interactions.SecondOrderIntegratedGradients`. Default: ``"cosine"``
+        n_steps (int or "auto", optional): Number of steps; ``"auto"`` finds it for each batch.
             Default: None, ``wrapper.default_n_steps``
         method (str): Quadrature rule. Default: ``"gausslegendre"``
         baseline (optional): The baseline of every input, as ``factors_a`` takes it. Default: None,
             the wrapper's own
         truncation (bool): Cut texts that are longer than the model's context. Default: False
-        internal_batch_size (int, optional): At most this many rows (inputs times nodes) are
+        internal_batch_size (int, optional): Maximum number of rows (inputs times steps) that are
             evaluated at once. Default: None, as many as fit into memory
 
     Raises:
         TypeError: If ``wrapper`` is not a DualEncoderWrapper.
-        ValueError: If the side, a layer, the normalization or the rule do not exist, or the rule
-            has no such number of nodes.
+        ValueError: If the side, a layer, the normalization or the rule does not exist, or the rule
+            does not allow this number of steps.
     """
 
     def __init__(
@@ -130,12 +132,12 @@ class FactorEncoder:
         truncation: bool = False,
         internal_batch_size: int | None = None,
     ) -> FactorEncoder:
-        """One for the other side: what it computes makes maps with factors of these settings.
+        """An encoder of the other side, whose factors can be combined with those of ``settings``.
 
         Args:
-            wrapper (DualEncoderWrapper): The model that the factors are from.
+            wrapper (DualEncoderWrapper): The model from which the factors are.
             settings (Settings): Settings of the other side, such as ``index.settings``.
-            n_steps (int or "auto", optional): Quadrature nodes. Default: None, as many as there
+            n_steps (int or "auto", optional): Number of steps. Default: None, that of ``settings``
             baseline, truncation, internal_batch_size (optional): See the class.
 
         Raises:
@@ -166,16 +168,16 @@ class FactorEncoder:
     def batch(self, keys: Sequence[str], raw: Sequence[Any]) -> list[Item]:
         """The factors of several raw inputs, computed together.
 
-        Tokens of padding whose factors are zero are cut, so an item has as many tokens as it has by
-        itself.
+        Padding tokens whose factors are zero are removed, so an item has as many tokens as it would
+        have alone.
 
         Args:
             keys (sequence of str): Names of the items.
-            raw (sequence): As many inputs: what the tower prepares, or tensors with a batch axis of
-                length one.
+            raw (sequence): An input for each key: raw inputs of the tower, or tensors with a batch
+                axis of length one.
 
         Raises:
-            ValueError: If a tensor is not one input, or the tower cannot take an input.
+            ValueError: If a tensor is not one input, or the tower does not accept an input.
         """
         settings = self.settings
         is_ready = all(isinstance(one, Tensor) for one in raw)

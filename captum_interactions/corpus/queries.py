@@ -1,4 +1,4 @@
-"""Questions to an index: each is a matrix product of factors that are there already."""
+"""Queries to an index: each is a matrix product of stored factors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Region(NamedTuple):
 
     key: str
     token: int
-    """Index on the item's axis; of several patches, the upper left one's."""
+    """Index on the item's axis; for several patches, that of the upper left one."""
     label: str
     """What the token stands for, in words."""
     place: tuple[float, ...] | None
-    """The box (x0, y0, x1, y1) of patches in pixels of the original image, a text token's half-open
-    character span, a sound token's seconds (start, stop), or None if it is not known."""
+    """The box (x0, y0, x1, y1) of patches in pixels of the original image, the half-open character
+    span of a text token, the seconds (start, stop) of a sound token, or None if unknown."""
     attribution: float
     """Positive if the parts increase the score together, negative if they decrease it."""
 
@@ -38,11 +38,12 @@ def pair_map(first: Item, second: Item) -> InteractionMap:
     """The map of two items, one of each side, in either order.
 
     Returns:
-        InteractionMap: what ``explain`` gives for this pair, up to the rounding of the storage; the
-        convergence delta is that of the stored factors.
+        InteractionMap: the map that ``explain`` returns for this pair, up to the rounding of the
+        storage; the convergence delta is that of the stored factors.
 
     Raises:
-        ValueError: If the items are of one side, or of different models, layers or normalizations.
+        ValueError: If the items are of the same side, or of different models, layers or
+            normalizations.
 
     Examples::
 
@@ -67,22 +68,21 @@ def pair_map(first: Item, second: Item) -> InteractionMap:
 
 
 def explain_hits(query: Item, index: FactorIndex, ids: Sequence[Id]) -> list[InteractionMap]:
-    """Why each hit of a retrieval result came up: the maps of a query and items of an index.
+    """The maps of a query with each hit of a retrieval result.
 
     Args:
-        query (Item): An item of the other side: of another index, or what a :class:`FactorEncoder`
-            made.
+        query (Item): An item of the other side, from another index or a :class:`FactorEncoder`.
         index (FactorIndex): The collection that was searched.
-        ids (sequence): Keys, or numbers of rows as a vector index gives them for one query.
+        ids (sequence): Keys, or row numbers as a vector index returns them for one query.
 
     Returns:
         list: an :class:`~captum_interactions.InteractionMap` for each id.
 
     Raises:
-        ValueError: If query and index are of one side, or of different models, layers or
+        ValueError: If query and index are of the same side, or of different models, layers or
             normalizations.
-        KeyError: If the index lacks an id.
-        TypeError: If an id is neither a key nor a number, as a row of a two-dimensional array.
+        KeyError: If an id is not in the index.
+        TypeError: If an id is neither a key nor a number, such as a row of a two-dimensional array.
     """
     _check(query.settings, index.settings)
     if isinstance(ids, str):
@@ -96,7 +96,7 @@ def scores(first: FactorIndex, second: FactorIndex) -> Tensor:
     """Scores of all pairs of two indexes, from their embeddings: shape (len(first), len(second)).
 
     Raises:
-        ValueError: If they are of one side, or of different models, layers or normalizations.
+        ValueError: If they are of the same side, or of different models, layers or normalizations.
     """
     _check(first.settings, second.settings)
     return first.embeddings @ second.embeddings.T
@@ -111,29 +111,29 @@ def top_regions(
     per_item: bool = False,
     memory_mb: float = 256.0,
 ) -> list[list[Region]]:
-    """Where in a whole collection a phrase matches best.
+    """Find the regions of a collection that have the largest interactions with a phrase.
 
-    All factors of the index are read once, in pieces, for all phrases together. For the most
-    negative interactions, pass the negated factors: attributions are then negated, too.
+    The factors of the index are read once, in pieces, for all phrases together. To find the most
+    negative interactions, pass negated factors; attributions are then negated, too.
 
     Args:
         index (FactorIndex): The collection.
-        factors (Tensor): Factors of P parts of inputs of the other side, shape (P, K), such as
-            ``item.factors("red bicycle")`` gives; or of one, shape (K,).
+        factors (Tensor): Factors of P parts of inputs of the other side, shape (P, K), as
+            ``item.factors("red bicycle")`` returns them; or of one part, shape (K,).
         k (int): How many regions to return. Default: 10
-        window (tuple): Rows and columns of patches that make a region of an image; its attribution
-            is their sum. Regions may overlap. Default: (1, 1), single tokens
-        per_item (bool): Return no more than one region, the best, of each item. Default: False
-        memory_mb (float): How much memory the factors and the products that are at hand may take.
+        window (tuple): Rows and columns of patches in a region of an image, whose attributions are
+            summed. Regions may overlap. Default: (1, 1), single tokens
+        per_item (bool): Return only the best region of each item. Default: False
+        memory_mb (float): Maximum size of the factors and products that are in memory at once.
             Default: 256
 
     Returns:
-        list: for each of the P factors its regions, best first. Special and padding tokens are no
-        regions. There are fewer than k if the index has no more.
+        list: for each of the P factors its regions, best first, without special and padding tokens.
+        There are fewer than k if the index has fewer.
 
     Raises:
         ValueError: If the factors have another shape, or k or the window is less than 1.
-        TypeError: If there is a window, but the items are no images.
+        TypeError: If there is a window, but the items are not images.
     """
     factors = torch.atleast_2d(factors).float()
     if min(k, *window) < 1:

@@ -1,4 +1,4 @@
-"""What factors depend on beside their input: the model, the layers, and how they were computed."""
+"""What factors depend on besides their input: model, layers and options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.functional.quadrature import METHODS
 
 _PARTS = ("image_processor", "feature_extractor", "config")
-"""What a tower may keep that says in plain values how its model and its inputs are made."""
+"""Attributes of a tower that describe its model and the preparation of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Settings:
     method: str
     """Quadrature rule."""
     baseline: Any
-    """None for the wrapper's own baseline, a number, a tensor's digest, or a list of these."""
+    """None for the wrapper's own baseline, a number, the hash of a tensor, or a list of these."""
     truncation: bool
     """Whether texts that are too long were cut."""
     model: dict[str, str]
-    """What :func:`model_identity` gave."""
+    """The result of :func:`model_identity`."""
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON holds them."""
+        """The settings as JSON values."""
         fields_: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return fields_
 
     @classmethod
     def from_json(cls, values: Any) -> Settings:
-        """What :meth:`to_json` gave.
+        """Settings from the result of :meth:`to_json`.
 
         Raises:
-            ValueError: If it is something else; the message names the field.
+            ValueError: If the value is invalid; the message names the field.
         """
         if not isinstance(values, dict) or values.keys() != _VALID.keys():
             came = sorted(values) if isinstance(values, dict) else values
@@ -82,17 +82,17 @@ _VALID: dict[str, Callable[[Any], bool]] = {
         and all(isinstance(one, str) for one in value.values())
     ),
 }
-"""What the fields of settings may be, as JSON holds them."""
+"""Checks of the fields of settings, as JSON values."""
 
 
 def model_identity(wrapper: DualEncoderWrapper) -> dict[str, str]:
-    """Name and digests (SHA-256) of a model, which tell whether factors come from the same one.
+    """Name and SHA-256 hashes of a model, to check that factors come from the same model.
 
     Returns:
-        dict: ``name``, for readers; ``weights``, the digest of all parameters and buffers with
-        their names, types and shapes; ``configuration``, that of the model's and the processors'
-        configurations and vocabularies and of the towers' plain attributes. Paths, versions of
-        libraries and the device do not count. Functions without weights cannot be told apart.
+        dict: ``name``, for readers; ``weights``, the hash of all parameters and buffers with their
+        names, types and shapes; ``configuration``, the hash of the configurations and vocabularies
+        of model and processors and of the plain attributes of the towers. Paths, versions of
+        libraries and the device have no effect. Functions without weights have the same hashes.
     """
     weights, configuration = hashlib.sha256(), hashlib.sha256()
     with torch.no_grad():
@@ -111,7 +111,7 @@ def model_identity(wrapper: DualEncoderWrapper) -> dict[str, str]:
 
 
 def baseline_identity(baseline: Baseline) -> Any:
-    """A baseline in plain values: a tensor becomes its shape and digest."""
+    """A baseline in plain values: a tensor becomes its shape and hash."""
     if isinstance(baseline, list):
         return [baseline_identity(one) for one in baseline]
     if isinstance(baseline, Tensor):
@@ -121,7 +121,7 @@ def baseline_identity(baseline: Baseline) -> Any:
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor, not copied if it lies in the processor's memory in one piece."""
+    """The bytes of a tensor, without a copy if it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data
 
@@ -142,7 +142,7 @@ def differences(
 
 
 def check_compatible(a: Settings, b: Settings) -> None:
-    """See that factors of two inputs, one of each side, make a map.
+    """Check that the factors of two inputs, one of each side, can be combined.
 
     Raises:
         ValueError: If they are not of the sides a and b, or of different models, layers or
@@ -156,7 +156,7 @@ def check_compatible(a: Settings, b: Settings) -> None:
 
 
 def _tensors(wrapper: DualEncoderWrapper) -> Iterator[tuple[str, Tensor]]:
-    """All weights once, also those of a model that serves both towers."""
+    """All weights, each once, even if both towers share a model."""
     yield from wrapper.named_parameters()
     yield from wrapper.named_buffers()
 

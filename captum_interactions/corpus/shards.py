@@ -1,4 +1,4 @@
-"""One file of an index: the factors of some items, written at once and read through a memory map.
+"""A file of an index: the factors of some items, written as a whole and memory-mapped to read.
 
 A shard is a safetensors file. Its header holds the settings, the keys and a checksum; its tensors
 are the factors of all tokens, one item after the other without padding, and the axes as JSON.
@@ -41,13 +41,13 @@ _TENSORS = {
     "axis_offsets": (1, torch.int64),
     "axis_of_item": (1, torch.int64),
 }
-"""Tensors of a shard, their numbers of dimensions and their types; None is that of the storage.
+"""Tensors of a shard: number of dimensions and type; None is the type of the storage.
 
 ``"reference"`` holds the embeddings of the baselines; files of this format keep the name."""
 
 
 class StorageError(NamedTuple):
-    """What storing factors in fewer bits has changed, measured when they were written."""
+    """The rounding error of stored factors, measured when they were written."""
 
     absolute: float
     """Largest length of the difference between a token's factor as stored and as computed."""
@@ -58,25 +58,25 @@ class StorageError(NamedTuple):
     def relative(self) -> float:
         """The error of any factor as a share of the largest factor.
 
-        With shares ``e_a`` and ``e_b`` on both sides, no value of a map is off by more than
-        ``e_a + e_b + e_a * e_b`` of the product of both largest lengths.
+        With the errors ``e_a`` and ``e_b`` of both sides, the error of a map's values is at most
+        ``e_a + e_b + e_a * e_b`` times the product of both largest lengths.
         """
         return self.absolute / self.largest if self.largest else 0.0
 
 
 class ShardError(ValueError):
-    """A file that is not the shard it should be: damaged, incomplete, or of another index."""
+    """A shard that is damaged, incomplete, or of another index."""
 
 
 def write_shard(
     path: Path, items: Sequence[Item], sources: Sequence[str | None], storage: str
 ) -> None:
-    """Write items to one file, which is there as a whole or not at all.
+    """Write items to one file atomically.
 
     Args:
-        path (Path): The file. What is there already is replaced.
+        path (Path): The file; an existing one is replaced.
         items (sequence of Item): At least one, all with the same settings.
-        sources (sequence): Where each item came from, if that can be said in a string.
+        sources (sequence): The path or text of each item, or None.
         storage (str): A key of :data:`STORAGE`.
 
     Raises:
@@ -125,18 +125,18 @@ def write_shard(
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A shard on disk. Nothing but its header is read before it is used."""
+    """A shard on disk. Only its header is read before it is used."""
 
     path: Path
     header: dict[str, Any]
     settings: Settings
     tensors: dict[str, Tensor]
-    """Views of the file, mapped privately: writing to them never changes it."""
+    """Views of the file, mapped privately: writing to them does not change the file."""
     _verified: list[bool] = field(default_factory=list)
 
     @property
     def keys(self) -> list[str]:
-        """Keys of the items, in their order."""
+        """Keys of the items, in order."""
         keys: list[str] = self.header["keys"]
         return keys
 
@@ -145,10 +145,10 @@ class Shard:
         return StorageError(*self.header["error"])
 
     def verify(self) -> None:
-        """Hold the content against the checksum, at the first call.
+        """Verify the checksum of the content, at the first call only.
 
         Raises:
-            ShardError: If anything in the header or a tensor has changed.
+            ShardError: If the header or a tensor has changed.
         """
         if not self._verified:
             if content_checksum(self.header, self.tensors) != self.header["sha256"]:
@@ -160,7 +160,7 @@ class Shard:
             self._verified.append(True)
 
     def _check_places(self) -> None:
-        """See that all tokens and axes are where the file says, whoever wrote the checksum."""
+        """Check the offsets of tokens and axes, since a valid checksum does not make them valid."""
         of_item, axes = self.tensors["axis_of_item"], self.tensors["axis_offsets"]
         for name, target in (("offsets", "values"), ("axis_offsets", "axes")):
             offsets = self.tensors[name].tolist()
@@ -172,7 +172,7 @@ class Shard:
             raise ShardError(f"{str(self.path)!r} is damaged: axis_of_item names axes it lacks")
 
     def rows(self, first: int, last: int) -> tuple[int, int]:
-        """Where the tokens of items ``first`` to ``last - 1`` lie among all tokens."""
+        """The range of tokens of the items ``first`` to ``last - 1``."""
         offsets = self.tensors["offsets"]
         return int(offsets[first]), int(offsets[last])
 
@@ -183,7 +183,7 @@ class Shard:
         return self.tensors["values"][start:stop].to(torch.float32, copy=True)
 
     def axis(self, row: int) -> TokenAxis:
-        """What the tokens of an item stand for; an image is not part of it."""
+        """The axis of an item, without an image."""
         index = int(self.tensors["axis_of_item"][row])
         start, stop = self.tensors["axis_offsets"][index : index + 2].tolist()
         try:
@@ -217,13 +217,13 @@ def open_shard(path: Path, settings: Settings, *, verify: bool = True) -> Shard:
 
     Args:
         path (Path): The file.
-        settings (Settings): Those of the index that it should belong to.
+        settings (Settings): The settings of its index.
         verify (bool): Read all of a file of version 0.2, whose header has no checksum of its own.
             Default: True
 
     Raises:
-        ShardError: If it is no shard, is cut off, contradicts itself, or belongs to another index;
-            the message names the file, and the field that is not valid.
+        ShardError: If the file is not a shard, is truncated or inconsistent, or belongs to another
+            index; the message names the file and the invalid field.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -272,5 +272,5 @@ def _offsets(lengths: Sequence[int]) -> Tensor:
 
 
 def _is_part(axis: TokenAxis) -> list[bool]:
-    """Whether a token stands for a part of the input: it is neither special nor padding."""
+    """Whether each token stands for a part of the input, and is neither special nor padding."""
     return [not (s or p) for s, p in zip(axis.special, axis.padding, strict=True)]

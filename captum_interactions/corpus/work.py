@@ -1,8 +1,8 @@
-"""Who is at work on an index: the workers of one build, and nobody beside them.
+"""Locks of an index: only the workers of one build may write to it at a time.
 
-A build that adds other items gives up what an unfinished one has not finished. So each worker holds
-a lock named after its part of the index, and a build of another part is refused while there is one.
-Locks go with the process that holds them, however it ends.
+A build that adds other items discards the missing files of an unfinished build. So each worker
+holds a lock named after its part of the index, and a build of another part is refused meanwhile.
+The locks of a process end with it, even if it is killed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 from captum_interactions.writing import locked
 
 _PATIENCE = 600.0
-"""Seconds to wait for other workers that plan: each reads the headers of all files."""
+"""Seconds to wait while other workers plan: each reads the headers of all files."""
 
 
 def planning(folder: Path) -> AbstractContextManager[None]:
-    """Nobody else plans, begins or ends work meanwhile.
+    """A lock under which a worker plans, and begins or ends its work.
 
     Raises:
-        RuntimeError: If somebody else takes longer than ten minutes to do so.
+        RuntimeError: If another worker holds the lock for longer than ten minutes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return locked(folder / ".lock", "another build", _PATIENCE)
@@ -31,10 +31,10 @@ def planning(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def work(folder: Path, part: str, rank: int) -> Iterator[None]:
-    """The work of a worker at a part. It begins while planning, and ends however the block does.
+    """Hold the lock of one worker on a part of the index. Enter it while :func:`planning`.
 
     Raises:
-        RuntimeError: If workers of another part are at work, or one of the same rank.
+        RuntimeError: If workers of another part hold a lock, or a worker of the same rank.
     """
     own = folder / f".{part}-{rank}.lock"
     for path in folder.glob(".[0-9]*.lock"):

@@ -1,4 +1,4 @@
-"""Datasets with ground truth for what belongs to what."""
+"""Datasets of images and captions with ground truth for phrases and regions."""
 
 from captum_interactions.datasets.catalogue import DATASETS, load_dataset
 from captum_interactions.datasets.coco import CocoRecords

@@ -1,4 +1,4 @@
-"""Files below a folder or in a zip file, read alike and only when asked for."""
+"""Files of a folder or a zip file, with the same interface, read only when needed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from captum_interactions.datasets.problems import DatasetError
 from captum_interactions.encoders.inputs.loading import read_image
 
 MOST_BYTES = 2**33
-"""No file of annotations is larger: those of the largest public datasets have 6 GB."""
+"""Maximum size of annotation files; those of the largest public datasets have 6 GB."""
 MOST_IMAGE_BYTES = 2**29
-"""No image is larger: what Pillow takes for a decompression bomb has as many bytes in RGB."""
+"""Maximum size of images: the number of RGB bytes that Pillow takes for a decompression bomb."""
 _SMALL = 2**26
 _MOST_RATIO = 100
-"""Beyond :data:`_SMALL` bytes, a member of a zip file may be so many times as large as when packed;
-annotations are 3 to 20 times as large."""
+"""Maximum compression ratio of members of a zip file that are larger than :data:`_SMALL` bytes;
+annotations have ratios of 3 to 20."""
 _CHUNK = 4096
-"""Bytes that are unpacked at once: zipfile unpacks no fewer, and bzip2 makes 80 MB of them."""
+"""Bytes that are unpacked at once: the minimum of zipfile, of which bzip2 can make 80 MB."""
 
 
 class Files:
     """The files of a folder, of a zip file, or of a folder in a zip file.
 
-    Names come from annotations, which may be anybody's: they lead to regular files below ``path``
-    and to nothing else. Links are followed, since whoever has laid out the files made them. It may
-    be sent to other processes: each opens the zip file for itself.
+    Names come from annotations, which are not trusted: only regular files below ``path`` are read.
+    Links are followed, since the owner of the files made them. Objects can be pickled; each process
+    opens the zip file itself.
 
     Args:
         path: A folder or a zip file.
-        inside: A folder in the zip file, or below the folder. Default: its top
+        inside: A folder in the zip file, or below the folder. Default: the top
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
+        FileNotFoundError: If the path does not exist.
         DatasetError: If the path is neither a folder nor a zip file.
     """
 
@@ -57,10 +57,9 @@ class Files:
         self._listings: dict[str, dict[str, bool]] = {}
 
     def folder(self, name: str) -> Files | None:
-        """The folder of a name, or the zip file ``name.zip``, as it came from the dataset's site.
+        """The folder ``name``, or the zip file ``name.zip``; None if there is neither.
 
-        It does not matter whether the files in ``name.zip`` lie in a folder ``name`` or at its top.
-        None if there is neither.
+        The files in ``name.zip`` may be in a folder ``name`` or at its top.
         """
         inside = posixpath.join(self.inside, name)
         if self._locate(name) is None:
@@ -83,7 +82,7 @@ class Files:
         return not self.lacks(name)
 
     def lacks(self, name: str, what: str = "file") -> str:
-        """Why a file cannot be read, in words; empty if it can. Each folder is listed once."""
+        """The reason why a file cannot be read; empty if it can. Each folder is listed once."""
         path = self._locate(name)
         if path is None:
             return f"its {what} {self.where(name)} is not below {self.path}, whose files are read"
@@ -99,7 +98,7 @@ class Files:
         return "" if is_regular else f"its {what} {self.where(name)} is not a regular file"
 
     def names(self) -> list[str]:
-        """Names of the regular files directly here, in alphabetical order."""
+        """Names of the regular files in this folder, without subfolders, in alphabetical order."""
         if not self.is_zip:
             found = _listing(posixpath.join(self._top, self.inside))
             return sorted(name for name, is_regular in found.items() if is_regular)
@@ -117,11 +116,11 @@ class Files:
 
         Args:
             name: Its name.
-            most: Bytes that it may have.
+            most: Maximum size in bytes.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            DatasetError: If it is not below ``path``, is not a regular file, is too large, or
+            DatasetError: If the file is not below ``path``, is not a regular file, is too large, or
                 cannot be unpacked.
         """
         path = self._locate(name)
@@ -139,7 +138,8 @@ class Files:
         """Read a text file in UTF-8.
 
         Raises:
-            FileNotFoundError, DatasetError: As :meth:`read_bytes`; also if it is not UTF-8.
+            FileNotFoundError: If there is no such file.
+            DatasetError: As :meth:`read_bytes`, or if the file is not UTF-8.
         """
         try:
             return self.read_bytes(name).decode("utf-8-sig")
@@ -147,7 +147,7 @@ class Files:
             raise DatasetError(self.where(name), f"not text in UTF-8: {error}") from None
 
     def _locate(self, name: str) -> str | None:
-        """The path of a file, or its name in the zip file; None if that is not below ``path``."""
+        """The path of a file, or its name in the zip file; None if it is not below ``path``."""
         name = name.replace(os.sep, "/")
         path = posixpath.normpath(posixpath.join(self._top, self.inside, name))
         if self.is_zip:
@@ -195,13 +195,13 @@ class Files:
 
 
 def absolute(path: Path) -> Path:
-    """A path from the root, without ``..``; links on it stay, unless it goes back behind one."""
+    """An absolute path without ``..``; links are resolved only if the path contains ``..``."""
     path = path.absolute()
     return path.resolve() if ".." in path.parts else path
 
 
 def _listing(folder: str) -> dict[str, bool]:
-    """What is in a folder, and whether it is a regular file, or a link to one."""
+    """The entries of a folder, and whether each is a regular file or a link to one."""
     try:
         with os.scandir(folder or "/") as entries:
             return {entry.name: _is_regular(entry) for entry in entries}
@@ -224,16 +224,16 @@ def _check_size(size: int, most: int) -> None:
 def find_folder(
     places: Sequence[Files], names: Sequence[str], what: str, accept: Callable[[Files], bool]
 ) -> Files:
-    """The first folder of one of these names, in one of these places, that will do.
+    """The first folder with one of these names, in one of these places, that ``accept`` accepts.
 
     Args:
-        places: Where to look.
+        places: Where to search.
         names: The folder's usual names; ``""`` is the place itself.
-        what: What the folder holds, for the message.
-        accept: Whether a folder of that name is the one.
+        what: The content of the folder, for the message.
+        accept: Returns whether a folder is the right one.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no such folder.
     """
     for place in places:
         for name in names:
@@ -253,10 +253,10 @@ class ImageFile:
     Args:
         files: Where the image is.
         name: Its name there.
-        size: (width, height) that the annotation says it has, in which its boxes are given.
+        size: (width, height) according to the annotation, whose boxes are in these pixels.
             Default: None, unknown
-        upright: Turn a photograph as its camera says, as viewers show it. Published datasets give
-            boxes in the pixels as they are stored. Default: False
+        upright: Apply the EXIF orientation, as viewers do. The boxes of published datasets are in
+            pixels as stored. Default: False
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Datasets by name, as the command line and the studies speak of them."""
+"""Datasets by name, for the command line and the studies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Source:
 
     open: Callable[..., Sequence[Record]]
     on_disk: bool = True
-    """Whether it is read from a path, with ``on_error`` for what is broken there."""
+    """Whether it is read from files, and so takes a path and ``on_error``."""
     has_splits: bool = True
 
 
@@ -54,21 +54,20 @@ def load_dataset(
 
     Args:
         name: A key of :data:`DATASETS`.
-        path: Where its files are, a folder or a zip file; not for ``"scenes"``, which are
-            generated.
-        split: Which part of it, in the dataset's own names, as in ``"val2017"``. Default: None, the
-            dataset's only or usual one
-        on_error: ``"raise"`` at the first broken record, or ``"skip"`` it: it is then counted in a
-            warning and listed in ``.skipped``. Default: ``"raise"``
+        path: Folder or zip file of its files; none for ``"scenes"``, which are generated.
+        split: The dataset's own name of a split, such as ``"val2017"``. Default: None, the only or
+            usual split
+        on_error: ``"raise"`` at the first invalid record, or ``"skip"`` invalid records: a warning
+            says how many, and ``.skipped`` lists them. Default: ``"raise"``
         options: Further arguments of the dataset's class.
 
     Returns:
-        A sequence of records, which may be sent to other processes. Images are opened when used.
+        A sequence of records, which can be pickled. Images are opened when used.
 
     Raises:
-        ValueError: If the name or the split is unknown, or a file is not as its format says.
+        ValueError: If the name or the split is unknown, or a file does not have its format.
         TypeError: If the path is missing, or an option is unknown.
-        FileNotFoundError: If there is nothing at the path, or a file of the dataset is missing.
+        FileNotFoundError: If the path does not exist, or a file of the dataset is missing.
 
     Examples:
         >>> load_dataset("scenes", n=1000, seed=3)[0].key

@@ -1,4 +1,4 @@
-"""COCO: captions, and the boxes of the objects that their words name."""
+"""COCO: captions with the boxes of the objects that their words name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CocoImage:
     crowds: set[str]
     """Categories of which the image has a crowd region; its box is among ``boxes``."""
     segmentations: dict[str, list[Segmentation]]
-    """By category, if masks are wanted."""
+    """By category, if masks are requested."""
 
 
 class Caption(NamedTuple):
@@ -63,39 +63,39 @@ class CocoRecords(RecordSequence[Caption]):
         PATH/annotations/instances_val2017.json
         PATH/val2017/000000397133.jpg               (or val2017.zip, or images/val2017/)
 
-    COCO says which objects are in an image but not which words name them. We say that a word names
-    a category if it stands in :data:`~captum_interactions.datasets.coco_words.COCO_WORDS` (names,
-    synonyms, plurals; whole words), the words beside it do not tell otherwise
+    COCO annotates which objects are in an image, but not which words name them. A word names a
+    category if three conditions hold: it is in
+    :data:`~captum_interactions.datasets.coco_words.COCO_WORDS` (names, synonyms, plurals; whole
+    words), the neighbouring words do not exclude it
     (:mod:`~captum_interactions.datasets.coco_matching`: "toothbrush holder", "a boy skateboards",
-    "an orange cat"), and the image has an object of the category. Each such word is
-    a phrase, with the boxes of *all* the image's objects of that category, since nothing tells
-    them apart, and the category's name as its label. Words whose category the image does not have
-    make no phrase. Datasets of one's own in this layout may have categories that the table does not
-    know: their words are the category's name and its plural.
+    "an orange cat"), and the image has an object of the category. Each such word is a phrase, with
+    the category's name as its label and the boxes of *all* objects of the category in the image,
+    since the annotations do not say which one is meant. For categories of your own datasets in this
+    layout that are not in the table, the words are the category's name and its plural.
 
-    A crowd region (``iscrowd``) is one loose box around many objects. By default it is no box, and
-    a phrase of a category with such a region in the image gets no boxes at all: what is annotated
-    of it is incomplete. Boxes without area, of which COCO has a few, are left out.
+    A crowd region (``iscrowd``) is one loose box around many objects. By default it is not used,
+    and phrases of a category with a crowd region in the image have no boxes, since the annotation
+    of this category is incomplete. Boxes without area, of which COCO has a few, are left out.
 
     Args:
         path: The folder above, or a zip file of it.
-        split: As in the files' names, such as ``"val2017"``; with ``karpathy``, the split's name
-            there (``"train"``, ``"restval"``, ``"val"``, ``"test"``, or several joined by ``+``).
-            Default: None, the only one that is there
-        karpathy: Karpathy's ``dataset_coco.json``, which splits COCO 2014 anew: only its images of
-            this split are taken. Default: None
-        images: Folder or zip file with the images, if it is elsewhere; names of images must lie
-            below it, or else below ``path``. Default: None
+        split: As in the files' names, such as ``"val2017"``; with ``karpathy``, a split of that
+            file (``"train"``, ``"restval"``, ``"val"``, ``"test"``, or several joined by ``+``).
+            Default: None, the only split in the folder
+        karpathy: Karpathy's ``dataset_coco.json``, which has other splits of COCO 2014: only images
+            of the split are used. Default: None
+        images: Folder or zip file with the images, if it is elsewhere; images must lie below it, or
+            else below ``path``. Default: None
         crowds: Count a crowd region as a box. Default: False
-        masks: Give phrases that have boxes the mask of their objects too: every pixel whose centre
-            is inside an outline. The outlines are then kept in memory. Default: False
-        on_error: ``"raise"`` at the first broken annotation, or ``"skip"`` it and list it in
+        masks: Also give phrases with boxes the mask of their objects: every pixel whose centre is
+            inside an outline. The outlines are then kept in memory. Default: False
+        on_error: ``"raise"`` at the first invalid annotation, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
     Raises:
         FileNotFoundError: If a file is missing.
-        DatasetError: If a file is not as above, or an image is missing.
-        ValueError: If the split must be given.
+        DatasetError: If a file does not have this format, or an image is missing.
+        ValueError: If there are several splits and ``split`` is None.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class CocoRecords(RecordSequence[Caption]):
 
 
 class _Index:
-    """What one pair of annotation files says."""
+    """The content of one pair of annotation files."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class _Index:
 
 
 def _where(file: str, annotation: object, position: int) -> str:
-    """The place of an annotation: by its id, or by its position if it has none."""
+    """The place of an annotation for messages: its id, or its position if it has none."""
     number = annotation.get("id") if isinstance(annotation, dict) else None
     if number is None:
         return f"{file}: annotation at position {position}"
@@ -256,7 +256,7 @@ def _where(file: str, annotation: object, position: int) -> str:
 
 
 def _annotation_places(root: Files) -> list[Files]:
-    """Where annotation files may lie, the usual place first."""
+    """Where annotation files may be, the usual place first."""
     zips = sorted(root.path.glob("annotations*.zip")) if root.path.is_dir() else []
     places = [root.folder("annotations"), *(Files(file) for file in zips)]
     found = [place for place in places if place is not None]

@@ -14,11 +14,11 @@ from captum_interactions.datasets.reading import is_coordinate, need, shown
 
 Mask = npt.NDArray[np.bool_]
 Segmentation = list[npt.NDArray[np.float32]] | npt.NDArray[np.int64]
-"""Polygons, each (corners, 2) of (x, y), or lengths of runs down the columns, the first outside."""
+"""Polygons, each (corners, 2) of (x, y), or run lengths in column order, the first one outside."""
 
 
 def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Segmentation:
-    """Check a segmentation, and keep it in little memory.
+    """Check a segmentation, and convert it to arrays.
 
     Args:
         value: ``[[x, y, x, y, ...], ...]`` or ``{"counts": [...], "size": [height, width]}``.
@@ -26,7 +26,7 @@ def read_segmentation(value: Any, size: tuple[int, int], where: str) -> Segmenta
         where: The place of the annotation, for messages.
 
     Raises:
-        DatasetError: If it is neither, or does not fit the image.
+        DatasetError: If the value has neither form, or does not fit the image.
     """
     if isinstance(value, list):
         return [_polygon(polygon, where) for polygon in value]
@@ -48,7 +48,7 @@ def _polygon(value: Any, where: str) -> npt.NDArray[np.float32]:
 
 
 def mask_of(segmentations: Iterable[Segmentation], size: tuple[int, int]) -> Mask:
-    """The pixels that any of several objects covers.
+    """The pixels that at least one of several objects covers.
 
     A pixel is covered if its centre is inside a polygon.
 

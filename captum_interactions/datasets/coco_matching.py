@@ -1,8 +1,8 @@
-"""Which words of a caption name a thing of a category, and which only look as if they did.
+"""Finds the words of a caption that name an object of a category.
 
-A word of the table may be a part of another name ("toothbrush holder", "baseball pitcher"), a verb
-("a boy skateboards"), or a colour ("yellow and orange fruit"). English shows it by what stands
-beside the word, so that a few rules on neighbouring words tell most of them apart.
+A word of the table may also be a part of another name ("toothbrush holder", "baseball pitcher"), a
+verb ("a boy skateboards"), or a colour ("yellow and orange fruit"). A few rules on neighbouring
+words exclude most of these cases.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _SIMILE = re.compile(
     r"\b(?:(?:statue|sculpture|painting|drawing|mural|figurine|carving)s? of|like|dressed as)"
     r"\s+(?:an?|the|two)\s+(?:\w+\s+)?$"
 )
-"""What stands before the name of a thing that is not there itself."""
+"""Expressions before the name of an object that is only depicted or imitated."""
 
 
 class Mention(NamedTuple):
-    """Words of a caption that name things of a category."""
+    """Words of a caption that name objects of a category."""
 
     span: Span
     category: str
@@ -45,11 +45,11 @@ class _Found(NamedTuple):
     """Half-open range of tokens."""
     word: str
     category: str | None
-    """None for an expression that misleads."""
+    """None for an expression of another meaning, see ``COCO_DECOYS``."""
 
 
 class Mentions:
-    """Finds the names of things in captions.
+    """Finds the names of objects in captions.
 
     Args:
         category_of: The category of each word, in lower case.
@@ -61,7 +61,7 @@ class Mentions:
         self._singular = COCO_SINGULARS | {w for w in category_of if plurals(w)[1] in category_of}
 
     def find(self, caption: str) -> list[Mention]:
-        """The mentions in a caption, in its order."""
+        """The mentions in a caption, in order."""
         parts = tokens(caption)
         starts = {span[0]: k for k, (_, span) in enumerate(parts)}
         stops = {span[1]: k + 1 for k, (_, span) in enumerate(parts)}
@@ -85,7 +85,7 @@ class Mentions:
         return mentions
 
     def _names(self, found: Sequence[_Found], joined: Sequence[bool]) -> Iterator[_Found]:
-        """Of neighbours of different categories, the one that names the thing."""
+        """Of adjacent words of different categories, the one that names the object."""
         verb = -1
         for k, one in enumerate(found):
             if k == verb:
@@ -101,7 +101,7 @@ class Mentions:
             # Otherwise it describes what follows, as in "teddy bear umbrella".
 
     def _misleads(self, one: _Found, words: Sequence[str], joined: Sequence[bool]) -> bool:
-        """Whether the words beside a word of the table tell that it names no thing."""
+        """Whether the neighbouring words show that a word of the table does not name an object."""
         before = words[one.start - 1] if one.start else ""
         is_joined = one.stop < len(words) and joined[one.stop - 1]
         after = words[one.stop] if one.stop < len(words) else ""
@@ -123,7 +123,7 @@ def _touch(one: _Found, after: _Found, joined: Sequence[bool]) -> bool:
 
 
 def _merged(found: Sequence[_Found], joined: Sequence[bool]) -> list[_Found]:
-    """Neighbours of one category as one, as in "jumbo jet airplanes"."""
+    """Join adjacent words of one category, as in "jumbo jet airplanes"."""
     merged: list[_Found] = []
     for one in found:
         last = merged[-1] if merged else None

@@ -1,4 +1,4 @@
-"""Lists for the words that stand beside a word of COCO's table, see :mod:`.coco_matching`."""
+"""Lists of words beside a word of COCO's table, see :mod:`.coco_matching`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ HEADS = frozenset(
     "show slip stand stop string tag tail trail trick wash drawn shaped sized themed printed style "
     "friendly free leaves shelves"
 )
-"""What a singular directly before it describes: "toothbrush holder", "car trunk"."""
+"""Nouns that a singular directly before them describes: "toothbrush holder", "car trunk"."""
 
 LIVING = frozenset(("person", *COCO_ANIMALS))
-"""Categories whose members do things."""
+"""Categories of people and animals, whose names may be followed by a verb."""
 
 VERBS = frozenset(
     form
@@ -47,19 +47,19 @@ VERBS = frozenset(
     )
     for form in plurals(verb)
 )
-"""Words that are verbs directly after the name of somebody."""
+"""Words that are verbs directly after the name of a person or animal."""
 
 PRONOUNS = _words("who he she they we you")
-"""Words after which these are verbs too."""
+"""Words after which :data:`VERBS` are verbs, too."""
 
 TWOFOLD = _words("orange remote ski baseball basketball football volleyball")
-"""Words that mostly describe the word that follows, or name a colour or a game."""
+"""Words that mostly describe the next word, or name a colour or a game."""
 
 DETERMINED = _words(
     "a an the his her their its one another each this that single white small large round whole "
     "half peeled sliced cut fresh ripe"
 )
-"""Words after which one of these may be a thing."""
+"""Words after which a word of :data:`TWOFOLD` may name an object."""
 
 NO_NOUNS = _words(
     "and or but with without in on at of from to by near next under over above below behind beside "
@@ -67,7 +67,7 @@ NO_NOUNS = _words(
     "has being he she they it his her their sitting laying lying resting hanging growing flying "
     "coming going toward towards through across against along"
 )
-"""Words that are not described by the word before them."""
+"""Words that the word before them does not describe."""
 
 COLOURS = _words(
     "red green blue yellow white black brown purple pink gray grey tan gold silver beige teal"

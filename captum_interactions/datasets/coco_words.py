@@ -1,15 +1,15 @@
-"""Which words of a caption name which category of COCO: our own tables.
+"""Tables of the words that name COCO's categories in captions. They are not part of COCO.
 
-COCO does not link its captions to its objects. We take a word for a category if it is in
-:data:`COCO_WORDS` and the image has an object of that category. Words are whole words in any case;
-the table gives singulars and irregular plurals, to which the regular plurals are added. Where
-words overlap, the longest counts, so that "hot dog" is no dog; :data:`COCO_DECOYS` are longer
-expressions in which a category's word means something else, or only a part or a place of it.
-:mod:`captum_interactions.datasets.coco_matching` looks at the words beside it, with the lists of
-:mod:`captum_interactions.datasets.coco_neighbours`.
+COCO does not link its captions to its objects. A word names a category if it is in
+:data:`COCO_WORDS` and the image has an object of that category. Words are whole words in upper or
+lower case; the table has singulars and irregular plurals, to which regular plurals are added. Of
+words that overlap, the longest counts, so "hot dog" is not a dog. :data:`COCO_DECOYS` are longer
+expressions in which a category's word means something else, or only a part of the object or a
+place. :mod:`captum_interactions.datasets.coco_matching` checks the neighbouring words, with the
+lists of :mod:`captum_interactions.datasets.coco_neighbours`.
 
-The tables prefer to miss a mention to finding a false one: words that mostly mean something else
-are not in them ("glasses", "monitor", "stand").
+Missing a mention is preferred to finding a false one: words that mostly mean something else are not
+in the tables ("glasses", "monitor", "stand").
 """
 
 from __future__ import annotations

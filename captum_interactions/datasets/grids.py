@@ -1,4 +1,4 @@
-"""Pictures of 2 × 2 objects, cut out of the images of another dataset, with some of them named."""
+"""Images of 2 × 2 objects, cut out of another dataset, whose captions name some of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_SIDE = 12.0
 
 
 class _Cutting(NamedTuple):
-    """A phrase of a record, whose box is cut out."""
+    """The phrase of a record whose box is cut out."""
 
     record: int
     phrase: int
@@ -28,9 +28,9 @@ class _Cutting(NamedTuple):
 
 class _Entry(NamedTuple):
     cells: tuple[_Cutting, ...]
-    """What each cell shows: upper left, upper right, lower left, lower right."""
+    """The objects of the cells: upper left, upper right, lower left, lower right."""
     named: tuple[int, ...]
-    """Cells that the caption names, in its order."""
+    """Cells that the caption names, in order."""
 
 
 class ObjectGrids(RecordSequence[_Entry]):
@@ -163,7 +163,7 @@ def _is_suitable(phrase: Phrase) -> bool:
 
 
 def _article(record: Record, phrase: Phrase) -> str:
-    """The article before the phrase in its own caption, with a space, or nothing."""
+    """The article before the phrase in its own caption, with a space; empty if there is none."""
     before = re.search(r"\b(an?|the|one)\s+$", record.caption[: phrase.span[0]], re.IGNORECASE)
     return f"{before[1].lower()} " if before else ""
 

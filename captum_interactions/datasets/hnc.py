@@ -1,4 +1,4 @@
-"""HNC: captions made from scene graphs, each with one that is false in a word."""
+"""HNC: captions made from scene graphs, and false captions that differ in a few words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Statement(NamedTuple):
     caption: str
     type: str
     boxes: Mapping[str, tuple[Box, ...]]
-    """Boxes of the objects, by their name."""
+    """Boxes of the objects, by name."""
     hard_negative: HardNegative | None
     every: tuple[Box, ...] = ()
     """Boxes of the objects of all captions of the image."""
@@ -48,36 +48,37 @@ class HNCRecords(RecordSequence[Statement]):
         PATH/hnc_clean_strict_val.json
         PATH/images/2353884.jpg                 (or images.zip)
 
-    The file maps an image's id to its captions, with or without a level ``"captions"`` between.
-    A false caption (label 0) is a foil of the true one that ``cpt_p_id`` names in the same image.
+    The file maps an image's id to its captions, with or without a level ``"captions"`` in between.
+    A false caption (label 0) is a foil of the true caption of the same image that ``cpt_p_id``
+    names.
 
-    A phrase is a whole word, or words, of the caption that are the name of an annotated object, or
-    its regular plural; objects of one name share their boxes, since nothing tells them apart. The
-    label is the name. In a foil the false word may be a phrase with boxes too: the builders of HNC
-    often take it from another object of the image.
+    A phrase consists of one or more whole words of the caption that are the name of an annotated
+    object, or its regular plural. Its label is the name. Objects of the same name share their
+    boxes, since the annotations do not say which one is meant. In a foil, the false words may be a
+    phrase with boxes, too: HNC often takes them from another object of the image.
 
-    ``hard_negative.span`` and ``hard_negative.replaced`` are the false words and the true ones as
-    the file has them, if putting back the true ones gives the true caption; the file's own are
-    often wrong for type ``attribute_subg`` ("straw" for "bowl" where "banana" was replaced).
-    Otherwise they are all words from the first to the last that differ. ``hard_negative.boxes`` are
-    those of the true caption's phrase that the true words are, or, for captions about an attribute,
-    that they describe ("the **white** socks", "the socks are **white**"). They are empty where that
-    is not plain, for relations and counts, and for "either ... or" captions, whose false words may
-    be true of the image. A false caption with the same words as a true one of the image, of which
-    HNC has some, is left out and listed in ``.skipped`` whatever ``on_error`` says.
+    ``hard_negative.replaced`` are the true and the false words of the file, if exchanging them
+    gives the true caption. For the type ``attribute_subg`` the file's words are often wrong
+    ("straw" for "bowl" where "banana" was replaced). Otherwise they are all words from the first to
+    the last that differ. ``hard_negative.span`` is the range of the false words.
+    ``hard_negative.boxes`` are the boxes of the phrase that the true words name, or, in captions
+    about an attribute, describe ("the **white** socks", "the socks are **white**"). They are empty
+    where this is unclear, for relations and counts, and for "either ... or" captions, whose false
+    words may be true of the image. Some false captions have the same words as a true one of the
+    image; they are left out and listed in ``.skipped`` for both values of ``on_error``.
 
     Args:
         path: The folder above, a zip file of it, or a JSON file.
-        split: ``"train"``, ``"val"`` or ``"test"``: the JSON file whose name ends with it. Default:
-            None, the only one that is there
+        split: ``"train"``, ``"val"`` or ``"test"``, with which the name of the JSON file ends.
+            Default: None, the only JSON file
         images: Folder or zip file with the images, if it is elsewhere. Default: None
-        on_error: ``"raise"`` at the first broken caption, or ``"skip"`` it and list it in
+        on_error: ``"raise"`` at the first invalid caption, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
     Raises:
         FileNotFoundError: If a file is missing.
-        DatasetError: If a file is not as above, or an image is missing.
-        ValueError: If the split must be given.
+        DatasetError: If a file does not have this format, or an image is missing.
+        ValueError: If there are several splits and ``split`` is None.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ def _boxes(bboxes: Any, where: str) -> dict[str, tuple[Box, ...]]:
 
 
 def phrases_of(caption: str, boxes: Mapping[str, tuple[Box, ...]]) -> tuple[Phrase, ...]:
-    """The phrases of a caption that are names of objects, or their plurals."""
+    """The phrases of a caption that are names of objects or their plurals."""
     names = {form.lower(): name for name in boxes for form in reversed(plurals(name))}
     names |= {name.lower(): name for name in boxes}  # where one's plural is another's name
     return tuple(

@@ -1,4 +1,4 @@
-"""Which words make a caption of HNC false, and whose boxes they concern."""
+"""The words that make a caption of HNC false, and the boxes of the object concerned."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from captum_interactions.datasets.record import Box, Phrase
 from captum_interactions.datasets.words import Span, plurals, tokens
 
 _ATTRIBUTE_TYPES = ("attribute", "attribute_subg", "and_logic_attr")
-"""Types of captions in which the replaced word is an attribute of an object that they name."""
+"""Types of captions in which the replaced word is an attribute of an object in the caption."""
 
 _AGREEING = {"are": "is", "an": "a"}
 """Words that change with the noun beside them."""
 
 
 def words_of(caption: str) -> tuple[str, ...]:
-    """The words and signs of a caption, in lower case."""
+    """The words and punctuation marks of a caption, in lower case."""
     return tuple(word for word, _ in tokens(caption))
 
 
 def words_that_differ(
     true: str, false: str, replaced: tuple[str, str] | None = None
 ) -> tuple[Span | None, Span | None]:
-    """Where the words stand that make the difference of a true and a false caption.
+    """The spans of the words in which a true and a false caption differ.
 
     Args:
         true: The true caption.
         false: The false caption.
-        replaced: (true words, false words) as the file has them. They are believed if putting the
-            true ones into the false caption gives the true caption, but for the forms that nouns
-            and verbs take in singular and plural. Default: None
+        replaced: (true words, false words) of the file. They are used if exchanging them turns the
+            false caption into the true one, except for singular and plural forms of nouns and
+            verbs. Default: None
 
     Returns:
-        Spans in the true and in the false caption: those of the replaced words if they are
-        believed, or else all from the first to the last word that differs; None for no word.
+        Spans in the true and in the false caption: of the replaced words if they are used, or else
+        from the first to the last word that differs; None for no word.
     """
     ours, theirs = tokens(true), tokens(false)
     words, others = words_of(true), words_of(false)
@@ -56,7 +56,7 @@ def _span(found: Sequence[tuple[str, Span]], start: int, stop: int) -> Span | No
 
 
 def _n_equal(words: Sequence[str], others: Sequence[str]) -> int:
-    """How many words are equal before the first that differ."""
+    """Number of equal words before the first difference."""
     differ = (k for k, pair in enumerate(zip(words, others, strict=False)) if pair[0] != pair[1])
     return next(differ, min(len(words), len(others)))
 
@@ -73,10 +73,10 @@ def _is_alike(words: Sequence[str], others: Sequence[str]) -> bool:
 def described(
     kind: str, caption: str, span: Span | None, phrases: Sequence[Phrase]
 ) -> tuple[Box, ...]:
-    """Boxes of the phrase of a true caption that a span is, or whose attribute it is.
+    """Boxes of the phrase of a true caption that a span names, or of which it is an attribute.
 
-    Empty where it is neither, and for captions with "either ... or", whose false words may be true
-    of the image.
+    They are empty for other spans, and for captions with "either ... or", whose false words may be
+    true of the image.
 
     Args:
         kind: The caption's type.

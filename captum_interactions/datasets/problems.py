@@ -1,4 +1,4 @@
-"""What is wrong with a dataset's files: named by place, raised or gathered."""
+"""Errors in a dataset's files: raised, or collected with their places."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Skipped:
 
 
 class DatasetError(ValueError):
-    """A file of a dataset that is not as its format says.
+    """A file of a dataset that does not have its format.
 
     Args:
         where: File and line, or file and annotation.
-        reason: What came, and what was expected. Both are cut where they are too long to be read.
+        reason: What was found, and what was expected. Both are shortened if they are long.
     """
 
     def __init__(self, where: str, reason: str) -> None:
@@ -38,15 +38,15 @@ class DatasetError(ValueError):
 
 
 def claim(key: str, taken: dict[str, str], where: str) -> None:
-    """Note that a record has a key.
+    """Register the key of a record.
 
     Args:
-        key: Its key.
-        taken: Places of earlier records by their keys; this one is added.
-        where: Its place.
+        key: The key.
+        taken: Places of earlier records by key; this record is added.
+        where: The place of the record.
 
     Raises:
-        DatasetError: If an earlier record has the key.
+        DatasetError: If an earlier record has the same key.
     """
     if key in taken:
         raise DatasetError(where, f"has the key {key!r}, which {taken[key]} has too")
@@ -58,10 +58,10 @@ def _cut(text: str) -> str:
 
 
 class Problems:
-    """Gathers what is wrong while a dataset is read.
+    """Collects the errors found while a dataset is read.
 
     Args:
-        on_error: ``"raise"`` stops at the first broken record, ``"skip"`` leaves it out.
+        on_error: ``"raise"`` stops at the first invalid record, ``"skip"`` leaves it out.
 
     Raises:
         ValueError: If ``on_error`` is neither.
@@ -75,7 +75,7 @@ class Problems:
 
     @contextmanager
     def one_record(self) -> Iterator[None]:
-        """Within it, a :class:`DatasetError` costs one record and no more, if so wished."""
+        """With ``on_error="skip"``, turn a :class:`DatasetError` into a skipped record."""
         try:
             yield
         except DatasetError as error:
@@ -84,11 +84,11 @@ class Problems:
             self._found.append(Skipped(error.where, error.reason))
 
     def leave_out(self, where: str, reason: str) -> None:
-        """Note a record that is not broken but of no use; it is left out in either case."""
+        """Skip a valid record that is of no use, for both values of ``on_error``."""
         self._found.append(Skipped(where, reason))
 
     def report(self, dataset: str) -> tuple[Skipped, ...]:
-        """Warn once, with the number of records left out and the first of them; return them all."""
+        """Warn once of the number of skipped records and the first of them; return them all."""
         if self._found:
             first = self._found[0]
             warn_caller(

@@ -1,4 +1,4 @@
-"""Steps that readers of annotations share."""
+"""Functions that readers of annotations share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_interactions.datasets.record import Box
 Kind = TypeVar("Kind")
 
 _MOST = 2**31
-"""No coordinate is larger, in pixels: no image has such a side."""
+"""Maximum of coordinates, in pixels: images have shorter sides."""
 
 
 def read_json(files: Files, name: str) -> Any:
@@ -24,13 +24,13 @@ def read_json(files: Files, name: str) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DatasetError: If it is not JSON; it names the line.
+        DatasetError: If it is not JSON; the message names the line.
     """
     return parse_json(files.read_text(name), files.where(name))
 
 
 def parse_json(text: str, where: str, line: int = 0) -> Any:
-    """Parse JSON that stands in a file ``line`` lines below its beginning."""
+    """Parse JSON that begins ``line`` lines below the beginning of its file."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -42,11 +42,11 @@ def parse_json(text: str, where: str, line: int = 0) -> Any:
 
 
 def need(holder: Any, key: str, kind: type[Kind], where: str) -> Kind:
-    """The value at a key, which must be of a type.
+    """The value at a key, checked to be of a type.
 
     Raises:
         DatasetError: If it is missing or of another type, is an integer of more than 64 bits or
-            text with half of a surrogate pair, or ``holder`` is no JSON object.
+            text with half of a surrogate pair, or ``holder`` is not a JSON object.
     """
     if not isinstance(holder, Mapping):
         raise DatasetError(where, f"expected a JSON object, but got {shown(holder)}")
@@ -68,14 +68,14 @@ def need(holder: Any, key: str, kind: type[Kind], where: str) -> Kind:
 
 
 class _Short(reprlib.Repr):
-    """Values may be nested without end, or have more digits than Python writes."""
+    """Shortens values that are deeply nested, or have more digits than Python writes."""
 
     def repr_int(self, x: int, level: int) -> str:
         return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
 
 
 def shown(value: Any) -> str:
-    """A value for a message, not too long."""
+    """A value as text for a message, shortened."""
     short = _Short()
     short.maxlevel, short.maxstring, short.maxother = 3, 60, 60
     text = short.repr(value)
@@ -83,10 +83,10 @@ def shown(value: Any) -> str:
 
 
 def numbers(value: Any, where: str) -> tuple[float, float, float, float]:
-    """Four coordinates.
+    """Check that a value is four coordinates.
 
     Raises:
-        DatasetError: If they are not.
+        DatasetError: If it is not.
     """
     if not isinstance(value, list) or len(value) != 4 or not all(map(is_coordinate, value)):
         raise DatasetError(where, f"a box is four numbers, but got {shown(value)}")
@@ -95,16 +95,16 @@ def numbers(value: Any, where: str) -> tuple[float, float, float, float]:
 
 
 def is_coordinate(value: Any) -> bool:
-    """Whether a value is a finite number that may be a place in an image, in pixels."""
+    """Whether a value is a finite number that can be a coordinate in an image, in pixels."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and -_MOST <= value <= _MOST
 
 
 def image_size(holder: Any, where: str) -> tuple[int, int]:
-    """The (width, height) that an annotation gives its image.
+    """The (width, height) of an image according to its annotation.
 
     Raises:
-        DatasetError: If they are missing, or no image has this size that Pillow would open.
+        DatasetError: If they are missing, or Pillow would not open an image of this size.
     """
     size = need(holder, "width", int, where), need(holder, "height", int, where)
     check_size(size, where)
@@ -112,10 +112,10 @@ def image_size(holder: Any, where: str) -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int], where: str) -> None:
-    """See that an image may have this (width, height).
+    """Check that an image can have this (width, height).
 
     Raises:
-        DatasetError: If not; masks of its size would not fit into memory.
+        DatasetError: If it cannot: masks of this size would not fit into memory.
     """
     most = 2 * (Image.MAX_IMAGE_PIXELS or _MOST)  # what Pillow refuses as a bomb
     if min(size) < 1 or size[0] * size[1] > most:
@@ -123,7 +123,7 @@ def check_size(size: tuple[int, int], where: str) -> None:
 
 
 def need_image(files: Files, name: str, where: str) -> str:
-    """The name of an image, which must be there.
+    """Check that an image exists.
 
     Raises:
         DatasetError: If there is no regular file of this name, or it is not below the folder.
@@ -135,10 +135,10 @@ def need_image(files: Files, name: str, where: str) -> str:
 
 
 def box_from_xywh(value: Any, where: str) -> Box | None:
-    """A box from ``[x, y, width, height]``; None if it holds nothing, which names no pixel.
+    """A box from ``[x, y, width, height]``; None if it is empty.
 
     Raises:
-        DatasetError: If it is not four numbers, or a side is negative.
+        DatasetError: If the value is not four numbers, or a side is negative.
     """
     x, y, width, height = numbers(value, where)
     if width < 0 or height < 0:
@@ -150,7 +150,7 @@ def box_from_corners(value: Any, where: str) -> Box:
     """A box from ``[x0, y0, x1, y1]``, half-open.
 
     Raises:
-        DatasetError: If it is not four numbers, or holds nothing.
+        DatasetError: If the value is not four numbers, or the box is empty.
     """
     x0, y0, x1, y1 = numbers(value, where)
     if x1 <= x0 or y1 <= y0:
@@ -164,8 +164,8 @@ def json_lines(files: Files, name: str, problems: Problems) -> Iterator[tuple[in
     """The lines of a JSONL file that are not empty.
 
     Yields:
-        The line's number, from 1, its place for messages, and what it says. A line that is not JSON
-        is a problem of its own.
+        The line's number, from 1, its place for messages, and its value. A line that is not JSON is
+        an invalid record.
     """
     place = files.where(name)
     for line, text in enumerate(files.read_text(name).split("\n"), start=1):

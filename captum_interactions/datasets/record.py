@@ -1,4 +1,4 @@
-"""What every dataset yields: a pair with the ground truth of which words name which pixels."""
+"""Records of datasets: an image, a caption, and which words name which regions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Phrase:
 
     text: str
     span: tuple[int, int]
-    """Half-open range of characters, so that ``caption[span[0]:span[1]] == text``."""
+    """Half-open range of characters: ``caption[span[0]:span[1]] == text``."""
     boxes: tuple[Box, ...] = ()
-    """Every box that the phrase names; empty where the annotation gives none."""
+    """All boxes that the phrase names; empty if the annotation has none."""
     label: str | None = None
     """The class of the object, such as a COCO category, an entity type, or a shape."""
     mask: npt.NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
-    """(H, W) of the original image, true where the object is, if the dataset knows it."""
+    """(H, W) of the original image, true inside the object; None if not annotated."""
 
 
 def unnamed_boxes(boxes: Iterable[Box], phrases: Iterable[Phrase]) -> tuple[Box, ...]:
@@ -39,7 +39,7 @@ def unnamed_boxes(boxes: Iterable[Box], phrases: Iterable[Phrase]) -> tuple[Box,
 
 @dataclass(frozen=True)
 class HardNegative:
-    """What makes a caption false: the true caption, and the words that differ."""
+    """Of a false caption: the true caption, and the words that differ."""
 
     positive_key: str
     """Key of the record with the true caption of the same image."""
@@ -49,34 +49,34 @@ class HardNegative:
     replaced: tuple[str, str] | None = None
     """(true words, false words)."""
     boxes: tuple[Box, ...] = ()
-    """The boxes of the object that the true words name, or whose attribute they are; empty where
-    the annotation does not tell."""
+    """Boxes of the object that the true words name, or of which they are an attribute; empty if
+    this is not annotated."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """An image with a caption and what is known about them."""
+    """An image and a caption with their annotations."""
 
     key: str
-    """Unique in its dataset and the same in every run, whatever is skipped or sampled."""
+    """Unique in its dataset and the same in every run, even if other records are skipped."""
     caption: str
     phrases: tuple[Phrase, ...]
-    """In the caption's order."""
+    """In the order of the caption."""
     open_image: Callable[[], Image.Image] = field(repr=False, compare=False)
-    """Reads the image; nothing is read before."""
+    """Reads the image, which is not read before."""
     source: str
-    """Where the record comes from, as in ``captions_val2017.json: annotation 38``."""
+    """The place of the annotation, such as ``captions_val2017.json: annotation 38``."""
     hard_negative: HardNegative | None = None
-    """Set where the caption is false of the image."""
+    """Set if the caption is false of the image."""
     image_key: str = ""
-    """The same in all records of an image, whose values are not independent; empty if the image
-    is this record's alone."""
+    """Identifies the image, since the values of its records are not independent; empty if no other
+    record has this image."""
     unnamed: tuple[Box, ...] = ()
-    """Boxes of annotated objects that no phrase names, as far as the dataset knows any."""
+    """Boxes of annotated objects that no phrase names, if the dataset has any."""
 
     @property
     def image(self) -> Image.Image:
-        """The image in RGB, upright, read anew at each access."""
+        """The image in RGB, upright, read at each access."""
         return load_image(self.open_image())
 
     @property

@@ -54,29 +54,28 @@ class RefCocoRecords(RecordSequence[Expression]):
         PATH/instances.json
         PATH/train2014/COCO_train2014_000000581857.jpg
 
-    The images may also be beside PATH, or at ``images/mscoco/images/train2014`` there, as the
-    authors' own program has them. The caption is the expression as their program gives it
-    (``sent``); it is a phrase as a whole, with the box of the object that it refers to and the
-    object's category as its label.
+    The images may also be beside PATH, or at ``images/mscoco/images/train2014`` there, as in the
+    authors' repository. The caption is the expression (``sent``). The whole caption is a phrase,
+    with the box of the object that it refers to and the object's category as its label.
 
-    ``refs(...).p`` is a pickle, a format that can run programs. It is read by an unpickler that
-    makes nothing but numbers, strings, lists, sets and dictionaries (a tuple becomes a list), and
-    refuses a file that asks for more.
+    ``refs(...).p`` is a pickle, a format that can run code. The unpickler used here creates only
+    numbers, strings, lists, sets and dictionaries (a tuple becomes a list), and refuses a file that
+    needs other objects.
 
     Args:
         path: The folder above, or a zip file of it.
-        split: ``"train"``, ``"val"``, ``"testA"``, ``"testB"`` or ``"test"``, as the file has them.
-            Default: None, all
-        split_by: Who split it: ``"unc"``, ``"google"`` or ``"umd"``. Default: None, the only one
-            that is there
+        split: ``"train"``, ``"val"``, ``"testA"``, ``"testB"`` or ``"test"``, as in the file.
+            Default: None, all splits
+        split_by: Authors of the splits: ``"unc"``, ``"google"`` or ``"umd"``. Default: None, the
+            only file ``refs(...).p``
         images: Folder or zip file with the images, if it is elsewhere. Default: None
-        on_error: ``"raise"`` at the first broken expression, or ``"skip"`` it and list it in
+        on_error: ``"raise"`` at the first invalid expression, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
     Raises:
         FileNotFoundError: If a file is missing.
-        DatasetError: If a file is not as above, or an image is missing.
-        ValueError: If there is no such split, or ``split_by`` must be given.
+        DatasetError: If a file does not have this format, or an image is missing.
+        ValueError: If there is no such split, or there are several files and ``split_by`` is None.
     """
 
     def __init__(
@@ -143,8 +142,8 @@ class RefCocoRecords(RecordSequence[Expression]):
 class _PlainUnpickler(pickle._Unpickler):
     """Reads plain data. Classes and functions, which a pickle may call, are refused.
 
-    It is Python's own reader, since the one in C allots gigabytes for a number that ten bytes hold.
-    Tuples become lists: Python hashes tuples of tuples on a stack that ends.
+    It derives from the unpickler in Python, since the one in C may allocate gigabytes for a number
+    of ten bytes. Tuples become lists, since hashing deeply nested tuples overflows the stack.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -172,10 +171,10 @@ def _refuse(what: str) -> NoReturn:
 def read_plain_pickle(data: bytes, where: str) -> Any:
     """Read a pickle of numbers, strings and containers.
 
-    Strings that Python 2 wrote as bytes are taken as UTF-8, or as Latin-1 if they are not.
+    Byte strings of Python 2 are decoded as UTF-8, or else as Latin-1.
 
     Raises:
-        DatasetError: If it is not a pickle, or holds anything else.
+        DatasetError: If it is not a pickle, or contains anything else.
     """
     try:
         try:

@@ -13,9 +13,9 @@ from captum_interactions.datasets.shapes import COLOURS, SHAPES
 class SceneRecords(RecordSequence[tuple[int, bool]]):
     """:class:`Scenes` as records: a phrase for each object that the caption names.
 
-    A phrase's label is the object's shape, the analogue of a COCO category: a noun that many
-    scenes share, of ten. Its words are all that the caption says of the object, as in ``"small red
-    circle"``. It has the object's box and mask.
+    The label of a phrase is the object's shape, one of ten, the analogue of a COCO category. Its
+    words are all that the caption says of the object, such as ``"small red circle"``. It has the
+    object's box and mask.
 
     Args:
         n: Number of scenes.
@@ -75,7 +75,7 @@ def _box(thing: SceneObject) -> Box:
 
 
 def _hard_negative(record: Record, scene: Scene, rng: np.random.Generator) -> Record:
-    """The same scene with one word of its caption made false."""
+    """The same scene with one false word in its caption."""
     k = int(rng.integers(len(scene.named)))
     thing, phrase = scene.named[k], record.phrases[k]
     present = {(thing.colour, thing.shape) for thing in scene.objects}

@@ -1,8 +1,8 @@
-"""Generated scenes: pictures of coloured shapes, captions about them, and where every phrase is.
+"""Generated scenes: images of coloured shapes with captions and complete ground truth.
 
 The ground truth is complete: each object has a box and a mask, and each object that the caption
-names has the character span of its phrase. Relations in captions are true; distractor words never
-depend on the picture; partial captions leave objects out.
+names has the character span of its phrase. Relations in captions are true; distractor words do not
+depend on the image; some captions leave objects out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Domain:
     slants: tuple[float, ...]
     """Directions of stripes and dots, in radians."""
     tilt: float
-    """Largest rotation of a shape either way, in radians."""
+    """Largest rotation of a shape in either direction, in radians."""
     noise: float
     """Standard deviation of the pixel noise, in [0, 255] units."""
 
@@ -67,7 +67,7 @@ sizes."""
 
 @dataclass(frozen=True)
 class Thing:
-    """What is drawn: an object's attributes and geometry, before it has pixels or words."""
+    """The attributes and geometry of an object, from which it is drawn and described."""
 
     shape: str
     colour: str
@@ -81,7 +81,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """Every attribute that a caption may state, as in ``"small striped red circle"``."""
+        """Every attribute that a caption may state, such as ``"small striped red circle"``."""
         words = (
             self.size.replace("medium", ""),
             self.fill.replace("plain", ""),
@@ -93,25 +93,25 @@ class Thing:
 
 @dataclass(frozen=True)
 class Mention:
-    """A phrase of a caption: which thing it names, in which words, and where they stand."""
+    """A phrase of a caption: the thing that it names, its words, and their place."""
 
     thing: int
     phrase: str
     span: tuple[int, int]
     size: str | None
-    """The size that the phrase states, if it states one; likewise ``fill``."""
+    """The size that the phrase states; None if it states none. The same holds for ``fill``."""
     fill: str | None
 
 
 @dataclass(frozen=True)
 class Description:
-    """A caption, and what it says."""
+    """A caption and its meaning."""
 
     caption: str
     mentions: tuple[Mention, ...]
     """In the caption's order."""
     relation: str | None
-    """How the first thing is said to stand to the second, see :func:`true_relations`."""
+    """The stated relation of the first thing to the second, see :func:`true_relations`."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +125,18 @@ class SceneObject:
     name: str
     """All attributes in words, whether the caption states them or not."""
     phrase: str | None
-    """The caption's words for this object; None when the caption leaves it out."""
+    """The caption's words for this object; None if the caption leaves it out."""
     span: tuple[int, int] | None
     """Half-open character range of ``phrase`` in the caption."""
     box: tuple[int, int, int, int]
     """(x0, y0, x1, y1) in pixels, half-open, tight around the mask."""
     mask: npt.NDArray[np.bool_] = field(repr=False)
-    """(H, W), true where the object is."""
+    """(H, W), true inside the object."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and a caption that is true of it."""
+    """An image and a caption that is true of it."""
 
     image: Image.Image
     caption: str
@@ -151,8 +151,7 @@ class Scene:
 class Scenes(Sequence[Scene]):
     """A seeded, map-style dataset of generated scenes.
 
-    Scene ``i`` depends on the seed, the domain and ``i`` alone, not on ``n`` or on the order of
-    access.
+    Scene ``i`` depends only on the seed, the domain and ``i``, not on ``n`` or the order of access.
 
     Args:
         n: Number of scenes.
@@ -218,7 +217,7 @@ class Scenes(Sequence[Scene]):
 
 
 def scene_rng(seed: int, domain: str, index: int) -> np.random.Generator:
-    """The generator that scene ``index`` is drawn from."""
+    """The random number generator of scene ``index``."""
     return np.random.default_rng([seed, list(DOMAINS).index(domain), index])
 
 
@@ -230,12 +229,12 @@ def arrange(
     colours: Sequence[str] = tuple(COLOURS),
     shapes: Sequence[str] = tuple(SHAPES),
 ) -> list[Thing]:
-    """Draw things in boxes that do not overlap, no two of them alike in colour and shape.
+    """Draw things in boxes that do not overlap; no two have the same colour and shape.
 
     Args:
         rng: Source of the choices.
         domain: How scenes look.
-        count: Number of things; fewer are drawn if no place is left. Default: 1 to 4.
+        count: Number of things; fewer are drawn if there is no space left. Default: 1 to 4.
         colours: Colours to choose from. Default: all.
         shapes: Shapes to choose from. Default: all.
 
@@ -343,7 +342,7 @@ RELATIONS = {
     "above": (" above ", " over "),
     "below": (" below ", " under "),
 }
-"""How captions say how one thing stands to another."""
+"""The words for relations of two things in captions."""
 
 
 def describe(
@@ -351,8 +350,8 @@ def describe(
 ) -> Description:
     """Write a caption that is true of a scene.
 
-    It names one to three things, always by colour and shape, often by size and texture too, as a
-    list or by how two of them stand to each other.
+    It names one to three things, always by colour and shape, often also by size and texture, as a
+    list or by the relation of two of them.
 
     Args:
         rng: Source of the choices.
@@ -360,7 +359,7 @@ def describe(
         relate: Probability that two things are named by a relation, where one holds. Default: 0.5
 
     Returns:
-        The caption and what it says.
+        The caption and its meaning.
     """
     most = min(3, len(things))
     count = int(rng.choice([1, 2, 3][:most], p=_MENTIONS_SHARES[most]))
@@ -396,13 +395,13 @@ def describe(
 
 
 _MENTIONS_SHARES = {1: [1.0], 2: [0.4, 0.6], 3: [0.25, 0.45, 0.3]}
-"""Probabilities of naming 1, 2, ... things, by how many could be named."""
+"""Probabilities of naming 1, 2, ... things, by the number that could be named."""
 _SIZE_SHARE, _FILL_SHARE = 0.4, 0.5
 """Probabilities that a phrase states a size other than medium, and a texture other than plain."""
 
 
 def _stated(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
-    """The words for size and texture; empty where the phrase does not say."""
+    """The words for size and texture; empty if the phrase does not state them."""
     size = (
         str(rng.choice(_SIZE_WORDS[thing.size]))
         if thing.size != "medium" and rng.random() < _SIZE_SHARE
@@ -413,10 +412,9 @@ def _stated(rng: np.random.Generator, thing: Thing) -> tuple[str, str]:
 
 
 def true_relations(a: Thing, b: Thing) -> list[str]:
-    """How ``a`` stands to ``b``: those of "left", "right", "above", "below" that hold.
+    """The relations of ``a`` to ``b`` that hold: of "left", "right", "above", "below".
 
-    A relation holds when the two extents do not overlap along its axis, so that nobody would
-    dispute it.
+    A relation holds if the two extents do not overlap along its axis.
     """
     reach = CLEARANCE * (a.radius + b.radius)
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
@@ -425,13 +423,13 @@ def true_relations(a: Thing, b: Thing) -> list[str]:
 
 
 def likelihood(description: Description, named: Sequence[Thing], things: Sequence[Thing]) -> float:
-    """Probability that :func:`describe` says the same of other things, up to a constant factor.
+    """Probability that :func:`describe` gives the same description of other things.
 
-    The factor is that of the choice of words, which does not depend on the things.
+    It omits a constant factor, the probability of the words, which does not depend on the things.
 
     Args:
-        description: What is said.
-        named: The things that it was said of, which :attr:`Mention.thing` refers to.
+        description: The description.
+        named: The things that were described, to which :attr:`Mention.thing` refers.
         things: The things of another scene, or of the same one.
 
     Returns:
@@ -458,7 +456,7 @@ def likelihood(description: Description, named: Sequence[Thing], things: Sequenc
 
 
 def _phrase_likelihood(mention: Mention, named: Thing, thing: Thing) -> float:
-    """Probability that a thing is named as another one was."""
+    """Probability that a thing gets the same phrase as another one."""
     if (named.colour, named.shape) != (thing.colour, thing.shape):
         return 0.0
     probability = 1.0

@@ -13,13 +13,13 @@ Entry = TypeVar("Entry")
 
 
 class RecordSequence(Sequence[Record], Generic[Entry]):
-    """What the datasets share: an index in memory, from which a record is made at each access.
+    """Base class of datasets: entries in memory, from which records are made at each access.
 
-    It holds no open file, so that it can be sent to other processes.
+    It holds no open file and can be pickled.
 
     Args:
-        entries: What a record is made from, one for each record.
-        skipped: What was left out.
+        entries: The data from which each record is made.
+        skipped: Records that were left out.
     """
 
     def __init__(self, entries: Sequence[Entry], skipped: Sequence[Skipped] = ()) -> None:

@@ -227,6 +227,6 @@ def draw_background(kind: str, size: int, rng: np.random.Generator) -> Floats:
 
 
 def _muted(rng: np.random.Generator) -> Floats:
-    """A greyish tone, far from white, from black and from the saturated colours."""
+    """A greyish tone, far from white, black and saturated colours."""
     grey = rng.uniform(95, 190)
     return (grey + rng.uniform(-22, 22, 3)).astype(np.float32)

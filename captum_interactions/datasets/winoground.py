@@ -39,21 +39,21 @@ class WinogroundRecords(RecordSequence[Pairing]):
                                      "caption_0": "...", "caption_1": "...", ...} in each line
         PATH/images/ex_0_img_0.png  (or images.zip)
 
-    An image's name may have its ending or not. Each image comes with its own caption and then with
-    the other, which is a hard negative: ``image_0`` with ``caption_0``, then with ``caption_1``;
-    ``image_1`` with ``caption_1``, then with ``caption_0``. There are no phrases: nothing is
-    annotated in the images. A hard negative has the words of the true caption in another order, so
-    its span is None.
+    The names of images may lack their endings. Each image comes with its own caption, then with the
+    other one as a hard negative: ``image_0`` with ``caption_0``, then with ``caption_1``;
+    ``image_1`` with ``caption_1``, then with ``caption_0``. There are no phrases, since the images
+    have no annotations. A hard negative has the words of the true caption in another order, so its
+    span is None.
 
     Args:
         path: The folder above, or a zip file of it.
         images: Folder or zip file with the images, if it is elsewhere. Default: None
-        on_error: ``"raise"`` at the first broken example, or ``"skip"`` it and list it in
+        on_error: ``"raise"`` at the first invalid example, or ``"skip"`` it and list it in
             ``.skipped``. Default: ``"raise"``
 
     Raises:
         FileNotFoundError: If a file is missing.
-        DatasetError: If a file is not as above, or an image is missing.
+        DatasetError: If a file does not have this format, or an image is missing.
     """
 
     def __init__(

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 Span = tuple[int, int]
 
 _TOKEN = re.compile(r"\w+|(?<!\w)-|-(?!\w)|[^\w\s-]")
-"""Words and signs; a hyphen inside of a word divides it as a space does."""
+"""Words and punctuation marks; a hyphen inside of a word divides it as a space does."""
 
 
 class WordFinder:
-    """Finds whole words, in whatever case; of words that overlap, the longest that begins first.
+    """Finds whole words in upper or lower case; of words that overlap, the first, then the longest.
 
     Args:
-        words: What to look for; several words may stand in one, separated by spaces.
+        words: Words, or expressions of several words separated by spaces.
 
     Examples:
         >>> finder = WordFinder(["dog", "hot dog"])
@@ -33,10 +33,10 @@ class WordFinder:
             candidates.sort(key=lambda candidate: -len(candidate[0]))
 
     def find(self, caption: str) -> list[tuple[Span, str]]:
-        """Where the words are, in the caption's order.
+        """The words in a caption, in order.
 
         Returns:
-            Spans, each with the word as it was given, but in lower case.
+            Spans, each with the word in lower case.
         """
         parts = tokens(caption)
         words = [word for word, _ in parts]
@@ -52,7 +52,7 @@ class WordFinder:
 
 
 def tokens(text: str) -> list[tuple[str, Span]]:
-    """Words and signs of a text in lower case, each with the range of its characters.
+    """Words and punctuation marks of a text in lower case, each with its range of characters.
 
     Examples:
         >>> tokens("A dog's")

@@ -1,4 +1,4 @@
-"""The experiments of the paper and of the field, as studies that resume and distribute."""
+"""Experiments as studies that can be resumed and distributed over processes."""
 
 from captum_interactions.evaluation.configuration import ConfigurationError
 from captum_interactions.evaluation.processes import Processes, processes

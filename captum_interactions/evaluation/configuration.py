@@ -1,4 +1,4 @@
-"""The configuration beside a results file: what rows depend on, and with what they were made."""
+"""The configuration beside a results file: all settings and versions that rows depend on."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _PACKAGES = ("captum-interactions", "captum", "torch", "transformers", "numpy")
 
 
 class ConfigurationError(ValueError):
-    """The folder holds results of something else."""
+    """The folder has results of other settings, another model or another dataset."""
 
 
 def configuration(
     study: Study, wrapper: DualEncoderWrapper, records: Sequence[Record], dataset: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that the rows of a study depend on.
+    """The settings that the rows of a study depend on.
 
     Args:
         study: The study.
-        wrapper: The model, known by a hash of its weights.
-        records: The dataset, known by what ``dataset`` says and by its first record.
-        dataset: How the dataset was opened.
+        wrapper: The model, identified by a hash of its weights.
+        records: The dataset, identified by ``dataset`` and its first record.
+        dataset: The arguments with which the dataset was opened.
     """
     described: dict[str, Any] = plain(
         {
@@ -60,15 +60,16 @@ def configuration(
 
 
 def settle(path: Path, current: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the configuration on file with the current one, and write it.
+    """Join the configuration on file with the current one, and write the result.
 
-    Variants add up, and so do the versions of packages that were used.
+    It contains the variants and the versions of packages of both.
 
     Returns:
         dict: the joined configuration.
 
     Raises:
-        ConfigurationError: If the folder's rows were made otherwise; every difference is named.
+        ConfigurationError: If the folder's rows have another configuration; the message names every
+            difference.
     """
     joined = dict(current)
     if path.exists():
@@ -92,7 +93,7 @@ def settle(path: Path, current: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_variants(path: Path) -> list[str]:
-    """The variants of the configuration on file, in their order; none if there is no file."""
+    """The variants of the configuration on file, in order; none if there is no file."""
     return list(_on_file(path)["variants"]) if path.exists() else []
 
 
@@ -139,13 +140,13 @@ def hash_of_weights(model: nn.Module) -> str:
 
 
 def hash_of_record(record: Record) -> str:
-    """SHA-256 of what a record says of its pair; the image is left closed."""
+    """SHA-256 of the annotations of a record, without its image."""
     said = (record.key, record.caption, [(p.text, p.span, p.boxes) for p in record.phrases])
     return hashlib.sha256(json.dumps(plain(said)).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers may depend on."""
+    """Versions of Python and of the packages that results may depend on."""
     used = {}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -154,7 +155,7 @@ def versions() -> dict[str, str]:
 
 
 def _differences(past: Any, current: Any, where: str = "") -> list[str]:
-    """Lines that name every place where two configurations differ."""
+    """Lines that name all differences of two configurations."""
     if isinstance(past, Mapping) and isinstance(current, Mapping):
         lines = []
         for key in sorted({*past, *current}):

@@ -1,4 +1,4 @@
-"""Figures that several studies draw; each is returned, none is shown."""
+"""Figures of several studies, which are returned and not shown."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_interactions.visualization.charts import (
-    COLOURS,
     LETTERS,
+    LINE_COLOURS,
     ROW,
     SMALL,
     WIDTH,
@@ -23,7 +23,7 @@ from captum_interactions.visualization.charts import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, PALE, WARM = COLOURS[0], "#a6cbe3", COLOURS[1]
+INK, PALE, WARM = LINE_COLOURS[0], "#a6cbe3", LINE_COLOURS[1]
 
 
 def boxplots(
@@ -33,13 +33,13 @@ def boxplots(
     title: str = "",
     reference: float | None = None,
 ) -> Figure:
-    """Distributions below each other, the first on top: quartiles, whiskers at 5 and 95 %.
+    """Box plots below each other, the first on top: quartiles, whiskers at 5 and 95 %.
 
     Args:
         values: Arrays by name; empty ones are left out.
-        label: What they are.
-        title (str): What is seen. Default: none
-        reference (float, optional): Where to draw a dashed line, such as chance.
+        label: Label of the values.
+        title (str): Title of the figure. Default: none
+        reference (float, optional): Position of a dashed line, such as the chance level.
     """
     shown = {name: array for name, array in values.items() if len(array)}
     figure, ((ax,),) = new_chart(0.9 + ROW * len(shown))
@@ -78,12 +78,13 @@ def bars(
     """Horizontal bars, the first on top.
 
     Args:
-        names: Of the bars.
-        values: Their lengths.
-        label: What they are.
-        title (str): What is seen. Default: none
+        names: Names of the bars.
+        values: Lengths of the bars.
+        label: Label of the values.
+        title (str): Title of the figure. Default: none
         intervals (optional): (lower, upper) end of each bar's interval.
-        references (optional): A value beside each bar, such as chance, drawn as a short line.
+        references (optional): A value for each bar, such as the chance level, drawn as a short
+            line.
     """
     figure, ((ax,),) = new_chart(0.9 + ROW * len(names))
     places = np.arange(len(names))[::-1]
@@ -115,7 +116,7 @@ def grouped_bars(
         lengths = [0.0 if value is None else value for value in values]
         at = places + (0.5 * (n - 1) - index) * 0.5 / n
         ax.barh(
-            at, lengths, height=0.46 / n, color=COLOURS[index % len(COLOURS)], label=kind,
+            at, lengths, height=0.46 / n, color=LINE_COLOURS[index % len(LINE_COLOURS)], label=kind,
             hatch=hatches[index % len(hatches)], edgecolor="white", linewidth=0,
         )  # fmt: skip
     name_rows(ax, list(places), list(names))
@@ -134,7 +135,7 @@ def scatter(
     title: str = "",
     log_x: bool = False,
 ) -> Figure:
-    """Points with their names; names are left out where there are more than 40.
+    """Points with their names, if there are at most 40.
 
     With ``log_x``, the first axis is logarithmic if its values span more than a factor of ten.
     """
@@ -163,10 +164,10 @@ def matrix(
     title: str = "",
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """A table in colours, with its numbers in hundredths; None is left white.
+    """A table in colours, with its numbers to two digits; None is left white.
 
-    A scale from a negative to a positive number has white at zero. Columns are as wide as their
-    numbers need, so that a figure of more than twelve of them is wider than others.
+    A scale from a negative to a positive number has white at zero. A figure of more than twelve
+    columns is wider than others.
     """
     import textwrap
 

@@ -1,4 +1,4 @@
-"""Figures of lines: curves of several methods, side by side for several questions."""
+"""Line charts of several methods, in panels side by side."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Line(NamedTuple):
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     colour: str
-    """Lines of the same name share their colour."""
+    """A name; lines with the same name share their colour."""
     dashed: bool = False
 
 
@@ -41,16 +41,16 @@ def panels(
     markers: bool = False,
     reference: float | None = None,
 ) -> Figure:
-    """Panels of lines with one legend, two in a row, whose lines have colours and marks.
+    """Panels of lines with one legend, two in a row; lines differ in colour and markers.
 
     Args:
         shown: Lines of each panel, by its title.
-        labels: Of both axes.
-        title (str): What is seen. Default: none
-        plain: Lines of this colour name are grey, such as those of chance.
+        labels: Labels of both axes.
+        title (str): Title of the figure. Default: none
+        plain: The colour name of lines that are grey, such as chance levels.
         log_x, log_y: Whether an axis is logarithmic.
-        markers: Whether to mark all points; else some, which tell lines apart.
-        reference (float, optional): Where to draw a dotted horizontal line.
+        markers: Whether to mark all points. Default: a few points of each line
+        reference (float, optional): Position of a dotted horizontal line.
     """
     columns = min(2, len(shown))
     n_rows = -(-len(shown) // columns)

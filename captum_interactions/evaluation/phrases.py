@@ -1,4 +1,4 @@
-"""Phrases and their regions on a map: what the studies of grounding measure."""
+"""Phrases and their regions on a map: the measurements of the grounding studies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REGIONS = ("boxes", "masks")
 
 
 def check_regions(regions: str) -> None:
-    """Raises a ValueError if regions are neither boxes nor masks."""
+    """Raise a ValueError if regions are neither boxes nor masks."""
     if regions not in REGIONS:
         raise ValueError(f"regions must be 'boxes' or 'masks', but got {regions!r}")
 
@@ -36,7 +36,7 @@ def image_axis(imap: Map) -> ImageAxis:
     """The axis of the image of a pair.
 
     Raises:
-        TypeError: If the first input is no image.
+        TypeError: If the first input is not an image.
     """
     if not isinstance(imap.axis_a, ImageAxis):
         raise TypeError(
@@ -47,10 +47,11 @@ def image_axis(imap: Map) -> ImageAxis:
 
 
 def covered(axis: ImageAxis, phrase: Phrase, regions: str = "boxes") -> NDArray[np.float32]:
-    """Share of each patch that a phrase's boxes, or its mask, cover: (rows, columns).
+    """Share of each patch that a phrase's boxes or mask cover, (rows, columns).
 
     Raises:
-        ValueError: If a box lies outside of the image, or masks are wanted, but a phrase has none.
+        ValueError: If a box lies outside of the image, or ``regions`` is ``"masks"`` and the phrase
+            has none.
     """
     if regions == "boxes":
         _check_boxes(phrase, axis.frame.original)
@@ -64,7 +65,7 @@ def covered(axis: ImageAxis, phrase: Phrase, regions: str = "boxes") -> NDArray[
 
 
 def _check_boxes(phrase: Phrase, size: tuple[int, int]) -> None:
-    """Boxes that miss the image are not in its pixels; what the crop cut off is another matter."""
+    """Raise a ValueError if a box lies outside of the image; boxes in a cropped part are valid."""
     height, width = size
     for box in phrase.boxes:
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
@@ -75,21 +76,21 @@ def _check_boxes(phrase: Phrase, size: tuple[int, int]) -> None:
 
 
 def readable(imap: Map, record: Record) -> tuple[Phrase, ...]:
-    """The grounded phrases of which the model reads every word.
+    """The grounded phrases whose words are all within the text's limit.
 
-    A caption that is longer than the text's limit is cut there; a phrase that stands beyond it,
-    even with a part of its words, has no map of its own.
+    A caption that is longer than the limit is cut; a phrase that is cut, wholly or in part, has no
+    map.
     """
     return tuple(phrase for phrase in record.grounded if is_read(imap, phrase.span))
 
 
 def phrase_spans(records: Sequence[Record]) -> list[list[tuple[int, int]]]:
-    """The ranges of each caption that grounded phrases stand at, as ``explain`` takes them."""
+    """The character spans of the grounded phrases of each caption, as ``explain`` takes them."""
     return [[phrase.span for phrase in record.grounded] for record in records]
 
 
 def is_read(imap: Map, span: tuple[int, int]) -> bool:
-    """Whether tokens cover some of a span of characters, and every word of it to its end."""
+    """Whether tokens cover every word of a span of characters, and at least one."""
     axis = imap.axis_b
     if not isinstance(axis, TextAxis) or not axis.text:
         return True  # selecting the span will say what is wrong
@@ -100,7 +101,7 @@ def is_read(imap: Map, span: tuple[int, int]) -> bool:
 
 
 def unread_notes(rows: Iterable[Row]) -> list[str]:
-    """What a summary says of the phrases that were left out, if there are any."""
+    """A note for the summary on phrases that were left out; none if there are none."""
     unread = {row.record: row.values.get("unread", 0) for row in rows}
     n_phrases, n_captions = sum(unread.values()), sum(map(bool, unread.values()))
     if not n_phrases:
@@ -112,13 +113,14 @@ def unread_notes(rows: Iterable[Row]) -> list[str]:
 def pointing(
     imap: Map, record: Record, *, regions: str = "boxes", sign: Sign = "positive"
 ) -> list[Mapping[str, Any]]:
-    """Where the map of each grounded phrase lies that is :func:`readable`.
+    """Localisation of the map of each :func:`readable` phrase.
 
     Returns:
-        list: one mapping a phrase: its text and label; ``pge`` and ``pga`` (None where undefined:
-        no mass of that sign, or a region that the crop cut off); ``chance`` and ``best`` level of
-        both; ``area``, the share of the image that its boxes cover, ``n_boxes``, ``n_alike``, how
-        many boxes of the record bear its label, and ``named``, how many objects the caption names.
+        list: one mapping per phrase: its text and label; ``pge`` and ``pga`` (None if undefined: no
+        mass of that sign, or a region that was cropped away); the levels ``chance`` and ``best`` of
+        both; ``area``, the share of the image that its boxes cover; ``n_boxes``; ``n_alike``, the
+        number of boxes of the record with its label; and ``named``, the number of objects that the
+        caption names.
     """
     axis = image_axis(imap)
     labels = Counter(
@@ -146,13 +148,13 @@ def pointing(
 
 
 def counted(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The phrases that the model sees; one on which the map is undefined has chance.
+    """The phrases whose regions were not cropped away.
 
-    A map is undefined on a phrase if it has no mass of the sign that counts. Comparing methods on
-    the phrases that each happens to define would compare them on different phrases.
+    A map without mass of the counted sign is undefined and gets the chance level; otherwise methods
+    would be compared on different phrases.
 
     Returns:
-        list: what :func:`pointing` measured, with ``key``, the same for all variants, ``cluster``,
+        list: the results of :func:`pointing`, with ``key``, the same for all variants, ``cluster``,
         see :attr:`Row.cluster`, and ``defined``.
     """
     found = []
@@ -171,7 +173,7 @@ def counted(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def paired(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], measure: str = "pge"
 ) -> Difference:
-    """How a measure of two variants differs on what both have, by ``key``."""
+    """The difference of a measure of two variants on their common phrases, by ``key``."""
     others = {one["key"]: one[measure] for one in second}
     common = [one for one in first if one["key"] in others]
     return paired_difference(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and what is drawn over it."""
+    """An image with a heat map and boxes."""
 
     image: Image.Image
     heat: NDArray[np.float32]
@@ -33,7 +33,7 @@ class Picture:
 
 
 def pictures(shown: Sequence[Picture], title: str, *, columns: int = 2) -> Figure:
-    """Each picture twice: as it is, and in grey under its map, each map on its own scale."""
+    """Each image, and beside it in grey under its map; each map has its own scale."""
     from matplotlib import pyplot as plt
 
     n_columns = min(columns, len(shown))

@@ -1,4 +1,4 @@
-"""One process or many: who does which share, and how they wait for each other."""
+"""The processes of a run, and how they wait for each other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 _BEAT = 5.0
-"""Seconds between the signs of life of a process."""
+"""Seconds between two heartbeats of a process."""
 _SILENCE = 300.0
-"""Seconds without a sign of life after which nobody waits for a process any longer."""
+"""Seconds without a heartbeat after which a process is lost."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     device: str = "cpu"
-    """Where this process computes."""
+    """The device of this process."""
     wait: Callable[[], None] = lambda: None
     """Returns when every process has called it; raises a RuntimeError if one of them is lost."""
 
@@ -40,14 +40,15 @@ class Processes:
 def processes(device: str | None = None) -> Processes:
     """The processes that ``torchrun`` or ``accelerate launch`` started, or this one alone.
 
-    They are known by the environment variables that launchers set for :mod:`torch.distributed`.
+    They are read from the environment variables that launchers set for :mod:`torch.distributed`.
 
     Args:
-        device: Where a process alone computes. Default: ``"cuda"`` if there is one, else ``"cpu"``.
-            Several processes take one GPU each, or the CPU with ``"cpu"`` or if there is none.
+        device: The device of a single process. Default: ``"cuda"`` if there is a GPU, else
+            ``"cpu"``. Of several processes, each uses its own GPU, or all use the CPU if there is
+            no GPU or ``device`` is ``"cpu"``.
 
     Raises:
-        ValueError: If a launcher has set some of its variables only.
+        ValueError: If a launcher has set only some of its variables.
     """
     has_gpu = torch.cuda.is_available()
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -65,21 +66,21 @@ def processes(device: str | None = None) -> Processes:
 def meetings(
     store: Store, rank: int, count: int, *, beat: float = _BEAT, silence: float = _SILENCE
 ) -> Callable[[], None]:
-    """A function in which processes wait for each other, however long one of them computes.
+    """A barrier without a time limit, which fails if a process is lost.
 
-    A process that computes gives signs of life meanwhile, from another thread. One that was stopped
-    gives none, and is not waited for.
+    Each process sends heartbeats from a thread while it computes. A process that has stopped sends
+    none.
 
     Args:
-        store: Where processes can see each other's numbers.
-        rank: Which one this is.
-        count: How many there are.
-        beat: Seconds between signs of life.
-        silence: Seconds without one after which a process is lost.
+        store: The store that the processes share.
+        rank: The rank of this process.
+        count: Number of processes.
+        beat: Seconds between heartbeats.
+        silence: Seconds without a heartbeat after which a process is lost.
 
     Returns:
-        A function that returns when all processes have called theirs as often, or raises a
-        RuntimeError that names a process that is lost.
+        A function that returns when all processes have called theirs equally often, or raises a
+        RuntimeError that names a lost process.
     """
     Thread(target=_give_signs, args=(store, rank, beat)).start()
     numbers = itertools.count()
@@ -104,7 +105,7 @@ def meetings(
 
 
 def _give_signs(store: Store, rank: int, beat: float) -> None:
-    """Until the program ends, or the process that keeps the store."""
+    """Send heartbeats until this program ends, or the process that keeps the store."""
     program = main_thread()
     with suppress(RuntimeError):
         while program.is_alive():
@@ -113,7 +114,7 @@ def _give_signs(store: Store, rank: int, beat: float) -> None:
 
 
 def _all_here(store: Store, meeting: str, count: int, seconds: float) -> bool:
-    """Whether all processes have come to a meeting, or come within some seconds."""
+    """Whether all processes reach a barrier within some seconds."""
     end = time.monotonic() + seconds
     while store.add(meeting, 0) < count:
         if time.monotonic() > end:

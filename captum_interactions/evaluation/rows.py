@@ -17,47 +17,47 @@ from captum_interactions.datasets import Record
 from captum_interactions.writing import write_atomically
 
 RESULTS = "results.jsonl"
-"""The file of the first process, and of all when a run has ended."""
+"""The file of the first process; after a run, of all processes."""
 Status = Literal["measured", "declined", "failed"]
-"""``measured``: with values. ``declined``: the study has nothing to ask of the record. ``failed``:
-the record raised an exception, and the message is its own."""
+"""``measured``: with values. ``declined``: the study does not apply to the record. ``failed``: the
+record raised an exception, whose message is kept."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a study found for one record with one of its variants."""
+    """The result of a study for one record and one variant."""
 
     record: str
     """The record's key."""
     variant: str
     """Usually the method."""
     index: int
-    """The record's place in its dataset, by which results are sorted."""
+    """The record's index in its dataset, by which results are sorted."""
     status: Status
     values: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured, as the study describes it."""
+    """The measured values, as the study describes them."""
     message: str = ""
-    """Why there are no values, or what is wrong with them."""
+    """The reason why there are no values, or a problem with them."""
     seconds: float | None = None
-    """Time of the record's share of its batch: the only field that differs between two runs."""
+    """Time of the batch divided by its records: the only field that differs between runs."""
     image: str = ""
     """The record's ``image_key``."""
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What no two rows have in common."""
+        """Variant and record, which identify a row."""
         return self.variant, self.record
 
     @property
     def cluster(self) -> str:
-        """What rows have in common that are not independent: the image, or else the record."""
+        """The cluster of dependent rows: the image, or else the record."""
         return self.image or self.record
 
     def of(self, records: Sequence[Record]) -> Record:
         """The record of the row.
 
         Raises:
-            ValueError: If the dataset has another record in its place.
+            ValueError: If the dataset has another record at this index.
         """
         record = records[self.index]
         if record.key != self.record:
@@ -68,7 +68,7 @@ class Row:
         return record
 
     def line(self) -> str:
-        """The row as a line of JSON; what is not a number is null."""
+        """The row as a line of JSON; NaN and infinities become null."""
         return json_text(plain(asdict(self))) + "\n"
 
 
@@ -81,17 +81,17 @@ def by_variant(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that UTF-8 can hold."""
+    """JSON that can be encoded in UTF-8."""
     return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
 
 
 def escaped(text: str) -> str:
-    """A text with each half of a surrogate pair, as names of files may have, as JSON escapes it."""
+    """A text whose unpaired surrogates, which names of files may have, are escaped as in JSON."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: arrays and tensors as lists, NaN and infinities as None."""
+    """A value of JSON types: arrays and tensors as lists, NaN and infinities as None."""
     if isinstance(value, torch.Tensor):
         return plain(value.tolist())
     if isinstance(value, (np.ndarray, np.generic)):
@@ -106,7 +106,7 @@ def plain(value: Any) -> Any:
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a file, all in one write, and see them on the disk."""
+    """Append rows to a file in one write, and flush them to disk."""
     data = "".join(row.line() for row in rows).encode()
     with path.open("ab") as file:
         file.write(data)
@@ -115,7 +115,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 
 
 def cut_half_written(path: Path) -> None:
-    """Take away a last line that has no end: what was being written when a run was killed."""
+    """Remove an incomplete last line, which a killed run leaves."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -126,12 +126,12 @@ def cut_half_written(path: Path) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a file in its order; none if there is no file.
+    """All rows of a file in order; none if there is no file.
 
-    A last line without an end is being written, or was when a run was killed: it is no row yet.
+    An incomplete last line is ignored: it is being written, or its run was killed.
 
     Raises:
-        ValueError: If a line is no row; file and line are named.
+        ValueError: If a line is not a row; the message names file and line.
     """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -141,7 +141,7 @@ def read(path: Path) -> list[Row]:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files of all processes but the first, which are there until a run ends."""
+    """The files of all processes except the first, which exist until a run ends."""
     return sorted(folder.glob("results-*.jsonl"))
 
 
@@ -168,8 +168,8 @@ def joined(folder: Path, variants: Iterable[str]) -> list[Row]:
 def merge(folder: Path, variants: Iterable[str]) -> list[Row]:
     """Join the rows of all processes in one file, in the order of records, each row once.
 
-    The new file takes the place of the old one in one step, and the others are removed after it, so
-    that nothing is lost whenever the process dies.
+    The new file replaces the old one atomically, and the others are removed after that, so no rows
+    are lost if the process is killed.
     """
     others = shards(folder)
     rows = joined(folder, variants)
@@ -180,5 +180,5 @@ def merge(folder: Path, variants: Iterable[str]) -> list[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file of rows, as a whole."""
+    """Write a file of rows atomically."""
     write_atomically(path, "".join(row.line() for row in rows).encode())

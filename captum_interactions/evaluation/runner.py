@@ -1,4 +1,4 @@
-"""Runs a study: streams records, measures them in batches, and goes on where it was."""
+"""Runs a study: measures records in batches, and resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -41,33 +41,33 @@ def run_study(
     show_progress: bool = False,
     processes: Processes | None = None,
 ) -> Summary | None:
-    """Measure what is missing in a folder of results, then summarise all that is there.
+    """Measure the rows that are missing in a folder of results, then summarise all rows.
 
-    Rows are appended batch by batch, so a run that is killed loses a batch at most, and goes on
-    where it was when it is started again. Rows of further variants, or of further records, are
-    added to those that are there.
+    Rows are appended batch by batch, so a run that is killed loses at most one batch and can be
+    resumed. Rows of further variants or records are added to existing rows.
 
     Args:
         study: The study.
-        wrapper: The model, on the device where it is to compute.
+        wrapper: The model, on its device.
         records: The dataset, or a part of it.
         output: Folder for ``config.json``, ``results.jsonl`` and a folder of the study's name with
-            the summary; made if missing.
-        dataset: How the dataset was opened; results of another one are refused.
-        batch_size: Records that are explained together. Default: 8
+            the summary; created if missing.
+        dataset: The arguments with which the dataset was opened; results of another dataset are
+            refused.
+        batch_size: Number of records that are explained together. Default: 8
         retry_failed: Measure records again that failed before. Default: False
-        show_progress: Show a bar with rate and time left. Default: False
+        show_progress: Show a progress bar. Default: False
         processes: The processes that share the records. Default: this one alone
 
     Returns:
         Summary: of all rows of these records in the folder; None in all but the first process.
 
     Raises:
-        ConfigurationError: If the folder's rows were made with other settings, another model or
-            another dataset; what differs is named.
-        ValueError: If there are no records, a batch size is less than 1, or two records have the
+        ConfigurationError: If the folder has rows of other settings, another model or another
+            dataset; the message names the differences.
+        ValueError: If there are no records, the batch size is less than 1, or two records have the
             same key.
-        RuntimeError: If another run is at work in the folder.
+        RuntimeError: If another run writes to the folder.
     """
     if not len(records):
         raise ValueError("a study needs records, but the dataset has none")
@@ -93,11 +93,11 @@ def run_study(
 
 
 def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
-    """Make tables and figures from a folder's rows of these records, without explaining anything.
+    """Make tables and figures from a folder's rows of these records, without new measurements.
 
-    The rows are those of all processes, also of a run that is at work or was killed. Tables and
+    The rows are those of all processes, even of a run that is in progress or was killed. Tables and
     figures are written to a folder of the study's name in ``output``. One table counts the rows,
-    and another lists why some have no values.
+    and another one lists the reasons why some have no values.
 
     Raises:
         FileNotFoundError: If the folder has no results.
@@ -129,7 +129,7 @@ def _measure_all(
     processes: Processes,
     show_progress: bool,
 ) -> None:
-    """This process's share: every so many batches of neighbouring records, with all variants."""
+    """Measure this process's share: every n-th batch of consecutive records, for n processes."""
     starts = range(0, len(records), batch_size)[processes.rank :: processes.count]
     total = sum(min(batch_size, len(records) - start) for start in starts) * len(study.variants)
     failed = 0
@@ -155,10 +155,10 @@ def _measure_all(
 def _missing(
     variant: str, batch: Sequence[tuple[int, Record]], done: dict[tuple[str, str], int]
 ) -> set[str]:
-    """Keys of the records that have no row yet; they are noted as done.
+    """Keys of the records that have no row yet; they are registered as done.
 
     Raises:
-        ValueError: If a key has a row of another record: one of both would be lost.
+        ValueError: If a key has a row of another record, since one of the two would be lost.
     """
     missing = set()
     for index, record in batch:
@@ -176,7 +176,7 @@ def _missing(
 def _measure(
     study: Study, wrapper: DualEncoderWrapper, variant: str, batch: Sequence[tuple[int, Record]]
 ) -> list[Row]:
-    """One row per record, whatever happens to it."""
+    """One row per record, even if it fails."""
     rows: list[Row] = []
     wanted: list[tuple[int, Record]] = []
     for index, record in batch:
@@ -199,7 +199,7 @@ def _measure(
 
 
 def _check_text(record: Record) -> None:
-    """Raise a UnicodeEncodeError if a record holds half of a surrogate pair, which is no text."""
+    """Raise a UnicodeEncodeError if a record has an unpaired surrogate, which is not text."""
     labels = [phrase.label for phrase in record.phrases if phrase.label is not None]
     negative = record.hard_negative.replaced if record.hard_negative is not None else None
     for text in (record.caption, *labels, *(negative or ())):
@@ -246,13 +246,13 @@ def _failure(record: Record, variant: str, index: int, error: Exception) -> Row:
 
 
 def _alone(folder: Path, processes: Processes) -> AbstractContextManager[None]:
-    """The folder, for the processes of one run: the first holds the lock for all."""
+    """Lock the folder for the processes of one run; the first process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     return locked(folder / ".lock", "another run") if processes.is_first else nullcontext()
 
 
 def _tidy(folder: Path, variants: Mapping[str, Any], *, retry_failed: bool = False) -> None:
-    """Mend what a killed run left, and join the files of all processes into one."""
+    """Clean up after a killed run, and join the files of all processes into one."""
     for path in (folder / RESULTS, *files.shards(folder)):
         files.cut_half_written(path)
     rows = files.merge(folder, variants)
@@ -262,7 +262,7 @@ def _tidy(folder: Path, variants: Mapping[str, Any], *, retry_failed: bool = Fal
 
 
 def _counts(rows: Sequence[Row]) -> Table:
-    """How many records of each variant were measured, and what became of the others."""
+    """Numbers of measured, declined and failed records of each variant."""
     cells = []
     for variant in dict.fromkeys(row.variant for row in rows):
         own = [row for row in rows if row.variant == variant]
@@ -285,9 +285,9 @@ def _counts(rows: Sequence[Row]) -> Table:
 
 
 def is_refused(rows: Sequence[Row]) -> bool:
-    """Whether a variant's every attempt ended in the same ValueError or TypeError.
+    """Whether all records of a variant failed with the same ValueError or TypeError.
 
-    That is no record's fault, but says that the method is not defined for the model.
+    The method is then not defined for the model.
     """
     attempts = {_kind(row.message) for row in rows if row.status == "failed"}
     return (
@@ -298,12 +298,12 @@ def is_refused(rows: Sequence[Row]) -> bool:
 
 
 def _kind(message: str) -> str:
-    """A message without its numbers, which may differ from record to record."""
+    """A message without numbers, which may differ between records."""
     return re.sub(r"\d+(\.\d+)?", "#", message)
 
 
 def _problems(rows: Sequence[Row], skipped: Sequence[Any]) -> Table:
-    """Every kind of message as it came first, and how often it came."""
+    """The first message of each kind, and the number of its occurrences."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row.status != "measured" or row.message:

@@ -1,4 +1,4 @@
-"""Signs of maps on named objects, beside background of the same size, and where they come from."""
+"""Signs of maps on named objects and on background of the same shape, and their causes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ Grid = NDArray[np.float32]
 COLOUR_WORDS = frozenset({*COLOURS, "brown", "gray", "grey", "golden", "silver"})
 OWN, OTHER = "own object positive", "other object negative"
 CLEAR = 0.1
-"""Background lies on objects with at most this share of its size."""
+"""Maximum share of a background region that may lie on objects."""
 
 
 def signs(imap: Map, record: Record, regions: str = "boxes") -> dict[str, Any]:
-    """Sums of each phrase's map over its own object, and over each other one in sight.
+    """Sums of each phrase's map over its own object and over each other visible object.
 
     Returns:
-        dict: ``own``, one mapping a phrase: its text, the sum, and the share of background of the
-        same size that is positive (None if there is no room for it); ``cross``, one mapping for
-        each phrase and other object: which they are, the sum, the share of background that is
-        negative, and what may make it so: the same class, the same colour (None if a phrase names
-        none), how far both objects lie apart in diagonals of the image, and their overlap.
+        dict: ``own``, one mapping per phrase: its text, the sum, and the share of background of the
+        same shape that is positive (None if no background has room for it); ``cross``, one mapping
+        per phrase and other object: both, the sum, the share of background that is negative, and
+        possible causes: the same class, the same colour (None if a phrase names none), the distance
+        of both objects in diagonals of the image, and their overlap.
     """
     axis = image_axis(imap)
     seen = [(phrase, covered(axis, phrase, regions)) for phrase in readable(imap, record)]
@@ -75,7 +75,7 @@ def signs(imap: Map, record: Record, regions: str = "boxes") -> dict[str, Any]:
 
 
 def occupied(imap: Map, record: Record) -> Grid:
-    """Share of each patch that lies on any object that is annotated, (rows, columns)."""
+    """Share of each patch that lies on an annotated object, (rows, columns)."""
     boxes = [box for phrase in record.phrases for box in phrase.boxes]
     false = record.hard_negative.boxes if record.hard_negative is not None else ()
     return image_axis(imap).coverage(*boxes, *record.unnamed, *false)
@@ -87,7 +87,7 @@ def total(heat: Grid, region: Grid) -> float:
 
 
 def background(heat: Grid, region: Grid, objects: Grid) -> NDArray[np.float64]:
-    """Sums of a map over a region's shape wherever it fits into the grid beside all objects.
+    """Sums of a map over a region's shape at all places of the grid outside of objects.
 
     Args:
         heat: Values of patches, (rows, columns).
@@ -95,7 +95,7 @@ def background(heat: Grid, region: Grid, objects: Grid) -> NDArray[np.float64]:
         objects: Share of patches that lies on objects.
 
     Returns:
-        ndarray: a sum for each place, possibly none.
+        ndarray: a sum for each place; empty if there is none.
     """
     rows, columns = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
     shape = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64)
@@ -120,7 +120,7 @@ def _same_colour(first: Phrase, second: Phrase) -> bool | None:
 
 
 def _distance(first: Grid, second: Grid) -> float:
-    """Between the centres of two regions, in diagonals of the grid."""
+    """Distance of the centres of two regions, in diagonals of the grid."""
     places = np.moveaxis(np.indices(first.shape), 0, -1)
     centres = [
         np.average(places.reshape(-1, 2), axis=0, weights=r.ravel()) for r in (first, second)
@@ -129,7 +129,7 @@ def _distance(first: Grid, second: Grid) -> float:
 
 
 def _overlap(first: Grid, second: Grid) -> float:
-    """Part of the smaller region that the patches of the other cover too."""
+    """Share of the smaller region that the patches of the other region cover."""
     shared = float(np.minimum(first, second).sum())
     return shared / float(min(first.sum(), second.sum()))
 
@@ -147,7 +147,7 @@ def cross_cases(
 
 
 def own_cases(rows: Sequence[Row], cross: Sequence[Case]) -> list[dict[str, Any]]:
-    """Phrases that have a pair, with key, cluster, and the sums over the other objects."""
+    """Phrases with at least one pair, with key, cluster, and the sums over the other objects."""
     rivals: dict[tuple[str, int], list[float]] = {}
     for pair in cross:
         rivals.setdefault(pair["key"][:2], []).append(pair["value"])
@@ -160,12 +160,12 @@ def own_cases(rows: Sequence[Row], cross: Sequence[Case]) -> list[dict[str, Any]
 
 
 def flags(what: str, cases: Sequence[Case]) -> list[bool]:
-    """Whether each case has the sign that is asked for."""
+    """Whether each case has the given sign."""
     return [case["value"] > 0 if what == OWN else case["value"] < 0 for case in cases]
 
 
 def share_cells(what: str, cases: Sequence[Case]) -> tuple[list[Any], float | None]:
-    """Cells of how many cases have the sign, beside background; and the p-value of its difference.
+    """Cells of the share of cases with a sign and of background, and the p-value of the difference.
 
     The cells are for :data:`SHARE_COLUMNS`.
     """
@@ -192,7 +192,7 @@ SHARE_CAPTION = (
 
 
 def signs_table(by_method: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]) -> Table:
-    """How often sums over the own object are positive, and over others negative, by method."""
+    """Shares of positive sums over the own object and of negative sums over others, by method."""
     found = [
         (method, what, *share_cells(what, cases))
         for method, both in by_method.items()
@@ -218,11 +218,11 @@ FACTORS: Mapping[str, Callable[[Case, float], str | None]] = {
     "distance": lambda case, middle: "near" if case["distance"] <= middle else "far",
     "named": lambda case, _: "before it" if case["other"] < case["phrase"] else "after it",
 }
-"""What may make the sum over another object negative, by its name."""
+"""Possible causes of a negative sum over another object, by name."""
 
 
 def origins_table(by_method: Mapping[str, Sequence[Case]]) -> Table:
-    """How often sums over another object are negative, by what it has in common with the own one.
+    """Shares of negative sums over another object, by its properties in common with the own one.
 
     Levels without a case are left out.
     """
@@ -248,7 +248,7 @@ def origins_table(by_method: Mapping[str, Sequence[Case]]) -> Table:
 
 
 def changes_table(stages: Mapping[str, tuple[tuple[Sequence[Case], ...], ...]]) -> Table:
-    """How signs change from one stage to another, on the cases that both have.
+    """Changes of signs from one stage to another, on common cases.
 
     Args:
         stages: By method, (own cases, cross cases) before and after.

@@ -1,4 +1,4 @@
-"""What a study is: what it asks of each record, and what the answers come to."""
+"""Base classes of studies: the measurement of each record, and the summary of all rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REMARKS: ContextVar[dict[str, str] | None] = ContextVar("remarks", default=None
 
 @contextmanager
 def remarks() -> Iterator[dict[str, str]]:
-    """What there is to say of records that are measured meanwhile, by their keys."""
+    """Collect remarks on the records that are measured in this context, by their keys."""
     found: dict[str, str] = {}
     token = _REMARKS.set(found)
     try:
@@ -36,42 +36,42 @@ def remarks() -> Iterator[dict[str, str]]:
 
 
 def view(default: Any) -> Any:
-    """A field that only :meth:`Study.summarise` reads: it may change without measuring anew."""
+    """A field that only :meth:`Study.summarise` reads; it can change without new measurements."""
     return field(default=default, metadata={"view": True})
 
 
 @dataclass(frozen=True)
 class Study(ABC):
-    """A question asked of a model and a dataset, record by record.
+    """A measurement of the records of a dataset, with a model.
 
-    A study is a frozen dataclass whose fields are its options; all have defaults and are what JSON
-    can hold. :func:`~captum_interactions.evaluation.run_study` does the rest. A study runs by its
-    name if :data:`captum_interactions.evaluation.studies.catalogue.STUDIES` lists it.
+    A study is a frozen dataclass whose fields are its options; all have defaults and JSON types.
+    :func:`~captum_interactions.evaluation.run_study` runs it. The command line runs the studies in
+    :data:`captum_interactions.evaluation.studies.catalogue.STUDIES` by name.
     """
 
     name: ClassVar[str]
-    """What the command line calls it."""
+    """Its name on the command line."""
     title: ClassVar[str]
     """The heading of its summary."""
     question: ClassVar[str]
     """One line for ``captum-interactions evaluate --list``."""
     measures: ClassVar[str] = ""
-    """What its rows are called; studies that measure the same under one name may share a folder.
+    """The name of its rows; studies that measure the same rows under one name share a folder.
     Default: the study's name"""
     dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Options that datasets are opened with unless told otherwise, by the dataset's name."""
+    """Default options of datasets, by the dataset's name."""
 
     seed: int = 0
-    """Of everything that the study draws."""
+    """Seed of all random numbers of the study."""
 
     @property
     def rows_name(self) -> str:
-        """What the rows are, see :attr:`measures`."""
+        """The name of the rows, see :attr:`measures`."""
         return self.measures or self.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that rows depend on; results with other settings cannot be joined."""
+        """The options that rows depend on; results of other settings cannot be joined."""
         return {
             one.name: getattr(self, one.name)
             for one in fields(self)
@@ -79,32 +79,33 @@ class Study(ABC):
         }
 
     _apart: ClassVar[tuple[str, ...]] = ()
-    """Fields that :attr:`variants` speaks for."""
+    """Fields that :attr:`variants` contains."""
 
     @property
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is measured for each record, one row each: usually methods, with their options.
+        """The variants of a record, which get one row each: usually methods, with their options.
 
-        A run may add variants to the results of others. Names are fixed by what they stand for.
+        A run may add variants to the results of other runs. A name always stands for the same
+        options.
         """
         return {self.name: {}}
 
     def records(self, records: Sequence[Record]) -> Sequence[Record]:
-        """What the study asks about: a dataset's records, or others that it makes of them."""
+        """The records that are measured: those of the dataset, or others made from them."""
         return records
 
     def declines(self, record: Record) -> str | None:
-        """Why the study has nothing to ask of a record; None if it has. Opens no image."""
+        """The reason why a record cannot be measured; None if it can. Opens no image."""
         return None
 
     @abstractmethod
     def measure(
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
-        """Values of each record, in their order, as JSON can hold them (NaN becomes None).
+        """Values of each record, in order, of JSON types (NaN becomes None).
 
-        They depend on the record alone, not on those beside it. Exceptions are caught by the
-        caller, which then tries the records one by one.
+        They depend only on the record, not on the other records. The caller catches exceptions, and
+        then tries the records one by one.
         """
 
     @abstractmethod
@@ -112,9 +113,9 @@ class Study(ABC):
         """Tables and figures from all measured rows, without a model.
 
         Args:
-            rows: The measured rows of these records, sorted by variant and record. There may be
-                variants that this study does not name: those of earlier runs.
-            records: The dataset, for pictures; ``row.of(records)`` is a row's record.
+            rows: The measured rows of these records, sorted by variant and record. They may include
+                variants of earlier runs.
+            records: The dataset, for figures; ``row.of(records)`` is a row's record.
         """
 
 
@@ -125,19 +126,19 @@ DEFAULT_METHODS = (
     "integrated_gradients",
     "grad_eclip",
 )
-"""Two orders and several families, none of which needs more than seconds for a pair."""
+"""Methods of both orders and of several kinds, which take at most seconds per pair."""
 
 
 @dataclass(frozen=True)
 class MethodStudy(Study):
-    """A study of attribution methods: each is a variant.
+    """A study of attribution methods, each of which is a variant.
 
-    A method is written as its name, or with options as in
+    A method is written as its name, or with options, such as
     ``banzhaf_interactions:n_samples=512,layers=[0,0]``.
 
     Raises:
-        ValueError: If a method is unknown, or written in no such way.
-        TypeError: If a method has no such option.
+        ValueError: If a method is unknown or its text is invalid.
+        TypeError: If a method does not have an option.
     """
 
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -166,15 +167,15 @@ class MethodStudy(Study):
     ) -> list[Map]:
         """The map of each record by one of the methods; captions that are too long are cut.
 
-        The row of a map whose values are no larger than rounding errors says so.
+        If the values of a map are no larger than rounding errors, its row gets a message.
 
         Args:
             wrapper: The model.
             variant: The method.
-            records: Whose images are explained.
-            captions (optional): With these captions. Default: the records' own
-            spans (optional): The ranges of each caption that maps are asked for, which makes them
-                cheaper, see :func:`~captum_interactions.explain_batch`. Default: any
+            records: Records whose images are explained.
+            captions (optional): Captions of these images. Default: those of the records
+            spans (optional): The spans of each caption that are needed, which makes maps cheaper,
+                see :func:`~captum_interactions.explain_batch`. Default: all
         """
         name, options = parse_method(variant)
         maps = explain_batch(
@@ -194,12 +195,12 @@ class MethodStudy(Study):
         return maps
 
     def is_complete(self, wrapper: DualEncoderWrapper, variant: str) -> bool:
-        """Whether the convergence delta of one of the methods is an error, see its class."""
+        """Whether the convergence delta of a method is a numerical error, see its class."""
         return is_complete(wrapper, *parse_method(variant))
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """``"name:key=value,key=[1,2]"`` as name and options; values are JSON, or else text.
+    """Parse ``"name:key=value,key=[1,2]"`` into name and options; values are JSON, or else text.
 
     Examples:
         >>> parse_method("lifted:n_steps=8,layers=[0,-1]")
@@ -226,7 +227,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_value(text: str) -> Any:
-    """JSON, or else the text itself; lists become tuples.
+    """Parse JSON, or else return the text; lists become tuples.
 
     Examples:
         >>> parse_value("0.5"), parse_value("[1, 2]"), parse_value("frozen")

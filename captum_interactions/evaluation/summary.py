@@ -1,4 +1,4 @@
-"""What a study comes to: tables, figures and remarks, written for people and for programs."""
+"""Summaries of studies: tables, figures and notes, written as Markdown, CSV and PNG."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name and rows of cells: text, numbers, or None where there is no value."""
+    """Columns by name and rows of cells: text, numbers, or None for no value."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
-    """What the table shows, in a sentence or two."""
+    """A description of the table in one or two sentences."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -32,7 +32,7 @@ class Table:
                 )
 
     def markdown(self) -> str:
-        """The table in Markdown, numbers with three digits after the point."""
+        """The table in Markdown, with numbers to three digits."""
         lines = [_line(self.columns), "|" + "---|" * len(self.columns)]
         return "\n".join(lines + [_line(map(cell_text, row)) for row in self.rows]) + "\n"
 
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Summary:
-    """Tables and figures by name; names become names of files."""
+    """Tables and figures by name; names become file names."""
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class Summary:
     def write(self, folder: Path, title: str) -> list[Path]:
         """Write ``summary.md``, each table as CSV and Markdown, and each figure as PNG.
 
-        Figures are closed then.
+        Figures are then closed.
 
         Returns:
-            list: the files.
+            list: paths of the files.
         """
         folder.mkdir(parents=True, exist_ok=True)
         texts = {"summary.md": self.markdown(title)}
@@ -96,7 +96,7 @@ def heading(name: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """A cell of a table in one line, numbers with three digits after the point."""
+    """A cell of a table in one line, with numbers to three digits."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""Patches and words: parts of the inputs that maps of all methods and masked scores share.
+"""Patches and words, the units in which maps of all methods are compared with masked scores.
 
-A map may come from any layer, and have a class token or not, while inputs are masked where no block
-has mixed their tokens yet. What both know are the units of their axes.
+A map may come from any layer, with or without a class token, while inputs are masked at the
+embeddings. Both have the same units of their axes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from captum_interactions.maps.interaction_map import InteractionMap
 
 @dataclass(frozen=True, eq=False)
 class MaskedUnits:
-    """The score of one pair with units missing: a :data:`~captum_interactions.metrics.Score`.
+    """The score of one pair with masked units: a :data:`~captum_interactions.metrics.Score`.
 
-    What is no unit (class token, start and end of a text) is always there.
+    Tokens that are not units (class token, start and end of a text) are never masked.
     """
 
     score: MaskedScore
     axes: tuple[TokenAxis, TokenAxis]
-    """What the tokens that are masked stand for."""
+    """The axes of the tokens that are masked."""
 
     def __call__(self, present_a: Tensor | None, present_b: Tensor | None) -> Tensor:
-        """Scores (1, M) of aligned choices of units, (1, M, units of a) and (1, M, units of b)."""
+        """Scores (1, M) of aligned coalitions, (1, M, units of a) and (1, M, units of b)."""
         return self.score(self._tokens(0, present_a), self._tokens(1, present_b))
 
     def grid(self, present_a: Tensor, present_b: Tensor) -> Tensor:
-        """Scores (1, M, N) of every choice of a with every choice of b."""
+        """Scores (1, M, N) of every coalition of a with every coalition of b."""
         return self.score.grid(self._tokens(0, present_a), self._tokens(1, present_b))
 
     @property
     def players(self) -> tuple[Tensor, Tensor]:
-        """Which units change anything if they are missing, bool, (1, units) of either input."""
+        """Units that have an effect when they are masked, bool, (1, units) of each input."""
         tokens = (self.score.players_a, self.score.players_b)
         a, b = (
             (own.float() @ _members(axis).to(own.device).T) > 0
@@ -53,7 +53,7 @@ class MaskedUnits:
         return a, b
 
     def check(self, imap: Map) -> None:
-        """Raise a ValueError if a map has other units than those that can be masked."""
+        """Raise a ValueError if the units of a map are not those that can be masked."""
         for name, axis, own in zip("ab", self.axes, (imap.axis_a, imap.axis_b), strict=True):
             if _labels(axis) != _labels(own):
                 raise ValueError(
@@ -69,7 +69,7 @@ class MaskedUnits:
 
 
 def masked_units(wrapper: DualEncoderWrapper, record: Record) -> MaskedUnits:
-    """The score of a record with patches and words missing, replaced at the embeddings."""
+    """The score of a record with masked patches and words, replaced at the embeddings."""
     batch = wrapper.prepare(record.image, record.caption, truncation=True)
     score = masked_score(wrapper, batch.inputs, None, batch.additional_forward_args)
     axis_a, axis_b = (
@@ -80,13 +80,13 @@ def masked_units(wrapper: DualEncoderWrapper, record: Record) -> MaskedUnits:
 
 
 def by_unit(imap: Map) -> Decomposition:
-    """The parts of a map by unit, each input followed by one more: all that is no unit.
+    """The parts of a map by unit; the last entry of each input is the sum over all other tokens.
 
-    A first-order map has no interactions, its constant is what its values leave of the score, and a
-    side without a map is zero.
+    A first-order map has no interactions, its constant is the score minus its values, and a side
+    without a map is zero.
 
     Returns:
-        Decomposition: of one pair, with units of a + 1 and units of b + 1 parts.
+        Decomposition: of one pair, with units of a + 1 and units of b + 1 entries.
     """
     if isinstance(imap, InteractionMap):
         main_a, main_b, interactions = imap.main_effects_a, imap.main_effects_b, imap.interactions
@@ -110,23 +110,23 @@ def by_unit(imap: Map) -> Decomposition:
 
 
 def with_rest(present: Tensor) -> Tensor:
-    """What is there of the units (..., U), with the rest, which is always there: (..., U + 1)."""
+    """Coalitions of units (..., U) with the rest, which is always present, (..., U + 1)."""
     return F.pad(present, (0, 1), value=True)
 
 
 def own_seed(seed: int, record: Record) -> int:
-    """A seed of a record's own, the same whatever records stand beside it."""
+    """A seed for a record, which does not depend on the other records."""
     digest = hashlib.sha256(f"{seed} {record.key}".encode(errors="backslashreplace")).digest()
     return int.from_bytes(digest[:6], "big")
 
 
 def _members(axis: TokenAxis) -> Tensor:
-    """Which tokens each unit is made of, zeros and ones of shape (units, T)."""
+    """The tokens of each unit, as zeros and ones of shape (units, T)."""
     return torch.from_numpy(axis.sum_units(np.eye(len(axis), dtype=np.float32)).T)
 
 
 def _summed(axis: TokenAxis, values: Tensor) -> Tensor:
-    """Values of tokens (..., T) summed over units and what is no unit, (..., units + 1)."""
+    """Values of tokens (..., T) summed over units and over the rest, (..., units + 1)."""
     return torch.from_numpy(axis.sum_units(values.double().numpy(), rest=True))
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes import ImageAxis, TokenAxis
+from captum_interactions.maps.sides import Side, axis_of, picture_side, text_side
 from captum_interactions.maps.titles import method_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Side = Literal["a", "b"]
 
 ROUNDING = 2.0**-18
 """Size of rounding errors, relative to a score: a value of a map is a sum of about a thousand
@@ -100,7 +99,8 @@ class AttributionMap(ABC):
             TypeError: If neither input is an image or a sound.
             ValueError: If the method has no map of it.
         """
-        side, axis = self._find((("a", self.axis_a), ("b", self.axis_b)), (ImageAxis, AudioAxis))
+        side = picture_side(self)
+        axis: Any = axis_of(self, side)
         heat: NDArray[np.float32] = axis.to_grid(self.marginal(side, selection).numpy())
         return heat
 
@@ -120,7 +120,8 @@ class AttributionMap(ABC):
             TypeError: If neither input is a text.
             ValueError: If the method has no map of it.
         """
-        side, axis = self._find((("b", self.axis_b), ("a", self.axis_a)), (TextAxis,))
+        side = text_side(self)
+        axis = axis_of(self, side)
         weights = axis.sum_units(self.marginal(side, selection).numpy()).tolist()
         return [(unit.label, weight) for unit, weight in zip(axis.units, weights, strict=True)]
 
@@ -213,19 +214,6 @@ class AttributionMap(ABC):
         """The page in a frame, for notebooks."""
         page: str = _views().notebook_html(self)
         return page
-
-    def _find(
-        self, sides: Sequence[tuple[Side, TokenAxis]], kinds: tuple[type[TokenAxis], ...]
-    ) -> tuple[Side, Any]:
-        """The first side whose axis is of one of these kinds."""
-        for side, axis in sides:
-            if isinstance(axis, kinds):
-                return side, axis
-        what = "a text" if TextAxis in kinds else "an image or a sound"
-        raise TypeError(
-            f"neither input is {what}: the axes are {type(self.axis_a).__name__} and "
-            f"{type(self.axis_b).__name__}; use marginal_a or marginal_b"
-        )
 
 
 def _views() -> Any:

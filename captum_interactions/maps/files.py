@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_interactions.axes import ImageAxis, TokenAxis
 from captum_interactions.axes.fields import axis_from_fields, axis_to_fields
+from captum_interactions.writing import write_atomically
 
 _FORMAT = "captum_interactions.InteractionMap/1"
 _IMAGES = ("image_a", "image_b")
@@ -35,7 +36,7 @@ def write_map(
     header: Mapping[str, Any],
     axes: Mapping[str, TokenAxis],
 ) -> None:
-    """Write a map to a file.
+    """Write a map to a file; one that is there stays if this fails.
 
     Args:
         path: The file to write.
@@ -44,9 +45,10 @@ def write_map(
         axes (mapping): ``axis_a`` and ``axis_b``. Their images are included.
 
     Raises:
+        OSError: If the file cannot be written.
         ValueError: If the file has the suffix of a picture, a page or a table.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     advice = _OTHERS.get(Path(path).suffix.lower())
     if advice is not None:
@@ -61,7 +63,8 @@ def write_map(
         if isinstance(axis, ImageAxis) and axis.image is not None:
             image = axis.image if axis.image.mode in _MODES else axis.image.convert("RGB")
             contents[_image_name(name)] = torch.from_numpy(np.array(image))
-    save_file(contents, path, metadata={"format": _FORMAT, "json": json.dumps(fields)})
+    metadata = {"format": _FORMAT, "json": json.dumps(fields)}
+    write_atomically(Path(path), save(contents, metadata))
 
 
 def read_map(

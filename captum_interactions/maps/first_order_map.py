@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.maps.base import AttributionMap, Side
+from captum_interactions.maps.base import AttributionMap
+from captum_interactions.maps.sides import Side
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -207,7 +207,10 @@ class InteractionMap(AttributionMap):
     def save(self, path: str | Path) -> None:
         """Write the map, with its image, to a safetensors file with a JSON header.
 
+        The file is replaced as a whole: one that is there stays if this fails.
+
         Raises:
+            OSError: If the file cannot be written.
             ValueError: If the file has the suffix of a picture, a page or a table.
         """
         header = {name: getattr(self, name) for name in (*_NUMBERS, "settings")}

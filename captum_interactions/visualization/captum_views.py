@@ -10,17 +10,10 @@ import numpy as np
 
 from captum_interactions.axes import ImageAxis
 from captum_interactions.encoders.inputs.loading import load_image
+from captum_interactions.maps.orders import is_second_order
+from captum_interactions.maps.sides import Side, axis_of, other, picture_side, text_side
 from captum_interactions.visualization.lettering import figure_of
 from captum_interactions.visualization.palette import COLOURS, limit_of, rounding_note
-from captum_interactions.visualization.sides import (
-    Side,
-    axis_of,
-    is_second_order,
-    other,
-    picture_side,
-    text_side,
-    values_of,
-)
 from captum_interactions.visualization.words import weights_of
 
 if TYPE_CHECKING:
@@ -74,9 +67,7 @@ def visualize_image_attr(
     axis = axis_of(imap, side)
     if not isinstance(axis, ImageAxis):
         raise TypeError(f"visualize_image_attr draws images, but input {side} is a sound")
-    values = values_of(imap, side, selection)
-    if values is None:
-        raise ValueError(f"{imap.method} has no map of input {side}")
+    values = imap.marginal(side, selection).numpy()
     if axis.image is None and method != "heat_map":
         raise ValueError(
             f"the image is not known, so that only 'heat_map' can draw it: got {method!r}"
@@ -130,10 +121,7 @@ def visualization_data_record(
 
     side = text_side(imap, side)
     axis = axis_of(imap, side)
-    values = values_of(imap, side, selection)
-    if values is None:
-        raise ValueError(f"{imap.method} has no map of input {side}")
-    weights = weights_of(axis, values)
+    weights = weights_of(axis, imap.marginal(side, selection).numpy())
     largest = limit_of(weights, source=imap)
     shown = "all" if selection is None else html.escape(str(selection))
     return visualization.VisualizationDataRecord(

@@ -19,7 +19,7 @@ LETTERS, SMALL = 9.0, 8.0
 """Points of names and labels, and of numbers."""
 ROW = 0.4
 """Inches of a row whose name stands above it."""
-COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
+LINE_COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#56b4e9", "#e69f00", "#cc79a7")
 """Of Okabe and Ito, which readers with a colour vision deficiency can tell apart; those that
 differ most come first."""
 MARKS = "osD^vPX*"
@@ -35,7 +35,7 @@ class LineStyle(NamedTuple):
 
 def line_style(place: int) -> LineStyle:
     """A colour and a mark for the line of this number."""
-    return LineStyle(COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)])
+    return LineStyle(LINE_COLOURS[place % len(LINE_COLOURS)], MARKS[place % len(MARKS)])
 
 
 def method_label(variant: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.orders import values_of
+from captum_interactions.maps.sides import Side, axis_of, other, picture_side, text_side
 from captum_interactions.visualization.lettering import set_legible, set_title, size_of
 from captum_interactions.visualization.palette import limit_of, rounding_note
 from captum_interactions.visualization.panels import name_of_selection, panels
@@ -17,14 +19,6 @@ from captum_interactions.visualization.picture import (
     check_style,
     draw_heat,
     picture_of,
-)
-from captum_interactions.visualization.sides import (
-    Side,
-    axis_of,
-    other,
-    picture_side,
-    text_side,
-    values_of,
 )
 from captum_interactions.visualization.words import (
     draw_words,
@@ -97,7 +91,8 @@ def plot_comparison(
     as_grid = len(chosen) > 1
     n = len(maps) * len(chosen)
     if isinstance(axis, (ImageAxis, AudioAxis)):
-        aspect = picture_of(axis).aspect / (2.0 if style == "side_by_side" else 1.0)
+        picture = picture_of(axis)
+        aspect = picture.aspect / picture.n_across(style)
         columns = columns or min(len(maps), 5, max(int(width / 1.3), 1))
     else:
         columns = columns or 1

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.orders import is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
     renderer_of,
@@ -20,7 +21,6 @@ from captum_interactions.visualization.lettering import (
 from captum_interactions.visualization.palette import limit_of, sign_colour
 from captum_interactions.visualization.panels import name_of_selection
 from captum_interactions.visualization.picture import Picture, centres, picture_of
-from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

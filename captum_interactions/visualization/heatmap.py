@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes.image import checked_mask
+from captum_interactions.maps.orders import is_map, is_second_order
+from captum_interactions.maps.sides import Side, axis_of, picture_side
 from captum_interactions.visualization.lettering import figure_of, set_title
 from captum_interactions.visualization.palette import add_colorbar, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
@@ -20,14 +22,6 @@ from captum_interactions.visualization.picture import (
     outline,
     picture_of,
     picture_of_array,
-)
-from captum_interactions.visualization.sides import (
-    Side,
-    axis_of,
-    is_map,
-    is_second_order,
-    picture_side,
-    values_of,
 )
 
 if TYPE_CHECKING:
@@ -113,18 +107,21 @@ def plot_heatmap(
     mask = None if mask is None else checked_mask(np.asarray(mask))
     shown = heat if mask is None else heat[~mask]
     limit = limit_of(shown, limit=limit, source=source)
-    n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
     if ax is None:
-        ax = new_axes(picture, n_pictures, colorbar)
+        ax = new_axes(picture, picture.n_across(style), colorbar)
     draw_heat(ax, picture, heat, limit, style, upsampling, mask)
     outline(ax, region)
     if colorbar:
-        add_colorbar(
-            ax, limit, min(picture.aspect, 3.0) / n_pictures, f"per {picture.part}",
-            over_image=picture.image is not None and style != "contour",
-        )  # fmt: skip
+        add_scale(ax, picture, limit, style)
     set_title(ax, title or "")
     return figure_of(ax), ax
+
+
+def add_scale(ax: Axes, picture: Picture, limit: float, style: Style) -> None:
+    """Draw the scale of a heat map at its right."""
+    aspect = min(picture.aspect, 3.0) / picture.n_across(style)
+    over_image = picture.is_over_image(style)
+    add_colorbar(ax, limit, aspect, f"per {picture.part}", over_image=over_image)
 
 
 def heat_of(
@@ -133,10 +130,7 @@ def heat_of(
     """The picture of a map and its grid of values."""
     side = picture_side(imap, side)
     axis: Any = axis_of(imap, side)
-    values = values_of(imap, side, selection)
-    if values is None:
-        raise ValueError(f"{imap.method} has no map of input {side}")
-    return picture_of(axis), axis.to_grid(values)
+    return picture_of(axis), axis.to_grid(imap.marginal(side, selection).numpy())
 
 
 def heat_title(

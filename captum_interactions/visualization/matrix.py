@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import ImageAxis, TokenAxis
+from captum_interactions.maps.orders import is_map, is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
     legible,
@@ -17,7 +18,6 @@ from captum_interactions.visualization.lettering import (
     size_of,
 )
 from captum_interactions.visualization.palette import COLOURS, limit_of, mark_scale, rounding_note
-from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def _content(source: Any, by: str) -> tuple[NDArray[np.float32], list[_Side]]:
         axes = (source.axis_a, source.axis_b)
         values = source.by_unit().numpy() if by == "unit" else source.interactions.numpy()
         return values, [_side(axis, by) for axis in axes]
-    if hasattr(source, "attributions_a"):
+    if is_map(source):
         raise TypeError("a first-order map has one value a token, but plot_matrix draws pairs")
     values = np.asarray(source, np.float32)
     if values.ndim != 2 or not values.size:

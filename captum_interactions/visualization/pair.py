@@ -8,13 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import ImageAxis, TextAxis
+from captum_interactions.maps.orders import is_second_order, values_of
+from captum_interactions.visualization.heatmap import add_scale
 from captum_interactions.visualization.lettering import figure_of, set_title
-from captum_interactions.visualization.palette import (
-    NEUTRAL,
-    add_colorbar,
-    limit_of,
-    rounding_note,
-)
+from captum_interactions.visualization.palette import NEUTRAL, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
     Picture,
     Style,
@@ -24,7 +21,6 @@ from captum_interactions.visualization.picture import (
     outline,
     picture_of,
 )
-from captum_interactions.visualization.sides import is_second_order, values_of
 from captum_interactions.visualization.words import (
     StyledWord,
     draw_words,
@@ -93,12 +89,8 @@ def plot_interactions(
         below = ax.inset_axes((0.0, -0.4, 1.0, 0.28))
     limit = limit_of(heat, source=imap)
     draw_heat(ax, picture, heat, limit, style, upsampling)
-    n_pictures = 2 if style == "side_by_side" and picture.image is not None else 1
-    add_colorbar(
-        ax, limit, min(picture.aspect, 3.0) / n_pictures, "per patch",
-        over_image=picture.image is not None and style != "contour",
-    )  # fmt: skip
     outline(ax, a)
+    add_scale(ax, picture, limit, style)
     set_title(ax, _title(imap, b, a, heat) + rounding_note(imap, heat), lines=3)
     draw_words(below, words)
     if values is not None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.maps.sides import Side, axis_of, other, picture_side
 from captum_interactions.visualization.heatmap import heat_of
 from captum_interactions.visualization.lettering import set_title, size_of
 from captum_interactions.visualization.palette import limit_of, rounding_note
 from captum_interactions.visualization.panels import name_of_selection, panels, shared_colorbar
 from captum_interactions.visualization.picture import Style, Upsampling, check_style, draw_heat
-from captum_interactions.visualization.sides import Side, axis_of, is_map, other, picture_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,11 +70,10 @@ def plot_phrase_grid(
         chosen = [(name_of_selection(selection, text), selection) for selection in selections]
     if not chosen:
         raise ValueError("there is no word or phrase to draw a panel for")
-    assert is_map(imap)
     drawn = [heat_of(imap, selection, side) for _, selection in chosen]
     picture = drawn[0][0]
     limit = limit_of(*(heat for _, heat in drawn), limit=limit, source=imap)
-    wide = 2.0 if style == "side_by_side" else 1.0
+    wide = picture.n_across(style)
     if columns is None:
         columns = min(len(chosen), max(int(width / (1.15 * wide)), 1))
     figure, places = panels(len(chosen), columns, width, picture.aspect / wide, axes)
@@ -86,6 +85,6 @@ def plot_phrase_grid(
             ax.set_xticks([])
         title = f"{name}  {heat.sum():+.2g}{rounding_note(imap, heat)}"
         set_title(ax, title, fontsize=8, width=room)
-    over_image = picture.image is not None and style != "contour"
+    over_image = picture.is_over_image(style)
     shared_colorbar(figure, places, limit, f"per {picture.part}", over_image=over_image)
     return figure, np.array(places, dtype=object)

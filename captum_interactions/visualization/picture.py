@@ -51,6 +51,14 @@ class Picture(NamedTuple):
         left, right, bottom, top = self.frame
         return abs(bottom - top) / (right - left)
 
+    def n_across(self, style: Style) -> int:
+        """How many pictures a style draws beside each other in the same axes."""
+        return 2 if style == "side_by_side" and self.image is not None else 1
+
+    def is_over_image(self, style: Style) -> bool:
+        """Whether a style mixes its colours with those of the image."""
+        return self.image is not None and style != "contour"
+
 
 def picture_of(axis: ImageAxis | AudioAxis) -> Picture:
     """The picture of an image or a sound."""
@@ -107,7 +115,7 @@ def draw_heat(
     """
     left, right, bottom, top = picture.frame
     gap = _GAP * (right - left)
-    beside = style == "side_by_side" and picture.image is not None
+    beside = picture.n_across(style) == 2
     if picture.image is not None:
         show = (0.0, right, bottom, 0.0)
         pixels = picture.image

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.maps.orders import is_second_order
+from captum_interactions.maps.sides import side_names
 from captum_interactions.visualization.lettering import figure_of, set_title, size_of
 from captum_interactions.visualization.palette import NEUTRAL, sign_colour
-from captum_interactions.visualization.sides import is_second_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +43,7 @@ def plot_waterfall(
             "plot_waterfall draws the parts of an InteractionMap, but got "
             f"{type(imap).__name__}, which has no constant, main effects and interactions"
         )
-    names = [_name(axis) for axis in (imap.axis_a, imap.axis_b)]
-    if names[0] == names[1]:
-        names = [f"{name} {side}" for name, side in zip(names, "ab", strict=True)]
+    names = side_names(imap)
     parts = [
         ("constant", imap.constant),
         (f"main effects, {names[0]}", float(imap.main_effects_a.sum())),
@@ -56,11 +54,13 @@ def plot_waterfall(
     for name, value in rows:
         if not isfinite(value):
             raise ValueError(f"a waterfall adds up finite values, but the map's {name} is {value}")
+    fontsize = 9.0
     if ax is None:
         from matplotlib import pyplot as plt
 
         ax = plt.subplots(figsize=(5.0, 2.6), layout="constrained")[1]
-    fontsize = 8.0 if size_of(ax)[0] < 3.4 else 9.0
+    elif size_of(ax)[0] < 3.4:
+        fontsize = 8.0
     position = 0.0
     ends = [0.0]
     for row, (_, value) in enumerate(parts):
@@ -99,8 +99,3 @@ def plot_waterfall(
     default = "The parts of the score; delta is their sum minus the score"
     set_title(ax, default if title is None else title)
     return figure_of(ax), ax
-
-
-def _name(axis: TokenAxis) -> str:
-    kinds = ((ImageAxis, "image"), (TextAxis, "text"), (AudioAxis, "sound"))
-    return next((name for kind, name in kinds if isinstance(axis, kind)), "input")

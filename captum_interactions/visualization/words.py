@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captum_interactions.axes import TextAxis, TokenAxis
+from captum_interactions.maps.orders import is_map, is_second_order
+from captum_interactions.maps.sides import Side, axis_of, other, text_side
 from captum_interactions.visualization.lettering import (
     figure_of,
     renderer_of,
@@ -23,15 +25,6 @@ from captum_interactions.visualization.palette import (
     ink,
     limit_of,
     rounding_note,
-)
-from captum_interactions.visualization.sides import (
-    Side,
-    axis_of,
-    is_map,
-    is_second_order,
-    other,
-    text_side,
-    values_of,
 )
 
 if TYPE_CHECKING:
@@ -96,10 +89,7 @@ def plot_words(
     if is_map(source):
         side = text_side(source, side)
         axis = axis_of(source, side)
-        values = values_of(source, side, selection)
-        if values is None:
-            raise ValueError(f"the method has no map of input {side}, so its words have no weights")
-        weights = weights_of(axis, values)
+        weights = weights_of(axis, source.marginal(side, selection).numpy())
         limit = limit_of(weights, limit=limit, source=source)
         words = style_words(axis, weights, limit, framed)
         if title is None:

@@ -1,6 +1,9 @@
 """What the app computes and shows of it, without a browser."""
 
+import atexit
+import tempfile
 import warnings
+from importlib.util import module_from_spec
 
 import pytest
 import torch
@@ -112,8 +115,9 @@ def cells(html):
 
 def test_parts_add_up_to_the_score(scene):
     path, scene, _ = scene
+    choices = (DEFAULTS[0], "last block", BASELINES[0])
     explained = {
-        text: explain_image(MODEL, path, text, *DEFAULTS) for text in (scene.caption, "a <b>")
+        text: explain_image(MODEL, path, text, *choices) for text in (scene.caption, "a <b>")
     }
     table = results.parts_html(explained)
     rows = cells(table)
@@ -138,6 +142,19 @@ def test_files_are_written_and_the_oldest_removed(method, scene):
     assert names[:2] == ["explanation.html", "explanation.png"]
     assert names[2:] == (["map.safetensors"] if method == "token_similarity" else [])
     assert len(results._WRITTEN) <= results._KEPT
+
+
+def test_the_folder_of_files_is_made_when_it_is_needed(tmp_path, monkeypatch):
+    removers = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(atexit, "register", removers.append)
+    fresh = module_from_spec(results.__spec__)
+    results.__spec__.loader.exec_module(fresh)
+    assert list(tmp_path.iterdir()) == []
+    assert fresh.folder() == fresh.folder()
+    assert list(tmp_path.iterdir()) == [fresh.folder()]
+    removers.pop()()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,20 @@ def test_names_of_other_kinds_of_files_are_refused(imap, tmp_path, name, advice)
     with pytest.raises(ValueError, match=f"save writes a safetensors file, but got .*{advice}"):
         imap.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_file_whole(imap, tmp_path, monkeypatch):  # noqa: F811
+    def fail(_):
+        raise OSError("no space left")
+
+    path = tmp_path / "map"
+    imap.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        replace(imap, score=imap.score + 1.0).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_values_that_are_not_finite_are_kept(tmp_path):

@@ -19,7 +19,7 @@ from captum_interactions.evaluation.lines import Line, panels
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.statistics import Difference
 from captum_interactions.evaluation.studies import agreement, faithfulness, recognition
-from captum_interactions.visualization.charts import COLOURS, MARKS, line_style, method_label
+from captum_interactions.visualization.charts import LINE_COLOURS, MARKS, line_style, method_label
 from tests.visualization.letters import smallest_letters
 
 METHODS = [*ATTRIBUTIONS][:12]
@@ -139,7 +139,7 @@ def test_each_pair_of_methods_is_drawn_once():
 
 
 def test_lines_differ_in_colour_or_mark():
-    styles = [line_style(place) for place in range(len(COLOURS) * len(MARKS))]
+    styles = [line_style(place) for place in range(len(LINE_COLOURS) * len(MARKS))]
     assert len(set(styles)) == 56
 
 
@@ -161,7 +161,7 @@ def test_colours_differ_for_readers_with_a_colour_vision_deficiency(name):
             [-0.003882, -0.048116, 1.051998],
         ],
     }[name]
-    colours = np.array([matplotlib.colors.to_rgb(colour) for colour in COLOURS])
+    colours = np.array([matplotlib.colors.to_rgb(colour) for colour in LINE_COLOURS])
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     lab = _lab(np.clip(linear @ np.array(seen_by).T, 0, 1))
     for one, other in combinations(lab[:4], 2):

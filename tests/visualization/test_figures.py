@@ -27,6 +27,7 @@ from captum_interactions.visualization import (
     visualize_image_attr,
     visualize_text,
 )
+from captum_interactions.visualization.views import draw_maps
 from tests.visualization.letters import smallest_letters
 
 SCRIPTS = [
@@ -279,6 +280,12 @@ def test_bars_of_the_waterfall_add_up_to_the_score_and_the_delta(delta):
     assert written["convergence delta"] == f"{delta:+.3f}"
 
 
+def test_parts_of_two_texts_are_told_apart():
+    _, ax = plot_waterfall(make(text_axis("one two"), text_axis()))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[1:3] == ["main effects, first text", "main effects, second text"]
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("name", ["score", "constant", "convergence_delta", "interactions"])
 def test_a_waterfall_of_values_that_are_not_finite_names_the_part(name, value):
@@ -306,6 +313,28 @@ def test_methods_are_named_and_one_without_a_map_says_so():
     assert [ax.get_title() for ax in axes] == ["A ±3.6", "B"]
     assert [text.get_text() for text in axes[0].texts] == ["a", "red", "star"]
     assert [text.get_text() for text in axes[1].texts] == ["no map\nof this input"]
+
+
+def test_a_single_map_that_has_no_figure_is_drawn_as_several_are():
+    imap = make(text_axis("one two"), text_axis())
+    first = replace(first_order(imap), attributions_b=imap.interactions.sum(0))
+    figure = draw_maps({"B": first}, heading="costs $5 or $6")
+    (ax,) = figure.axes
+    assert ax.get_title().startswith("B ±")
+    assert [text.get_text() for text in ax.texts] == ["a", "red", "star"]
+    assert figure.get_suptitle() == "costs $5 or $6"
+    assert draw_maps({"B": imap}, heading="of several").get_suptitle() == ""
+    pair = make(image_axis(), text_axis())
+    drawn = draw_maps({"B": first_order(pair)})
+    assert "image" in [ax.get_title() for ax in drawn.axes]  # beside the heat map, as in plot()
+    assert len(draw_maps({"A": pair, "B": first_order(pair)}, b="red").axes) == 2
+
+
+@pytest.mark.parametrize("plot", [lambda m, **o: plot_comparison({"A": m}, **o), plot_phrase_grid])
+def test_a_sound_has_no_picture_to_stand_beside_it(plot):
+    imap = make(audio_axis(), text_axis())
+    sizes = [plot(imap, style=style)[0].get_size_inches() for style in ("overlay", "side_by_side")]
+    assert sizes[0] == pytest.approx(sizes[1])
 
 
 def test_matrix_of_an_array_has_its_names():

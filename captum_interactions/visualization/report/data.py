@@ -14,9 +14,10 @@ from torch import Tensor
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
+from captum_interactions.maps.orders import Map, is_map
+from captum_interactions.maps.sides import SIDES, Side, axis_of, side_names
 from captum_interactions.visualization.report.pictures import Pictures
 
-Map: TypeAlias = InteractionMap | FirstOrderMap
 Json: TypeAlias = dict[str, Any]
 
 
@@ -43,20 +44,13 @@ def about(imap: Map, name: str) -> str:
     return (f"Model: {model}. " if model else "") + f"Method: {name}{order}."
 
 
-def side_names(axis_a: TokenAxis, axis_b: TokenAxis) -> tuple[str, str]:
-    """How a page speaks of both inputs: "image" and "text", "first text" and "second text"."""
-    kinds = {ImageAxis: "image", AudioAxis: "sound", TextAxis: "text"}
-    a, b = (kinds.get(type(axis), "input") for axis in (axis_a, axis_b))
-    return (f"first {a}", f"second {b}") if a == b else (a, b)
-
-
 def map_data(imap: Map, name: str, pictures: Pictures) -> Json:
     """One map: its axes, and its values as base64 of little-endian float32.
 
     Padding tokens without any value are left out.
     """
-    keep_a, keep_b = (_kept(axis, _along(imap, side)) for side, axis in _sides(imap))
-    names = side_names(imap.axis_a, imap.axis_b)
+    keep_a, keep_b = (_kept(axis_of(imap, side), _along(imap, side)) for side in SIDES)
+    names = side_names(imap)
     data: Json = {
         "name": name,
         "about": about(imap, name),
@@ -69,7 +63,7 @@ def map_data(imap: Map, name: str, pictures: Pictures) -> Json:
     if isinstance(imap, InteractionMap):
         return data | {"order": 2, "values": _base64(imap.interactions[keep_a][:, keep_b])}
     first: Json = {"order": 1}
-    for side, keep in (("a", keep_a), ("b", keep_b)):
+    for side, keep in zip(SIDES, (keep_a, keep_b), strict=True):
         values = _along(imap, side)
         first[f"values_{side}"] = None if values is None else _base64(values[keep])
     return data | first
@@ -191,7 +185,7 @@ def as_maps(entry: Map | Sequence[Map] | Mapping[str, Map]) -> dict[str, Map]:
     maps: Any = entry if many else [entry]
     values = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
     for imap in values:
-        if not isinstance(imap, (InteractionMap, FirstOrderMap)):
+        if not is_map(imap):
             raise TypeError(
                 "a report takes InteractionMaps and FirstOrderMaps, several of one pair as a list "
                 f"or as a mapping from names, but got {type(imap).__name__}"
@@ -202,11 +196,7 @@ def as_maps(entry: Map | Sequence[Map] | Mapping[str, Map]) -> dict[str, Map]:
     return dict(zip(names, values, strict=True))
 
 
-def _sides(imap: Map) -> list[tuple[str, TokenAxis]]:
-    return [("a", imap.axis_a), ("b", imap.axis_b)]
-
-
-def _along(imap: Map, side: str) -> Tensor | None:
+def _along(imap: Map, side: Side) -> Tensor | None:
     """One number a token of a side: its value, or the largest in its row or column."""
     if isinstance(imap, InteractionMap):
         return imap.interactions.abs().amax(1 if side == "a" else 0)

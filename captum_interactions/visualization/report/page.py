@@ -13,14 +13,14 @@ from string import Template
 from typing import Any
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.maps.orders import Map
+from captum_interactions.maps.sides import side_names
 from captum_interactions.visualization.lettering import shorten
 from captum_interactions.visualization.report.data import (
-    Map,
     about,
     as_maps,
     check_finite,
     map_data,
-    side_names,
     start_data,
 )
 from captum_interactions.visualization.report.pictures import (
@@ -208,7 +208,7 @@ def _title(pairs: Sequence[Mapping[str, Map]]) -> str:
     read = [axis.text.strip() for axis in axes if isinstance(axis, TextAxis)]
     texts = [f"“{shorten(text, 120)}”" for text in read if text]
     if not texts:
-        return "{} and {}".format(*side_names(*axes)).capitalize()
+        return "{} and {}".format(*side_names(first)).capitalize()
     return " and ".join(texts)
 
 

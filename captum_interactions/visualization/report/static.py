@@ -7,15 +7,15 @@ from html import escape
 from typing import TypeAlias
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
+from captum_interactions.maps.orders import Map, values_of
+from captum_interactions.maps.sides import SIDES, axis_of, side_names
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report.data import (
-    Map,
     grid_data,
-    side_names,
     tail,
     unit_place,
     words_data,
@@ -39,6 +39,8 @@ def fixed(value: float) -> str:
 
 Scales: TypeAlias = dict[str, float]
 """Where the scales of images, sounds and texts end."""
+Values: TypeAlias = NDArray[np.float32] | None
+"""One value a token, or None if the method has no map of the input."""
 
 
 def shared_scales(maps: Sequence[Map]) -> Scales:
@@ -48,10 +50,9 @@ def shared_scales(maps: Sequence[Map]) -> Scales:
     """
     largest: Scales = {}
     for imap in maps:
-        for name, axis, values in zip(
-            _kinds(imap), (imap.axis_a, imap.axis_b), _marginals(imap), strict=True
-        ):
-            units = np.zeros(1) if values is None else axis.sum_units(values.numpy())
+        for name, side in zip(_kinds(imap), SIDES, strict=True):
+            values = values_of(imap, side)
+            units = np.zeros(1) if values is None else axis_of(imap, side).sum_units(values)
             size = float(np.abs(units).max(initial=0.0))
             largest[name] = max(largest.get(name, 0.0), size if size > imap.rounding else 0.0)
     whole = max(imap.scale for imap in maps) or 1.0
@@ -77,13 +78,11 @@ def card(
         is_open (bool): Whether its numbers are in view.
     """
     first = next(iter(maps.values()))
-    names = side_names(first.axis_a, first.axis_b)
+    names = side_names(first)
     limits = [scales[kind] for kind in _kinds(first)]
     sides = [
-        _side(axis, values, limit, name, pictures)
-        for axis, values, limit, name in zip(
-            (first.axis_a, first.axis_b), _marginals(first), limits, names, strict=True
-        )
+        _side(axis_of(first, side), values_of(first, side), limit, name, pictures)
+        for side, limit, name in zip(SIDES, limits, names, strict=True)
     ]
     numbers = "\n".join(
         f'<div class="map" data-map="{index}">'
@@ -101,12 +100,6 @@ def card(
     )
 
 
-def _marginals(imap: Map) -> tuple[Tensor | None, Tensor | None]:
-    if isinstance(imap, FirstOrderMap):
-        return imap.attributions_a, imap.attributions_b
-    return imap.marginal_a(), imap.marginal_b()
-
-
 def _kinds(imap: Map) -> tuple[str, str]:
     """What the scales of a sheet call the parts of both inputs."""
     names = {ImageAxis: "patches", AudioAxis: "cells", TextAxis: "words"}
@@ -114,13 +107,11 @@ def _kinds(imap: Map) -> tuple[str, str]:
     return a, b
 
 
-def _side(
-    axis: TokenAxis, values: Tensor | None, limit: float, name: str, pictures: Pictures
-) -> str:
+def _side(axis: TokenAxis, values: Values, limit: float, name: str, pictures: Pictures) -> str:
     if isinstance(axis, (ImageAxis, AudioAxis)):
         return _stage(axis, values, limit, name, pictures)
     zeros = np.zeros(len(axis), np.float32)
-    weights = axis.sum_units(zeros if values is None else values.numpy()).tolist()
+    weights = axis.sum_units(zeros if values is None else values).tolist()
     pieces: list[str] = []
     for word, weight in zip(words_data(axis), weights, strict=True):
         sign = "match" if weight > 0 else "clash" if weight < 0 else ""
@@ -134,7 +125,7 @@ def _side(
 
 
 def _stage(
-    axis: ImageAxis | AudioAxis, values: Tensor | None, limit: float, name: str, pictures: Pictures
+    axis: ImageAxis | AudioAxis, values: Values, limit: float, name: str, pictures: Pictures
 ) -> str:
     place = grid_data(axis)
     (width, height), (x0, y0, x1, y1) = place["size"], place["extent"]
@@ -143,7 +134,7 @@ def _stage(
     if isinstance(axis, ImageAxis) and axis.image is not None:
         picture = f'<div class="picture picture-{pictures.add(axis.image)}"></div>'
     if values is not None:
-        grid = values.numpy()[place["tokens"]].reshape(rows, columns)
+        grid = values[place["tokens"]].reshape(rows, columns)
         position = (
             f"left:{100 * x0 / width:.3f}%;top:{100 * y0 / height:.3f}%;"
             f"width:{100 * (x1 - x0) / width:.3f}%;height:{100 * (y1 - y0) / height:.3f}%"
@@ -268,18 +259,16 @@ def _pairs(imap: Map, names: tuple[str, str]) -> str:
 
 def _parts_of_sides(imap: FirstOrderMap, names: Sequence[str]) -> str:
     strongest = []
-    for side, axis, values in (
-        (names[0], imap.axis_a, imap.attributions_a),
-        (names[1], imap.axis_b, imap.attributions_b),
-    ):
+    for side, name in zip(SIDES, names, strict=True):
+        axis, values = axis_of(imap, side), values_of(imap, side)
         if values is not None:
-            sums = axis.sum_units(values.numpy()).tolist()
-            strongest += [(v, side, u.label) for v, u in zip(sums, axis.units, strict=True)]
+            sums = axis.sum_units(values).tolist()
+            strongest += [(v, name, u.label) for v, u in zip(sums, axis.units, strict=True)]
     strongest.sort(key=lambda item: -abs(item[0]))
     limit = limit_of([value for value, _, _ in strongest], source=imap)
     rows = [
-        f"<tr><td><bdi>{escape(label)}</bdi> ({side})</td>{_bar(value, limit)}</tr>"
-        for value, side, label in strongest[:N_PAIRS]
+        f"<tr><td><bdi>{escape(label)}</bdi> ({name})</td>{_bar(value, limit)}</tr>"
+        for value, name, label in strongest[:N_PAIRS]
     ]
     return _table("Strongest parts", rows)
 
