@@ -165,15 +165,15 @@ def test_parts_stay_compiled_and_checkpointed_for_other_threads():
         assert seen() == (True, True)
 
 
-def test_baselines_are_kept_as_long_as_a_thread_wants_them():
+def test_baselines_are_cached_as_long_as_a_thread_wants_them():
     wrapper = wrap(models.clip())
     here, there = wrapper.caching_baselines(), wrapper.caching_baselines()
     with ThreadPoolExecutor(1) as pool:
         here.__enter__()
-        kept = wrapper.tower_a.cached_baselines
+        cached = wrapper.tower_a.cached_baselines
         pool.submit(there.__enter__).result()
         here.__exit__(None, None, None)
-        assert wrapper.tower_a.cached_baselines is kept is not None
+        assert wrapper.tower_a.cached_baselines is cached is not None
         pool.submit(there.__exit__, None, None, None).result()
     assert wrapper.tower_a.cached_baselines is wrapper.tower_b.cached_baselines is None
 

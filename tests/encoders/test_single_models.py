@@ -439,7 +439,7 @@ HIERARCHICAL = {
 
 
 @pytest.mark.parametrize("name", HIERARCHICAL)
-def test_blocks_that_cannot_be_cut_stay_closed(name):
+def test_blocks_at_which_no_run_can_start_are_no_layers(name):
     config = getattr(transformers, f"{name}Config")(
         **HIERARCHICAL[name], **({"window_size": 4} if name == "Swin" else {})
     )
