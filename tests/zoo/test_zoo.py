@@ -22,10 +22,11 @@ from captum_interactions.zoo import (
     HELD_OUT_SEED,
     REPORT_SEED,
     VALIDATION_SEED,
+    knowledge,
     load_demo,
 )
 from captum_interactions.zoo.batches import KINDS, TRAINING_SEED, Batches, draw_things
-from captum_interactions.zoo.knowledge import QUESTIONS, answers, retrieve
+from captum_interactions.zoo.knowledge import QUESTIONS, answers
 from captum_interactions.zoo.report import Grounding, ground
 from captum_interactions.zoo.train import Recipe, train, train_tokenizer, training_captions
 
@@ -98,11 +99,16 @@ def test_scenes_for_training_choices_and_reports_are_apart(
     assert len({TRAINING_SEED, HELD_OUT_SEED, VALIDATION_SEED, REPORT_SEED}) == 4
 
 
-def test_what_the_demo_knows(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
+def test_what_the_demo_knows(
+    demo: tuple[DualEncoderWrapper, Scenes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 60 questions: a share of .9 reaches .75 in all but 2 of 10,000 draws.
     for name in ("colour (of 10)", "shape (of 10)", "other colour (of 2)", "other shape (of 2)"):
         assert answers(demo[0], name, 60, 5, "plain").mean() > 0.75, name
-    reached, reachable = retrieve(demo[0], 5, "plain")
+    # Of 128 scenes: shares have a standard error of .04. They were .69 to .80, and .82 to .90.
+    monkeypatch.setattr(knowledge, "N_GALLERY", 128)
+    monkeypatch.setattr(knowledge, "_N_MARGINAL", 300)
+    reached, reachable = knowledge.retrieve(demo[0], 5, "plain")
     for own, best in zip(reached, reachable, strict=True):
         assert 0.4 < own < best < 1
 
