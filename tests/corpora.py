@@ -59,7 +59,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def build_slowly(folder: Path, seconds: float) -> None:
+def build_slowly(folder: Path, seconds: float, begin: Callable[[], object] = lambda: None) -> None:
     """Build the index of the images, each of which takes its time to open."""
 
     def slow(opener: Callable[[], Image.Image]) -> Image.Image:
@@ -67,4 +67,6 @@ def build_slowly(folder: Path, seconds: float) -> None:
         return opener()
 
     items = {key: partial(slow, opener) for key, opener in images().items()}
-    build_index(folder, small_wrapper(), items, side="a", storage="float32", **OPTIONS)
+    wrapper = small_wrapper()
+    begin()
+    build_index(folder, wrapper, items, side="a", storage="float32", **OPTIONS)

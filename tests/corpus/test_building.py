@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -99,10 +100,11 @@ def test_what_a_killed_writer_left_is_cleared(copy, wrapper):
 
 @needs_fork
 def test_two_processes_write_what_one_writes(built, tmp_path):
-    """At the same time, with the variables that ``torchrun`` sets."""
-    folder = tmp_path / "index"
+    """At the same moment, with the variables that ``torchrun`` sets."""
+    folder, both = tmp_path / "index", multiprocessing.get_context("fork").Barrier(2)
     workers = [
-        forked(corpora.build_slowly, folder, 0.0, RANK=rank, WORLD_SIZE="2") for rank in "01"
+        forked(corpora.build_slowly, folder, 0.0, both.wait, RANK=rank, WORLD_SIZE="2")
+        for rank in "01"
     ]
     assert [joined(worker) for worker in workers] == [0, 0]
     assert corpora.files(folder) == corpora.files(built)
