@@ -90,7 +90,7 @@ def _what_is_wrong(tower: BlockTower) -> str | None:
         # One row, which cannot be mistaken for the outputs of several parts.
         inputs, axis, extras = inputs[-1:], axes[-1], take_rows(extras, slice(-1, None))
         with explaining(tower), torch.no_grad():
-            if not is_close(*(tower.encode(inputs, *extras) for _ in range(2))):
+            if not is_close(tower.encode(inputs, *extras), tower.encode(inputs, *extras)):
                 return "an input has another embedding each time"
             other = other_input(tower, inputs, *extras)
             expected = tower.encode(other, *extras)
