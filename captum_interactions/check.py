@@ -10,7 +10,9 @@ from torch import Tensor
 
 from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer, TokenAxis, Tower
+from captum_interactions.encoders.families.trial import is_close, other_input
 from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.encoders.towers.base import take_rows
 
 
 def check_wrapper(
@@ -122,7 +124,7 @@ def _tower_problems(
     if not torch.isfinite(full).all():
         yield "an embedding is not finite"
         return
-    if not _same(tower.encode(inputs, *extras), full, tolerance):
+    if not is_close(tower.encode(inputs, *extras), full, tolerance):
         yield "the same input has another embedding the second time: something in it is random"
         return
     if baseline.shape != inputs.shape:
@@ -133,7 +135,7 @@ def _tower_problems(
         yield "the baseline of the baseline is another one"
     if not torch.isfinite(at_baseline).all() or not at_baseline.norm(dim=-1).all():
         yield "the embedding of the baseline is zero or not finite, so it has no cosine"
-    elif _same(full, at_baseline, 1e-6) and _same(full, full.flip(0), 1e-6):
+    elif is_close(full, at_baseline, 1e-6) and is_close(full, full.flip(0), 1e-6):
         yield "all inputs and the baseline have the same embedding"
         return
     for row, (one, own) in enumerate(alone):
@@ -142,11 +144,11 @@ def _tower_problems(
         by_itself = tower.encode(one, *own)
         missing = max(full.shape[1] - by_itself.shape[1], 0)
         by_itself = torch.nn.functional.pad(by_itself, (0, missing))
-        if not _same(by_itself, full[rows], tolerance):
+        if not is_close(by_itself, full[rows], tolerance):
             yield f"input {row} has another embedding by itself than in the batch"
-        if not torch.equal(tower.baseline(inputs[rows], *_row(extras, row)), baseline[rows]):
+        if not torch.equal(tower.baseline(inputs[rows], *take_rows(extras, rows)), baseline[rows]):
             yield f"input {row} has another baseline by itself than in the batch"
-    first = inputs[:1], _row(extras, 0), axes[:1], full[:1]
+    first = inputs[:1], take_rows(extras, slice(0, 1)), axes[:1], full[:1]
     for layer in tower.layers:
         try:
             yield from _layer_problems(tower, layer, inputs, extras, axes, full, tolerance)
@@ -173,21 +175,19 @@ def _layer_problems(
             f"{tuple(states.shape)}"
         )
         return
-    if not _same(tower.tail(layer, states, *context), full, tolerance):
+    if not is_close(tower.tail(layer, states, *context), full, tolerance):
         yield f"{where}, the rest of the encoder does not make the model's own embedding"
         return
-    # Another input of the same length: masks and pooling may depend on token ids.
-    value = 0.5 if inputs.is_floating_point() else int(inputs[0, min(1, inputs.shape[1] - 1)])
-    other = tower.set_constant(inputs, value, *extras)
+    other = other_input(tower, inputs, *extras)
     replayed = tower.tail(layer, tower.prefix(layer, other, *extras)[0], *context)
-    if not _same(replayed, tower.encode(other, *extras), tolerance):
+    if not is_close(replayed, tower.encode(other, *extras), tolerance):
         yield (
             f"{where}, the hidden states of another input do not make its embedding when they take "
             "the place of the input's: the rest of the encoder depends on more than hidden states"
         )
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(states.shape, generator=generator).to(states) * states.std()
-    if _same(tower.tail(layer, states + noise, *context), full, tolerance):
+    if is_close(tower.tail(layer, states + noise, *context), full, tolerance):
         yield f"{where}, the embedding does not depend on the hidden states"
     mask = tower.token_mask(inputs, *extras)
     if mask is not None:
@@ -198,7 +198,7 @@ def _layer_problems(
             )
         else:
             hidden = noise * ~mask.bool().unsqueeze(-1)
-            if not _same(tower.tail(layer, states + hidden, *context), full, tolerance):
+            if not is_close(tower.tail(layer, states + hidden, *context), full, tolerance):
                 yield f"{where}, tokens that the token mask leaves out reach the embedding"
             if any(
                 list(a.padding) != (row == 0).tolist() for a, row in zip(axes, mask, strict=True)
@@ -212,7 +212,7 @@ def _layer_problems(
     tokens = tower.fold(layer, noise)
     weights = torch.rand(tokens.shape[1], generator=generator).to(tokens)
     spread = tower.spread(layer, weights, noise.shape)
-    if not _same((noise * spread).flatten(1).sum(1), (tokens * weights).sum(1), 1e-3):
+    if not is_close((noise * spread).flatten(1).sum(1), (tokens * weights).sum(1), 1e-3):
         yield f"{where}, fold and spread put features into different tokens"
 
 
@@ -233,7 +233,7 @@ def _map_problems(
         soig.factors_b(batch.inputs[1], None, extras_b, n_steps),
     )
     pairs = torch.arange(len(maps))
-    if not _same((factors[0] @ factors[1])[pairs, pairs], maps, 10 * tolerance):
+    if not is_close((factors[0] @ factors[1])[pairs, pairs], maps, 10 * tolerance):
         yield "the map from factors of both encoders is another one than the map of the pair"
     counted = _counted(soig, batch, maps)
     if (maps * ~counted[0].unsqueeze(2)).any():
@@ -247,7 +247,7 @@ def _map_problems(
         # Padding may be on the left or on the right, so the other tokens are compared.
         (own_a,), (own_b,) = _counted(soig, one, own)
         in_batch = maps[row][counted[0][row]][:, counted[1][row]]
-        if not _same(own[0][own_a][:, own_b], in_batch, 10 * tolerance):
+        if not is_close(own[0][own_a][:, own_b], in_batch, 10 * tolerance):
             yield f"pair {row} has another map by itself than in the batch"
     scale = max(float(maps.sum((1, 2)).abs().max()), 0.01)  # of cosines, which are in [-1, 1]
     if delta.abs().max() > 0.05 * scale:
@@ -279,7 +279,8 @@ def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row:
             own.append(raw[side][row : row + 1])
             continue
         inputs, extras = _side(wrapper, batch, side)
-        inputs, extras = inputs[row : row + 1], _row(extras, row)
+        rows = slice(row, row + 1)
+        inputs, extras = inputs[rows], take_rows(extras, rows)
         if tower.extra_names[:1] == ("attention_mask",) and extras and extras[0] is not None:
             mask = tower.token_mask(inputs, *extras)
             places = (extras[0] if mask is None else mask)[0].nonzero()
@@ -292,20 +293,6 @@ def _alone(wrapper: DualEncoderWrapper, raw: tuple[Any, Any], batch: Batch, row:
 def _side(wrapper: DualEncoderWrapper, batch: Batch, side: int) -> tuple[Tensor, tuple[Any, ...]]:
     """Input and extras of one encoder."""
     return batch.inputs[side], wrapper.split_additional(batch.additional_forward_args)[side]
-
-
-def _same(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
-    if actual.shape != expected.shape:
-        return False
-    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max() + 1e-12)
-
-
-def _row(extras: Any, row: int) -> tuple[Any, ...]:
-    """The extras of one example."""
-    return tuple(
-        extra[row : row + 1] if isinstance(extra, Tensor) and extra.dim() else extra
-        for extra in extras
-    )
 
 
 def _state(wrapper: DualEncoderWrapper) -> list[Any]:

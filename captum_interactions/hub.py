@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 _CONFIGS = ("config.json", "modules.json")
 """Configuration files of ``transformers`` and of ``sentence-transformers``."""
@@ -18,15 +18,15 @@ _PATIENCE = 3.0
 """Timeout of the hub in seconds."""
 
 
-def needs_local_files(
+def locate_model(
     name_or_path: str | Path,
     *,
     cache_dir: str | Path | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
     **_: Any,
-) -> bool:
-    """Check that a model exists, before the libraries that load it are imported.
+) -> Literal["folder", "cache", "hub"]:
+    """Find out where a model would be loaded from, before the libraries that load it are imported.
 
     Those libraries retry for a minute without a network, even if the model has been downloaded, and
     mistake a missing path for a name on the hub.
@@ -37,8 +37,9 @@ def needs_local_files(
             options are ignored.
 
     Returns:
-        bool: Whether to load the model with ``local_files_only=True``, because it is in the cache
-        and the hub cannot be reached.
+        str: ``"folder"``; ``"cache"`` if the model was downloaded before and the hub cannot be
+        used, so that it must be loaded with ``local_files_only=True``; or ``"hub"``, where it is
+        not looked up yet.
 
     Raises:
         OSError: If there is no such folder, or the model is not in the cache and the hub cannot be
@@ -48,7 +49,7 @@ def needs_local_files(
     if path.is_dir():
         if not any((path / config).is_file() for config in _CONFIGS):
             raise _not_found(name, f"the folder has neither {' nor '.join(_CONFIGS)}")
-        return False
+        return "folder"
     if path.exists():
         raise _not_found(name, "it is a file, but a model is a folder or a name on the model hub")
     if isinstance(name_or_path, Path) or not _NAME.fullmatch(name):
@@ -57,11 +58,11 @@ def needs_local_files(
     import huggingface_hub as hub
 
     if not (local_files_only or hub.is_offline_mode() or not _answers(hub.constants.ENDPOINT)):
-        return False
+        return "hub"
     for config in _CONFIGS:
         found = hub.try_to_load_from_cache(name, config, cache_dir=cache_dir, revision=revision)
         if isinstance(found, str):
-            return True
+            return "cache"
     if local_files_only or hub.is_offline_mode():
         reason = "files may not be downloaded (local_files_only or HF_HUB_OFFLINE)"
     else:

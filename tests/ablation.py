@@ -1,4 +1,4 @@
-"""Scores of pairs with tokens taken away, one pair at a time: slow and obvious."""
+"""Scores of pairs with tokens taken away, one at a time: slow and obvious."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Game:
         cosine: bool = True,
     ) -> None:
         self.cosine = cosine
+        self.known: dict[tuple, Tensor] = {}
         self.sides = []
         for index, tower in enumerate((wrapper.tower_a, wrapper.tower_b)):
             layer = tower.resolve_layer(layers[index])
@@ -38,7 +39,13 @@ class Game:
         return tower.fold(layer, end).shape[1]
 
     def embedding(self, side: int, present: Tensor) -> Tensor:
-        """Embedding (K) with the tokens that are present, (T)."""
+        """Embedding (K) with the tokens that are present, (T); each is computed once."""
+        key = (side, *present.tolist())
+        if key not in self.known:
+            self.known[key] = self._embedding(side, present)
+        return self.known[key]
+
+    def _embedding(self, side: int, present: Tensor) -> Tensor:
         tower, layer, start, end, context = self.sides[side]
         weights = tower.spread(layer, present.to(end), end.shape)
         with torch.no_grad():

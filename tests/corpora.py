@@ -1,9 +1,7 @@
-"""A small collection on a small model, and a script that builds its index in another process."""
+"""A small collection on a small model, and its index."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from captum_interactions import DualEncoderWrapper, wrap
 from captum_interactions.corpus import FactorIndex, build_index
 from tests import models
-from tests.children import end_if_alone
 
 TEXTS = (
     "a red circle",
@@ -63,19 +59,14 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def main(folder: str, seconds: str) -> None:
+def build_slowly(folder: Path, seconds: float, begin: Callable[[], object] = lambda: None) -> None:
     """Build the index of the images, each of which takes its time to open."""
-    torch.set_num_threads(1)
 
     def slow(opener: Callable[[], Image.Image]) -> Image.Image:
-        time.sleep(float(seconds))
+        time.sleep(seconds)
         return opener()
 
     items = {key: partial(slow, opener) for key, opener in images().items()}
-    build_index(folder, small_wrapper(), items, side="a", storage="float32", **OPTIONS)
-    print(f"worker {os.environ.get('RANK', 0)} has ended", flush=True)
-
-
-if __name__ == "__main__":
-    end_if_alone()
-    main(*sys.argv[1:])
+    wrapper = small_wrapper()
+    begin()
+    build_index(folder, wrapper, items, side="a", storage="float32", **OPTIONS)

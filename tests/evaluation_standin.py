@@ -80,9 +80,7 @@ def model():
         return wrap((nn.Linear(4, 3), nn.Linear(5, 3)))
 
 
-if __name__ == "__main__":
-    end_if_alone()
-    folder, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+def run(folder, n, seconds):
     run_study(
         Lengths(sleep=seconds),
         model(),
@@ -92,3 +90,8 @@ if __name__ == "__main__":
         batch_size=3,
         processes=processes("cpu"),
     )
+
+
+if __name__ == "__main__":
+    end_if_alone()
+    run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -31,9 +31,7 @@ def text_axis(text: str) -> TextAxis:
 def image_axis(image: Image.Image | None, grid: tuple[int, int] = (2, 3)) -> ImageAxis:
     """Patches of a whole image of (width, height) (60, 40) by default, and a class token."""
     width, height = image.size if image is not None else (60, 40)
-    size = (20 * grid[0], 20 * grid[1])
-    scale = (size[1] / width, size[0] / height)
-    frame = Frame((height, width), size, scale, (0.0, 0.0))
+    frame = Frame.resized((height, width), (20 * grid[0], 20 * grid[1]))
     return ImageAxis.of_grid(grid, (20, 20), frame, image, before=("[class]",))
 
 

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 
 from captum_interactions import from_pretrained, hub
-from captum_interactions.hub import needs_local_files
+from captum_interactions.hub import locate_model
 from captum_interactions.zoo import DEMO
 
 
@@ -32,13 +32,13 @@ def cache(tmp_path, monkeypatch):
 def test_folders_and_answering_hubs_need_nothing(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
     monkeypatch.setattr(hub, "_answers", lambda url: True)
-    assert not needs_local_files(DEMO)
-    assert not needs_local_files(str(DEMO), dtype="float32", trust_remote_code=True)
-    assert not needs_local_files("openai/clip-vit-base-patch32")
+    assert locate_model(DEMO) == "folder"
+    assert locate_model(str(DEMO), dtype="float32", trust_remote_code=True) == "folder"
+    assert locate_model("openai/clip-vit-base-patch32") == "hub"
 
 
 def test_without_a_network_a_downloaded_model_is_loaded(cache):
-    assert needs_local_files("some/clip", cache_dir=cache)
+    assert locate_model("some/clip", cache_dir=cache) == "cache"
     assert from_pretrained("some/clip", cache_dir=cache).tower_a.n_blocks > 0
 
 

@@ -34,7 +34,13 @@ class Frame:
     @classmethod
     def identity(cls, size: tuple[int, int]) -> Frame:
         """The frame of an image without preprocessing."""
-        return cls(size, size, (1.0, 1.0), (0.0, 0.0))
+        return cls.resized(size, size)
+
+    @classmethod
+    def resized(cls, original: tuple[int, int], size: tuple[int, int]) -> Frame:
+        """The frame of a whole image of (height, width), resized to a size."""
+        scale = (size[1] / original[1], size[0] / original[0])
+        return cls(original, size, scale, (0.0, 0.0))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from captum_interactions.cli.parser import must_be_one_of, speaking_of
-from captum_interactions.hub import needs_local_files
+from captum_interactions.hub import locate_model
 
 if TYPE_CHECKING:
     from captum_interactions.encoders import DualEncoderWrapper
@@ -25,7 +25,7 @@ def check_model(name: str | None) -> None:
     """
     if name is not None:
         with speaking_of("--model"):
-            needs_local_files(name)
+            locate_model(name)
 
 
 def load_model(

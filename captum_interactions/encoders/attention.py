@@ -212,7 +212,7 @@ class _PlainInThisThread:
 
 
 def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) -> Tensor:
-    """Ordinary attention weights: a :data:`Weigh`."""
+    """Ordinary attention weights (B, H, T, T): a :data:`Weigh`."""
     logits = query @ key.transpose(-1, -2)
     if mask is not None:
         if mask.dtype is torch.bool:
@@ -224,7 +224,7 @@ def softmax_weights(query: Tensor, key: Tensor, _: Tensor, mask: Tensor | None) 
 
 
 def identity_weights(query: Tensor, *_: Any) -> Tensor:
-    """Weights with which every token attends only to itself: a :data:`Weigh`."""
+    """Weights (B, H, T, T) with which every token attends only to itself: a :data:`Weigh`."""
     length = query.shape[-2]
     eye = torch.eye(length, dtype=query.dtype, device=query.device)
     return eye.expand(*query.shape[:-1], length)

@@ -39,7 +39,7 @@ from captum_interactions.encoders.model.pooling import Pooling
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.callable_tower import CallableTower
 from captum_interactions.encoders.wrapper import DualEncoderWrapper
-from captum_interactions.hub import needs_local_files
+from captum_interactions.hub import locate_model
 
 _DUAL: list[tuple[Callable[[Any], bool], Callable[[Any, Any], tuple[Tower, Tower]]]] = [
     (is_dual_model, dual_towers),
@@ -81,7 +81,7 @@ _NOT_DUAL = {
         "its language model reads the image",
         "Pairs of images can be explained: wrap(model.vision_model)",
     ),
-    "XCLIPModel": ("what it makes of a text depends on the video", _TEXTS),
+    "XCLIPModel": ("its embedding of a text depends on the video", _TEXTS),
     "PeAudioModel": ("its first input is a waveform, which no tower here takes", _TEXTS),
     "PeVideoModel": ("its first input is a video, which no tower here takes", _TEXTS),
     "PeAudioVideoModel": (
@@ -169,7 +169,7 @@ def wrap(
             if "default_layers" in settings:
                 settings["default_layers"] = tuple(settings["default_layers"])
             return DualEncoderWrapper(*make_towers(model, processor), **settings)
-    reason = _NOT_DUAL.get(type(model).__name__)
+    _refuse_other_scores(model)
     is_pair = isinstance(model, tuple) and len(model) == 2
     if is_pair and not any(isinstance(m, type) or not callable(m) for m in model):
         processors = processor if isinstance(processor, tuple) else (processor, processor)
@@ -178,12 +178,8 @@ def wrap(
             _tower(0, _bare(model[0]), processors[0], pooling, names[0]),
             _tower(1, _bare(model[1]), processors[1], pooling, names[1]),
         )
-    if reason is None and (is_sentence_model(model) or is_single_model(model) or is_timm(model)):
+    if is_sentence_model(model) or is_single_model(model) or is_timm(model):
         return wrap((model, model), processor, pooling=pooling, prompts=prompts)
-    if reason is not None:
-        raise TypeError(
-            f"{type(model).__name__} is not a supported dual encoder: {reason[0]}. {reason[1]}"
-        )
     if isinstance(model, str):
         raise TypeError(f"wrap takes a model, but got a name: from_pretrained({model!r}) loads it")
     raise TypeError(
@@ -216,7 +212,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
         ImportError: If a package is missing that the model needs.
     """
     options = {key: kwargs.pop(key) for key in ("pooling", "prompts") if key in kwargs}
-    if needs_local_files(name_or_path, **kwargs):
+    if locate_model(name_or_path, **kwargs) == "cache":
         kwargs["local_files_only"] = True
     if _cached_file(name_or_path, "modules.json", kwargs) is not None:
         return wrap(_load_sentence_model(name_or_path, kwargs), **options)
@@ -265,6 +261,7 @@ def _tower(
             _refuse(type(part).__name__, pooling=pooling, prompts=prompt)
             return make_towers(part, processor)[side]
     if is_sentence_model(part):
+        _refuse_other_scores(part)
         _refuse("a SentenceTransformer, which has its own", pooling=pooling)
         return sentence_tower(part, prompt)
     _refuse(type(part).__name__, prompts=prompt)
@@ -275,6 +272,14 @@ def _tower(
         return single_tower(part, processor, pooling)
     _refuse(type(part).__name__, pooling=pooling)
     return part if isinstance(part, Tower) else CallableTower(part)
+
+
+def _refuse_other_scores(model: Any) -> None:
+    if type(model).__name__ in _NOT_DUAL:
+        reason, alternative = _NOT_DUAL[type(model).__name__]
+        raise TypeError(
+            f"{type(model).__name__} is not a supported dual encoder: {reason}. {alternative}"
+        )
 
 
 def _refuse(what: str, **options: Any) -> None:

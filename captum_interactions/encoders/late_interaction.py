@@ -109,6 +109,9 @@ class LateInteractionWrapper(DualEncoderWrapper):
 
         Args:
             a, b, additional: As in :meth:`forward`; the winners, the last argument, are not used.
+
+        Returns:
+            Matches: indices, similarities and margins of B queries of at most M tokens.
         """
         extras_a, extras_b = self.split_additional(additional)
         with explaining(self), torch.no_grad():

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """Aligned pairs, ready for ``attribute``."""
 
     inputs: tuple[Tensor, Tensor]
-    """Input a and input b, B rows each."""
+    """Input a and input b, each of shape (B, ...)."""
     additional_forward_args: tuple[Tensor | None, ...]
     """The extras of tower a, then those of tower b."""
     axes_a: tuple[TokenAxis, ...]
@@ -187,7 +187,7 @@ class DualEncoderWrapper(nn.Module):
 
 
 def unit(embedding: Tensor) -> Tensor:
-    """Embeddings scaled to unit length, in float32 or wider."""
+    """Embeddings (..., K) scaled to unit length, in float32 or wider."""
     return F.normalize(widen(embedding), dim=-1)
 
 

@@ -85,7 +85,7 @@ def rows_that_fit(run: Callable[[], Tensor], budget: int) -> int:
         int: at least 1.
     """
     sizes: dict[int, int] = {}
-    kept: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
+    saved: dict[int, set[tuple[int, int, torch.Size]]] = defaultdict(set)
 
     def count(tensor: Tensor) -> Tensor:
         # Weights, and the tensors that they are views of, exist anyway.
@@ -93,12 +93,12 @@ def rows_that_fit(run: Callable[[], Tensor], budget: int) -> int:
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
             view = (tensor.numel() * tensor.element_size(), tensor.data_ptr(), tensor.shape)
-            kept[storage.data_ptr()].add(view)
+            saved[storage.data_ptr()].add(view)
         # An operation that saves its own output would be in a reference cycle that is never freed.
         return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         run()
     # Tensors that share a storage count once; of a storage of all rows, only this row counts.
-    n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in kept.items())
+    n_bytes = sum(min(sizes[key], sum(view[0] for view in views)) for key, views in saved.items())
     return max(1, budget // max(1, _GRAPHS * n_bytes))

@@ -123,7 +123,7 @@ def restored(parameters: Sequence[Tensor]) -> Iterator[None]:
             for parameter, value in saved.values():
                 parameter.copy_(value)
 
-    with changed(lambda: None, restore):
+    with changed(lambda: restore):
         yield
 
 

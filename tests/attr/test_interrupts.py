@@ -143,9 +143,10 @@ def test_an_interrupt_waits_for_a_moment(monkeypatch):
     def change():
         signal.raise_signal(signal.SIGINT)
         done.append("changed")
+        return lambda: done.append("undone")
 
     def wait():
-        with changes.changed(change, lambda: done.append("undone")):
+        with changes.changed(change):
             done.append("waiting")
             for _ in range(60_000):
                 time.sleep(0.001)

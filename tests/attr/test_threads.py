@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import threading
@@ -23,6 +22,7 @@ from captum_interactions.maps.interaction_map import InteractionMap
 from tests import corpora, models
 from tests.attr.test_model_states import Checkpointing
 from tests.attr.test_model_untouched import state
+from tests.children import forked, joined, needs_fork
 from tests.test_explain_batch import FEW, UNDEFINED
 
 METHODS = [name for name in ATTRIBUTIONS if name not in UNDEFINED]
@@ -165,37 +165,23 @@ def test_parts_stay_compiled_and_checkpointed_for_other_threads():
         assert seen() == (True, True)
 
 
-def test_baselines_are_kept_as_long_as_a_thread_wants_them():
+def test_baselines_are_cached_as_long_as_a_thread_wants_them():
     wrapper = wrap(models.clip())
     here, there = wrapper.caching_baselines(), wrapper.caching_baselines()
     with ThreadPoolExecutor(1) as pool:
         here.__enter__()
-        kept = wrapper.tower_a.cached_baselines
+        cached = wrapper.tower_a.cached_baselines
         pool.submit(there.__enter__).result()
         here.__exit__(None, None, None)
-        assert wrapper.tower_a.cached_baselines is kept is not None
+        assert wrapper.tower_a.cached_baselines is cached is not None
         pool.submit(there.__exit__, None, None, None).result()
     assert wrapper.tower_a.cached_baselines is wrapper.tower_b.cached_baselines is None
 
 
 # Processes that are forked
 
-needs_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="needs fork"
-)
-fork_among_threads = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-def run_in_child(function) -> None:
-    process = multiprocessing.get_context("fork").Process(target=function)
-    process.start()
-    process.join(120)
-    process.kill()
-    assert process.exitcode == 0
-
 
 @needs_fork
-@fork_among_threads
 @pytest.mark.parametrize("name", ["game", "second_order_integrated_gradients"])
 def test_a_child_is_forked_while_another_thread_explains(name):
     """It has the model as it is, and explains, though the thread that changed it is not there."""
@@ -221,7 +207,7 @@ def test_a_child_is_forked_while_another_thread_explains(name):
         try:
             assert inside.wait(120)
             assert state(model) != before
-            run_in_child(child)
+            assert joined(forked(child)) == 0
         finally:
             leave.set()
         thread.result()
@@ -229,12 +215,11 @@ def test_a_child_is_forked_while_another_thread_explains(name):
 
 
 @needs_fork
-@fork_among_threads
 def test_a_child_of_the_thread_that_explains_goes_on():
     def again():
         with turn():
             pass
 
     with turn():
-        run_in_child(again)
+        assert joined(forked(again)) == 0
     again()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,9 +24,8 @@ from captum_interactions.corpus import (
 )
 from captum_interactions.corpus.folder import Part
 from tests import corpora, models
-from tests.children import end_with_parent
-
-ROOT = Path(__file__).parents[2]
+from tests.children import forked, joined, needs_fork
+from tests.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +56,17 @@ def shards(folder):
     return sorted(folder.glob("*.safetensors"))
 
 
-def worker(folder, seconds, *launcher):
-    command = [sys.executable, *launcher, "-m", "tests.corpora", str(folder), str(seconds)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
-        preexec_fn=end_with_parent,
-    )  # fmt: skip
-
-
+@needs_fork
 def test_a_killed_build_goes_on_where_it_was(built, tmp_path, wrapper):
     folder = tmp_path / "index"
-    process = worker(folder, 0.3)
+    process = forked(corpora.build_slowly, folder, 0.3)
     try:
         while not shards(folder):
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     finished = shards(folder)
     assert 0 < len(finished) < len(shards(built))
     with pytest.warns(UserWarning, match="lacks . of 3 files: its build is not finished"):
@@ -108,14 +99,15 @@ def test_what_a_killed_writer_left_is_cleared(copy, wrapper):
     assert recent.exists()  # its writer may be at work
 
 
+@needs_fork
 def test_two_processes_write_what_one_writes(built, tmp_path):
-    """Launched as ``torchrun`` launches them."""
-    folder = tmp_path / "index"
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    process = worker(folder, 0.0, *launcher)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    assert {"worker 0 has ended", "worker 1 has ended"} <= set(printed.splitlines())
+    """At the same moment, with the variables that ``torchrun`` sets."""
+    folder, both = tmp_path / "index", multiprocessing.get_context("fork").Barrier(2)
+    workers = [
+        forked(corpora.build_slowly, folder, 0.0, both.wait, RANK=rank, WORLD_SIZE="2")
+        for rank in "01"
+    ]
+    assert [joined(worker) for worker in workers] == [0, 0]
     assert corpora.files(folder) == corpora.files(built)
 
 
@@ -408,16 +400,14 @@ def test_the_identity_is_the_same_in_every_process():
         "family = next(f for f in FAMILIES if f.name.startswith('SigLIP'))\n"
         "print(model_identity(wrap(family.build()))['configuration'])\n"
     )
-    # Another order of what is imported and another seed move all addresses.
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", first + program],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        ).stdout.split()[-1]
-        for seed, first in (("1", ""), ("2", "import torch, json, sqlite3\n"))
-    }  # fmt: skip
-    assert len(found) == 1
+    # Addresses in this process, with all that pytest imports, are others than there.
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+    ).stdout.split()[-1]  # fmt: skip
+    family = next(f for f in FAMILIES if f.name.startswith("SigLIP"))
+    assert found == model_identity(wrap(family.build()))["configuration"]
 
 
 def test_the_identity_holds_the_limit_of_texts():

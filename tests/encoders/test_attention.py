@@ -263,7 +263,7 @@ def test_towers_that_pool_several_tokens_have_no_pooled_position():
     assert not recording.is_causal
 
 
-def test_a_closed_tower_is_an_error_by_itself():
+def test_a_tower_without_blocks_is_an_error_by_itself():
     with pytest.raises(UndefinedError, match="no blocks"):
         record(CallableTower(nn.Linear(4, 3)), 0, torch.rand(1, 2, 4))
 

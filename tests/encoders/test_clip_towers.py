@@ -149,7 +149,7 @@ def test_changes_to_the_last_block_count(change):
             same(recomposed(tower, layer, *inputs), changed)
 
 
-def test_only_the_plain_last_block_is_cut_short(clip):
+def test_only_the_plain_last_block_is_computed_for_one_token(clip):
     blocks = clip.vision_model.encoder.layers
     assert is_poolable(blocks[-1])
     assert not is_poolable(nn.Identity())

@@ -157,8 +157,8 @@ class TestMap:
         ):
             model = side.encoder.model
             block = model.encoder.layer[layer]
-            reference = ids.clone()
-            reference[:, 1:-1] = 0
+            baseline = ids.clone()
+            baseline[:, 1:-1] = 0
             ones = torch.ones_like(ids)
 
             def function(states, model=model, block=block, ids=ids, own=own):
@@ -171,7 +171,7 @@ class TestMap:
             functions.append(function)
             ends = (
                 entering(block, lambda x=x, model=model, ones=ones: embedded(model, x, ones))[0]
-                for x in (reference, ids)
+                for x in (baseline, ids)
             )
             paths.append(tuple(ends))
         rule = quadrature("gausslegendre", 8)
@@ -188,12 +188,10 @@ class TestMap:
         batch = wrapper.prepare(*pair)
         of_baselines = []
         for side, ids in zip((wrapper.tower_a, wrapper.tower_b), batch.inputs, strict=True):
-            reference = ids.clone()
-            reference[:, 1:-1] = 0
+            baseline = ids.clone()
+            baseline[:, 1:-1] = 0
             with torch.no_grad():
-                of_baselines.append(
-                    embedded(side.encoder.model, reference, torch.ones_like(ids))[0]
-                )
+                of_baselines.append(embedded(side.encoder.model, baseline, torch.ones_like(ids))[0])
         constant = sum(
             float(of_baselines[0][one["token"]] @ of_baselines[1][one["winner"]])
             for one in imap.settings["matches"]

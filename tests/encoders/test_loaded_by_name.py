@@ -246,6 +246,18 @@ def test_sparse_embeddings(splade, sparse_wrapper):
     assert check_wrapper(sparse_wrapper, n_steps=400) == []
 
 
+def test_the_length_of_sparse_texts_is_changed_later(splade, monkeypatch):
+    """The package asks for it at every call, and so does the tower."""
+    monkeypatch.setattr(splade, "max_seq_length", 5)
+    with pytest.warns(UserWarning, match="own similarity is 'dot'"):
+        tower = wrap(splade).tower_a
+    assert tower.context_length == 5
+    splade.max_seq_length = 7
+    assert tower.context_length == 7
+    splade.max_seq_length = 1000  # no more than there are positions
+    assert tower.context_length == 24
+
+
 def test_sparse_maps_are_the_oracles(splade, sparse_wrapper):
     block = splade[0].auto_model.bert.encoder.layer[1]
     tower = sparse_wrapper.tower_a

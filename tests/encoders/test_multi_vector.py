@@ -109,6 +109,11 @@ def test_its_own_limits():
         wrapper.prepare("an old man sings", "a dog")
     with pytest.raises(ValueError, match="text 0 has 11 tokens .* the model's context holds 8"):
         wrapper.prepare("a", "an old man plays one song a")
+    first = wrapper.tower_a.model[0]
+    first.query_length, first.document_length = 8, 11
+    wrapper.prepare("an old man sings", "an old man plays one song a")
+    first.query_expansion = {"strategy": "fixed", "length": 7}
+    assert [t.encoder.context_length for t in (wrapper.tower_a, wrapper.tower_b)] == [7, 11]
 
 
 @pytest.mark.parametrize("model_type", ["MultiVectorEncoder", "ColBERT"])

@@ -255,7 +255,7 @@ def test_the_checker_finds_nothing(model):
     # Pixels pass more bends than hidden states.
     at_input = "input" in wrapper.default_layers
     n_steps = 60 if hasattr(model.visual, "attnpool") else 20
-    options = {"n_steps": 100, "tolerance": 1e-3} if at_input else {"n_steps": n_steps}
+    options = {"n_steps": 40, "tolerance": 1e-3} if at_input else {"n_steps": n_steps}
     assert check_wrapper(wrapper, *inputs(model, 6, 11), **options) == []
 
 

@@ -161,8 +161,8 @@ def test_against_the_slow_oracle(model_and_processor, wrapper, layer):
         (("input_ids", list(range(len(first)))), ("pixel_values", winners))
     ):
         side = inputs[index]
-        reference = towers[index].baseline(batch.inputs[index], *extras[index])
-        baseline = {**side, name: reference}
+        own_baseline = towers[index].baseline(batch.inputs[index], *extras[index])
+        baseline = {**side, name: own_baseline}
 
         def function(states, side=side, own=tuple(own)):
             rows = []

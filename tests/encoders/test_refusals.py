@@ -35,7 +35,7 @@ def test_texts_that_depend_on_a_video():
         "XCLIP", text_config=text, vision_config=vision | {"mit_num_attention_heads": 2},
         projection_dim=12, prompt_num_attention_heads=2,
     )  # fmt: skip
-    wrapper = instead(refused(model, "what it makes of a text depends on the video"), model)
+    wrapper = instead(refused(model, "its embedding of a text depends on the video"), model)
     assert check_wrapper(wrapper, n_steps=20) == []
 
 

@@ -476,6 +476,12 @@ def pretrained():
     return from_pretrained(Path(carrier.__file__).parent / "model")
 
 
+@cache
+def explained(wrapper, layer, n_steps):
+    pair = TestPretrained.a, TestPretrained.b
+    return explain(wrapper, *pair, layers=(layer, layer), n_steps=n_steps)
+
+
 class TestPretrained:
     """Weights that were trained, from a package that carries them."""
 
@@ -491,12 +497,12 @@ class TestPretrained:
         ("layer", "n_steps", "bound"), [(0, 40, 0.01), (3, 20, 1e-4), (-1, 20, 1e-6)]
     )
     def test_completeness(self, pretrained, layer, n_steps, bound):
-        imap = explain(pretrained, self.a, self.b, layers=(layer, layer), n_steps=n_steps)
+        imap = explained(pretrained, layer, n_steps)
         assert abs(imap.convergence_delta) < bound * imap.score
 
-    @pytest.mark.parametrize("layer", [0, -1])
-    def test_what_matches(self, pretrained, layer):
-        imap = explain(pretrained, self.a, self.b, layers=(layer, layer), n_steps=40)
+    @pytest.mark.parametrize(("layer", "n_steps"), [(0, 40), (-1, 20)])
+    def test_what_matches(self, pretrained, layer, n_steps):
+        imap = explained(pretrained, layer, n_steps)
         pairs = {
             (one, other): imap.between(one, other)
             for one, other in itertools.product(

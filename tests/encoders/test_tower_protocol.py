@@ -19,7 +19,7 @@ def unit(embedding: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])
-def test_a_family_with_open_blocks(layer):
+def test_a_family_with_blocks(layer):
     torch.manual_seed(0)
     tower, other = models.Sentences(), models.Recurrent(dimension=5)
     ids, mask = torch.tensor([[3, 1, 4, 1], [5, 9, 0, 0]]), torch.tensor([[1.0] * 4, [1, 1, 0, 0]])

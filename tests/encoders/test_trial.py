@@ -43,9 +43,9 @@ def test_kinds_of_dual_encoders_that_are_tested():
     assert set(trial.DUAL) == built - {"vision-text-dual-encoder", "aimv2"}
 
 
-def test_padding_that_changes_a_text_is_said_and_not_cut():
+def test_padding_that_changes_a_text_is_reported_and_not_removed():
     model = aimv2()
-    with pytest.warns(UserWarning, match="padding changes what Aimv2Model makes of a text: ") as w:
+    with pytest.warns(UserWarning, match="padding changes Aimv2Model's embeddings of texts: ") as w:
         wrapper = wrap(model)
     assert (len(w), w[0].filename) == (1, __file__)
     pixels, (ids, mask) = models.images(2), models.captions(5, 9)

@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from captum_interactions.datasets import Phrase
 from captum_interactions.evaluation import ConfigurationError, run_study, summarise
 from captum_interactions.evaluation.configuration import hash_of_weights
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.rows import Row, append, cut_half_written, merge, read
-from tests.children import end_with_parent
+from tests import evaluation_standin
+from tests.children import end_with_parent, forked, joined, needs_fork
 from tests.evaluation_standin import Lengths, captions, image, model, records
 
 SAID = ["one two", "", "three", "fail", "five six seven"]
@@ -340,48 +342,39 @@ def test_a_configuration_that_is_damaged_is_named(wrapper, tmp_path, content):
 # Several processes, and their deaths.
 
 
-def command(folder, n, seconds, n_processes=1):
+def launched(folder, n, seconds):
+    """Two processes under ``torchrun``, none of which outlives tests that are killed."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = ["-m", "tests.evaluation_standin", str(folder), str(n), str(seconds)]
-    if n_processes == 1:
-        return [sys.executable, *program]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [sys.executable, *launcher, str(n_processes), *program]
-
-
-def start(folder, n, seconds, n_processes=1):
-    """A run that ends with this process, its workers too: none outlives tests that are killed."""
     return subprocess.Popen(
-        command(folder, n, seconds, n_processes),
-        env=environment(),
-        stderr=subprocess.DEVNULL if n_processes > 1 else None,
+        [sys.executable, *launcher, *program],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        stderr=subprocess.DEVNULL,
         preexec_fn=end_with_parent,
     )
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def wait_for_rows(path, n, process):
+def wait_for_rows(path, n, is_running):
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and is_running():
         if path.exists() and path.read_bytes().count(b"\n") >= n:
             return
         time.sleep(0.02)
-    raise AssertionError(f"no {n} rows in {path}, exit status {process.poll()}")
+    raise AssertionError(f"no {n} rows in {path}")
 
 
+@needs_fork
 def test_a_killed_run_loses_nothing_and_repeats_nothing(wrapper, tmp_path):
     n = 40
     said = captions(n)
     run(wrapper, tmp_path / "whole", said=said, batch_size=3)
     cut = tmp_path / "cut"
-    process = start(cut, n, 0.05)
+    process = forked(evaluation_standin.run, cut, n, 0.05)
     try:
-        wait_for_rows(cut / "results.jsonl", 12, process)
+        wait_for_rows(cut / "results.jsonl", 12, process.is_alive)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     done = read(cut / "results.jsonl")
     assert 12 <= len(done) < 2 * n
     with (cut / "results.jsonl").open("a") as file:
@@ -392,15 +385,16 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(wrapper, tmp_path):
     assert all(again[one.identity].seconds == one.seconds for one in done)  # the very same rows
 
 
+@needs_fork
 def test_two_processes_find_what_one_finds_even_after_a_death(wrapper, tmp_path):
     """A worker is killed, the launcher ends the other, and two new ones go on."""
     n = 24
     said = captions(n)
     run(wrapper, tmp_path / "one", said=said, batch_size=3)
     two = tmp_path / "two"
-    process = start(two, n, 0.25, 2)
+    process = launched(two, n, 0.25)
     try:
-        wait_for_rows(two / "results-1.jsonl", 6, process)
+        wait_for_rows(two / "results-1.jsonl", 6, lambda: process.poll() is None)
         worker = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))
         os.kill(worker, signal.SIGKILL)
         assert process.wait(timeout=60) != 0
@@ -409,10 +403,16 @@ def test_two_processes_find_what_one_finds_even_after_a_death(wrapper, tmp_path)
         process.wait()
     partial = read(two / "results.jsonl") + read(two / "results-1.jsonl")
     assert 6 <= len(partial) < 2 * n
-    finished = subprocess.run(
-        command(two, n, 0, 2), env=environment(), capture_output=True, text=True, timeout=120
-    )
-    assert finished.returncode == 0, finished.stderr
+    store = TCPStore("localhost", 0, is_master=True)  # the launcher's, which its workers share
+    variables = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    workers = [forked(evaluation_standin.run, two, n, 0, RANK=rank, **variables) for rank in "01"]
+    assert [joined(worker) for worker in workers] == [0, 0]
     assert lines(two) == lines(tmp_path / "one")
     assert not list(two.glob("results-*.jsonl"))
     assert (two / "lengths" / "totals.csv").read_text() == (

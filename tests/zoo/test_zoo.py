@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,17 @@ from captum_interactions.zoo import (
     HELD_OUT_SEED,
     REPORT_SEED,
     VALIDATION_SEED,
+    knowledge,
     load_demo,
 )
 from captum_interactions.zoo.batches import KINDS, TRAINING_SEED, Batches, draw_things
-from captum_interactions.zoo.knowledge import QUESTIONS, answers, chance, retrieve
+from captum_interactions.zoo.knowledge import QUESTIONS, answers, chance
 from captum_interactions.zoo.report import Grounding, ground
 from captum_interactions.zoo.train import Recipe, train, train_tokenizer, training_captions
 
-TINY = Recipe(steps=4, batch=6, warmup=2, width=32, vision_layers=2, text_layers=1, patch=24)
+training = import_module("captum_interactions.zoo.train")
+
+TINY = Recipe(steps=4, batch=6, warmup=2, width=32, vision_layers=2, text_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +99,16 @@ def test_scenes_for_training_choices_and_reports_are_apart(
     assert len({TRAINING_SEED, HELD_OUT_SEED, VALIDATION_SEED, REPORT_SEED}) == 4
 
 
-def test_what_the_demo_knows(demo: tuple[DualEncoderWrapper, Scenes]) -> None:
+def test_what_the_demo_knows(
+    demo: tuple[DualEncoderWrapper, Scenes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 60 questions: a share of .9 reaches .75 in all but 2 of 10,000 draws.
-    right = {name: answers(demo[0], name, 60, 5, "plain") for name in QUESTIONS}
     for name in ("colour (of 10)", "shape (of 10)", "other colour (of 2)", "other shape (of 2)"):
-        assert right[name].mean() > 0.75, name
-    reached, reachable = retrieve(demo[0], 5, "plain")
+        assert answers(demo[0], name, 60, 5, "plain").mean() > 0.75, name
+    # Of 128 scenes: shares have a standard error of .04. They were .69 to .80, and .82 to .90.
+    monkeypatch.setattr(knowledge, "N_GALLERY", 128)
+    monkeypatch.setattr(knowledge, "_N_MARGINAL", 300)
+    reached, reachable = knowledge.retrieve(demo[0], 5, "plain")
     for own, best in zip(reached, reachable, strict=True):
         assert 0.4 < own < best < 1
 
@@ -179,7 +188,12 @@ def test_the_tokenizer_knows_the_words_of_captions() -> None:
         assert len(tokenizer(caption).input_ids) <= 2 + len(words) + 4
 
 
-def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_interrupted_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tokenizer and first weights are made in every call, of fewer captions and images here.
+    monkeypatch.setattr(training, "training_captions", lambda _: training_captions(300))
+    monkeypatch.setattr(training, "whiten", partial(training.whiten, n_images=20))
     train(tmp_path / "whole", TINY)
     train(tmp_path / "parts", TINY, stop_at=2)
     assert not (tmp_path / "parts" / "model.safetensors").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -113,9 +113,10 @@ def _unfrozen(model: nn.Module) -> Iterator[None]:
     """Let autograd track frozen parameters too, within this context."""
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
 
-    def set_all(value: bool) -> None:
+    def set_all(value: bool) -> Callable[[], object]:
         for parameter in frozen:
             parameter.requires_grad = value
+        return partial(set_all, not value)
 
-    with changed(partial(set_all, True), partial(set_all, False)):
+    with changed(partial(set_all, True)):
         yield

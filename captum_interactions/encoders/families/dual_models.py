@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.families.trial import is_tested, try_out
@@ -21,7 +20,7 @@ from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
-from captum_interactions.encoders.towers.text_tower import TextTower, shortest
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask, shortest
 
 LARGEST_ID_POOLING = ("clip_text_model", "clipseg_text_model", "groupvit_text_model")
 """Text models that pool at the largest id if their config's end-of-text id is 2. MetaCLIP 2 pools
@@ -95,8 +94,9 @@ def image_text(
     Args:
         model: The model.
         processor: Its processor, or a tuple of one for each side, or None.
-        images (Callable): From the model and pixel values to embeddings (B, K).
-        texts (Callable): From the model, token ids and their mask, which may be None.
+        images (Callable): From the model and pixel values (B, C, H, W) to embeddings (B, K).
+        texts (Callable): From the model, token ids (B, T) and their mask (B, T), which may be None,
+            to embeddings (B, K).
         parts (tuple): Names of the two parts in the model.
     """
     own_a, own_b = _each(processor)
@@ -237,7 +237,7 @@ def image_size(config: Any) -> tuple[int, int] | None:
 
 
 def resizing(model: Any, pixels: Tensor) -> dict[str, bool]:
-    """The option with which a model accepts images of other sizes than its training images."""
+    """The option with which a model takes pixels (B, C, H, W) of another size than in training."""
     config = getattr(model.config, "vision_config", model.config)
     runs = getattr(model, "get_image_features", model.forward)
     is_trained = image_size(config) in (None, tuple(pixels.shape[-2:]))
@@ -274,8 +274,8 @@ def _text_tower(
 
 
 def _text_features(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    if mask is None and model.config.model_type == "aimv2":
-        mask = torch.ones_like(ids)  # without one, tokens attend to later ones
+    if model.config.model_type == "aimv2":
+        mask = full_mask(ids, mask)  # without one, tokens attend to later ones
     return _embedding(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 

@@ -14,11 +14,15 @@ from torch.nn import functional as F
 
 from captum_interactions.axes import TextAxis
 from captum_interactions.encoders.families.dual_models import context_length
-from captum_interactions.encoders.families.sentence_transformers import why_no_texts
+from captum_interactions.encoders.families.sentence_transformers import (
+    TRANSFORMER,
+    prompt_of,
+    why_no_texts,
+)
 from captum_interactions.encoders.families.single_models import text_blocks
 from captum_interactions.encoders.late_interaction import LateInteractionWrapper
 from captum_interactions.encoders.towers.base import TowerInputs
-from captum_interactions.encoders.towers.text_tower import TextTower, shortest
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask, shortest
 from captum_interactions.encoders.towers.token_tower import TokenTower
 
 Task = Literal["query", "document"]
@@ -74,11 +78,8 @@ def _why_not(model: Any) -> str | None:
 def _token_tower(model: Any, task: Task, prompt_name: str | None) -> TokenTower:
     if prompt_name is None:
         own = (name for name in _OWN_PROMPTS[task] if name in model.prompts)
-        prompt_name = next(own, model.default_prompt_name)
-    elif prompt_name not in model.prompts:
-        known = ", ".join(model.prompts) or "none"
-        raise ValueError(f"the model has no prompt {prompt_name!r}; its prompts are {known}")
-    texts = _Texts(model, task, model.prompts.get(prompt_name) or "")
+        prompt_name = next(own, None)
+    texts = _Texts(model, task, prompt_of(model, prompt_name))
     is_mean = task == "query" and model.similarity_fn_name == "meanmaxsim"
     return TokenTower(texts, texts.counted, is_mean)
 
@@ -92,10 +93,7 @@ class _Texts(TextTower):
 
     def __init__(self, model: Any, task: Task, prompt: str) -> None:
         first, tokenizer = model[0], model.tokenizer
-        transformer = next(
-            f"0.{name}" for name, part in first.named_children() if part is first.auto_model
-        )
-        blocks, answer = text_blocks(model, transformer)
+        blocks, answer = text_blocks(model, TRANSFORMER)
         expansion = first.query_expansion if task == "query" else None
         super().__init__(
             model,
@@ -103,7 +101,7 @@ class _Texts(TextTower):
             blocks,
             config=first.auto_model.config,
             tokenizer=tokenizer,
-            context_length=_context_length(first, task),
+            context_length=context_length(first.auto_model),
             prompt=prompt,
             answer=answer,
         )
@@ -114,9 +112,14 @@ class _Texts(TextTower):
         token = expansion and (expansion["token"] or tokenizer.mask_token or tokenizer.eos_token)
         self.expansion = token or ""
 
+    @property
+    def context_length(self) -> int | None:
+        first = cast(Any, self.model)[0]
+        return shortest(super().context_length, first.max_seq_length, _own_length(first, self.task))
+
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
         ids, (mask,), axes = super().prepare(raw, truncation=truncation)
-        mask = torch.ones_like(ids) if mask is None else mask
+        mask = full_mask(ids, mask)
         missing = max(self.expanded_length - ids.shape[1], 0)
         ids, mask = F.pad(ids, (0, missing)), F.pad(mask, (0, missing))
         expansions = self._expansions(mask)
@@ -131,8 +134,8 @@ class _Texts(TextTower):
         return TowerInputs(ids, (mask,), axes)
 
     def counted(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """True for tokens that count in the score, as the model's own mask says."""
-        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+        """True for tokens that count in the score, as the model's own mask says, (B, T)."""
+        mask = full_mask(ids, attention_mask)
         features = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -179,20 +182,18 @@ def _expanded(axis: TextAxis, places: list[bool], label: str) -> TextAxis:
     return TextAxis(labels, special, padding, axis.text, (*axis.spans, *(None,) * missing))
 
 
-def _context_length(transformer: Any, task: Task) -> int | None:
-    """The longest query or document, in tokens."""
+def _own_length(transformer: Any, task: Task) -> int | None:
+    """The model's present limit of queries or documents, in tokens."""
     if task == "document":
-        own = transformer.document_length
-    else:
-        own, expansion = transformer.query_length, transformer.query_expansion
-        if expansion is not None and expansion["strategy"] == "fixed":
-            own = expansion["length"]
-        elif expansion is not None and own:
-            own = max(own, expansion["length"])
-    return shortest(context_length(transformer.auto_model), transformer.max_seq_length, own)
+        return cast("int | None", transformer.document_length)
+    own, expansion = transformer.query_length, transformer.query_expansion
+    if expansion is not None and expansion["strategy"] == "fixed":
+        own = expansion["length"]
+    elif expansion is not None and own:
+        own = max(own, expansion["length"])
+    return cast("int | None", own)
 
 
 def _tokens(model: Any, ids: Tensor, mask: Tensor | None = None, *, task: Task) -> Tensor:
-    mask = torch.ones_like(ids) if mask is None else mask
-    features = {"input_ids": ids, "attention_mask": mask}
+    features = {"input_ids": ids, "attention_mask": full_mask(ids, mask)}
     return cast(Tensor, model(features, task=task)["token_embeddings"])

@@ -21,7 +21,7 @@ from captum_interactions.encoders.model.hooks import find_blocks
 from captum_interactions.encoders.towers.base import TowerInputs
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.page_tower import PageTower
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask
 from captum_interactions.encoders.towers.token_tower import TokenTower
 
 _LANGUAGE_MODEL = "vlm.language_model"
@@ -80,7 +80,7 @@ class _Queries(TextTower):
         return prepared._replace(axes=tuple(axes))
 
     def _is_special(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        present = torch.ones_like(ids) if attention_mask is None else attention_mask
+        present = full_mask(ids, attention_mask)
         behind = present.flip(-1).cumsum(-1).flip(-1) <= self._n_behind
         special = super()._is_special(ids, attention_mask)
         return special | (behind & present.bool())
@@ -106,8 +106,7 @@ def _without_suffix(axis: TextAxis, text: str) -> TextAxis:
 
 
 def _run_query(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    mask = torch.ones_like(ids) if mask is None else mask
-    return _embeddings(model, input_ids=ids, attention_mask=mask)
+    return _embeddings(model, input_ids=ids, attention_mask=full_mask(ids, mask))
 
 
 def _embeddings(model: Any, input_ids: Tensor, **inputs: Tensor) -> Tensor:

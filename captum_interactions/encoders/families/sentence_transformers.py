@@ -6,7 +6,6 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.families.dual_models import context_length, is_dual_model
@@ -15,36 +14,45 @@ from captum_interactions.encoders.families.trial import is_tested, try_out
 from captum_interactions.encoders.families.word_weights import (
     is_splade,
     is_static,
-    splade_tower,
+    splade,
     static_tower,
 )
 from captum_interactions.encoders.model.pooling import Pool
-from captum_interactions.encoders.towers.text_tower import TextTower, shortest
+from captum_interactions.encoders.towers.block_tower import Run
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask, shortest
 from captum_interactions.user_warnings import warn_caller
 
+TRANSFORMER = "0.auto_model"
+"""Name of a model's transformer."""
+
+_MEAN_INSTEAD = "wrap(model[0].auto_model, model.tokenizer, pooling='mean')"
+"""How to explain a model's transformer alone."""
+
 _OTHER_SCORES = {
-    "CrossEncoder": "it reads both inputs as one text. Captum's own methods explain such a score: "
-    "from captum.attr import LayerIntegratedGradients",
     "MultiVectorEncoder": "it encodes queries and documents, so it makes no pair with another one. "
     "By itself it can be wrapped: wrap(model)",
     "SparseEncoder": "only those that pool the logits of a masked language model (SPLADE) are "
-    "known. The encoder can be explained with a mean of its states: "
-    "wrap(model[0].auto_model, model.tokenizer, pooling='mean')",
+    f"known. The encoder can be explained with a mean of its states: {_MEAN_INSTEAD}",
 }
 """Models of the package that do not score a pair by dense embeddings."""
 
-_MEAN_INSTEAD = "wrap(model[0].auto_model, model.tokenizer, pooling='mean')"
+_OTHER_ROUTES = (
+    "has other routes than 'query' and 'document'. Wrap two of them: "
+    "wrap(tuple(SentenceTransformer(modules=[*route]) for route in model[0].sub_modules.values()))"
+)
 
 _OTHER_MODULES = {
-    "Asym": "has other routes than 'query' and 'document'. Wrap two of them: "
-    "wrap(tuple(SentenceTransformer(modules=[*route]) for route in model[0].sub_modules.values()))",
+    "Asym": _OTHER_ROUTES,
+    "Router": _OTHER_ROUTES,
     "WeightedLayerPooling": "mixes the hidden states of several layers, so that no layer can be "
     f"explained by itself. Its transformer can be: {_MEAN_INSTEAD}",
 }
-_OTHER_MODULES["Router"] = _OTHER_MODULES["Asym"]
 """Modules that are not a part of a chain."""
 
-_TESTED = frozenset(("Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "Transformer"))
+_TESTED = {
+    *("Dense", "Dropout", "LayerNorm", "MLMTransformer", "Normalize", "Pooling", "SpladePooling"),
+    "Transformer",
+}
 """Tested modules. Chains with other modules are checked when they are wrapped."""
 
 
@@ -76,21 +84,12 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     reason = None if is_static(model) or is_splade(model) else _why_not(model)
     if reason is not None:
         raise TypeError(f"{type(model).__name__} cannot be explained: {reason}")
-    name = prompt_name or model.default_prompt_name
-    if name is not None and name not in model.prompts:
-        known = ", ".join(model.prompts) or "none"
-        raise ValueError(f"the model has no prompt {name!r}; its prompts are {known}")
-    prompt = model.prompts[name] if name else ""
+    prompt = prompt_of(model, prompt_name)
     _warn_of_other_score(model)
     if is_static(model):
         return static_tower(model, prompt)
-    if is_splade(model):
-        return splade_tower(model, prompt)
-    transformer = next(
-        f"0.{name}" for name, part in model[0].named_children() if part is model[0].auto_model
-    )
-    blocks, answer = text_blocks(model, transformer)
-    run = _sentence
+    blocks, answer = text_blocks(model, TRANSFORMER)
+    run: Run = splade if is_splade(model) else _sentence
     if prompt and any(not getattr(module, "include_prompt", True) for module in model):
         run = partial(_sentence, prompt_length=_prompt_length(model.tokenizer, prompt))
     tower = _Sentences(
@@ -111,6 +110,21 @@ def sentence_tower(model: Any, prompt_name: str | None = None) -> TextTower:
     if not is_tested(model[0].auto_model) or {type(part).__name__ for part in model} - _TESTED:
         try_out(tower)
     return tower
+
+
+def prompt_of(model: Any, name: str | None = None) -> str:
+    """The prompt of this name, or the model's default prompt; usually there is none.
+
+    Raises:
+        ValueError: If the model has no prompt of that name.
+    """
+    name = name or model.default_prompt_name
+    if name is None:
+        return ""
+    if name not in model.prompts:
+        known = ", ".join(model.prompts) or "none"
+        raise ValueError(f"the model has no prompt {name!r}; its prompts are {known}")
+    return cast(str, model.prompts[name] or "")
 
 
 def routes(model: Any) -> tuple[Any, Any] | None:
@@ -204,7 +218,7 @@ def _sentence(
 ) -> Tensor:
     features = {
         "input_ids": ids,
-        "attention_mask": torch.ones_like(ids) if mask is None else mask,
+        "attention_mask": full_mask(ids, mask),
     }
     if prompt_length is not None:
         features["prompt_length"] = cast(Any, prompt_length)

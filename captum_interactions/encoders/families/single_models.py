@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.families.dual_models import (
@@ -20,13 +19,13 @@ from captum_interactions.encoders.families.dual_models import (
     part_of,
     resizing,
 )
-from captum_interactions.encoders.families.trial import closed_if_wrong, is_tested, try_out
+from captum_interactions.encoders.families.trial import is_tested, try_out, without_blocks_if_wrong
 from captum_interactions.encoders.model.hooks import find_blocks, find_embeddings
 from captum_interactions.encoders.model.pooling import OUTPUT_STATES, POOLINGS, Pooling, pooled
 from captum_interactions.encoders.towers.base import Tower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.naflex_tower import NaflexTower
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask
 
 _PROJECTED = ("image_embeds", "text_embeds")
 
@@ -91,6 +90,10 @@ def text_blocks(
         model (nn.Module): A model.
         within (str): Name of the encoder in it. Default: the whole model
 
+    Returns:
+        tuple: names of the blocks; and a function from states (B, T, D) to the output, or None if
+        the states themselves are a valid output.
+
     Raises:
         TypeError: If a run of the encoder cannot start at its blocks.
     """
@@ -149,8 +152,7 @@ def _text_tower(model: Any, processor: Any, pooling: Pooling | None) -> TextTowe
 def _texts(
     model: nn.Module, ids: Tensor, mask: Tensor | None = None, *, pooling: Pooling | None
 ) -> Tensor:
-    if mask is None:
-        mask = torch.ones_like(ids)  # without a mask, some models hide the padding of a baseline
+    mask = full_mask(ids, mask)  # without a mask, some models hide the padding of a baseline
     output = model(input_ids=ids, attention_mask=mask)
     return pooled(output, pooling, mask) if pooling else _projected(output)
 
@@ -208,7 +210,7 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
         options["special"] = ("[class]", "[distillation]")
     tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
     tower.pool = pool
-    return tower if is_tested(model) else closed_if_wrong(tower)
+    return tower if is_tested(model) else without_blocks_if_wrong(tower)
 
 
 def _images(model: nn.Module, pixels: Tensor, *, pooling: Pooling | None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.families.trial import closed_if_wrong
+from captum_interactions.encoders.families.trial import without_blocks_if_wrong
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.towers.image_tower import ImageTower
 
@@ -18,6 +18,9 @@ _TESTED = (
     "VisionTransformerRelPos",
 )
 """Tested models. Others are checked when they are wrapped."""
+
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+"""Stages of a ResNet."""
 
 
 def is_timm(model: Any) -> bool:
@@ -43,8 +46,8 @@ def timm_tower(
     Args:
         model (nn.Module): The encoder, or a model that has it as a part.
         transform (optional): From an image to pixel values. Default: None
-        run (Callable, optional): From the model and pixel values to embeddings. Default: the pooled
-            features before the classifier
+        run (Callable, optional): From the model and pixel values (B, C, H, W) to embeddings (B, K).
+            Default: the pooled features before the classifier
         within (str): Name of the encoder in the model. Default: the model itself
         kind (Callable): The class of tower. Default: ImageTower
         image_size (tuple, optional): (height, width) of its images. Default: from the encoder
@@ -83,11 +86,7 @@ def timm_tower(
         skipped = [f"{at}{name}" for name in parts[: parts.index(stages[0])]] if stages else []
         cell = trunk.feature_info[-1]["reduction"]
         tower = make(blocks, skipped, patch=(cell, cell), convolutional=True, **options)
-    return tower if type(trunk).__name__ in _TESTED else closed_if_wrong(tower)
-
-
-_LAYERS = ("layer1", "layer2", "layer3", "layer4")
-"""Stages of a ResNet."""
+    return tower if type(trunk).__name__ in _TESTED else without_blocks_if_wrong(tower)
 
 
 def _size(trunk: Any) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_interactions.axes import ImageAxis, TokenAxis
 from captum_interactions.encoders.model.modes import explaining
+from captum_interactions.encoders.towers.base import Tower, take_rows
 from captum_interactions.encoders.towers.block_tower import BlockTower
 from captum_interactions.encoders.towers.image_tower import ImageTower
 from captum_interactions.encoders.towers.text_tower import TextTower
@@ -63,13 +64,13 @@ def try_out(tower: BlockTower) -> None:
     if isinstance(tower, TextTower) and _sees_padding(tower):
         tower.keeps_padding = True
         warn_caller(
-            f"padding changes what {type(tower.model).__name__} makes of a text: a text that is "
+            f"padding changes {type(tower.model).__name__}'s embeddings of texts: a text that is "
             "padded in a batch has another embedding, and so another map, than by itself, although "
             "the mask hides the padding"
         )
 
 
-def closed_if_wrong(tower: ImageTower) -> ImageTower:
+def without_blocks_if_wrong(tower: ImageTower) -> ImageTower:
     """The tower if it passes the check, else one without blocks.
 
     Raises:
@@ -77,7 +78,7 @@ def closed_if_wrong(tower: ImageTower) -> ImageTower:
     """
     if _what_is_wrong(tower) is None:
         return tower
-    tower = tower.closed()
+    tower = tower.without_blocks()
     try_out(tower)
     return tower
 
@@ -87,11 +88,11 @@ def _what_is_wrong(tower: BlockTower) -> str | None:
     try:
         inputs, extras, axes = tower.prepare(tower.sample())
         # One row, which cannot be mistaken for the outputs of several parts.
-        inputs, axis, extras = inputs[-1:], axes[-1], _rows(extras, slice(-1, None))
+        inputs, axis, extras = inputs[-1:], axes[-1], take_rows(extras, slice(-1, None))
         with explaining(tower), torch.no_grad():
-            if not _same(*(tower.encode(inputs, *extras) for _ in range(2))):
+            if not is_close(tower.encode(inputs, *extras), tower.encode(inputs, *extras)):
                 return "an input has another embedding each time"
-            other = tower.set_constant(inputs, _constant(inputs), *extras)
+            other = other_input(tower, inputs, *extras)
             expected = tower.encode(other, *extras)
             blocks = range(tower.n_blocks)
             for layer in sorted({*blocks[:1], *blocks[len(blocks) // 2 :][:1], *blocks[-1:]}):
@@ -99,7 +100,7 @@ def _what_is_wrong(tower: BlockTower) -> str | None:
                 if not _are_tokens(tower.axis_at(layer, axis, own.shape[1]), axis):
                     return f"what enters its block {layer} are not the hidden states of its tokens"
                 states, _ = tower.prefix(layer, other, *extras)
-                if not _same(tower.tail(layer, states, *context), expected):
+                if not is_close(tower.tail(layer, states, *context), expected):
                     return f"its block {layer} and those after it depend on more than hidden states"
     except torch.OutOfMemoryError:
         raise
@@ -110,9 +111,29 @@ def _what_is_wrong(tower: BlockTower) -> str | None:
     return None
 
 
-def _constant(inputs: Tensor) -> float:
-    """The constant of another input: a shade of grey, or a token of the text."""
-    return 0.5 if inputs.is_floating_point() else int(inputs[0, inputs.shape[1] // 2])
+def other_input(tower: Tower, inputs: Tensor, *extras: Any) -> Tensor:
+    """An input of the shape of ``inputs``, (B, ...): a shade of grey, or one token of the text.
+
+    Masks and pooling may depend on token ids, so the text keeps its special tokens.
+    """
+    value = 0.5 if inputs.is_floating_point() else int(inputs[0, min(1, inputs.shape[1] - 1)])
+    return tower.set_constant(inputs, value, *extras)
+
+
+def is_close(actual: Tensor, expected: Tensor, tolerance: float | None = None) -> bool:
+    """Whether two tensors have one shape and nearly the same values.
+
+    Args:
+        actual (Tensor): Values of any shape.
+        expected (Tensor): The values they should have, of the same shape.
+        tolerance (float, optional): Largest difference, relative to the largest expected value.
+            Default: the precision of their type
+    """
+    if actual.shape != expected.shape:
+        return False
+    if tolerance is None:
+        tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max() + 1e-12)
 
 
 def _sees_padding(tower: TextTower) -> bool:
@@ -125,17 +146,7 @@ def _sees_padding(tower: TextTower) -> bool:
     own = mask[0].bool()
     with explaining(tower), torch.no_grad():
         alone = tower.encode(ids[:1, own], mask[:1, own])
-        return not _same(tower.encode(ids, mask)[:1], alone)
-
-
-def _rows(extras: tuple[Tensor | None, ...], rows: slice) -> tuple[Tensor | None, ...]:
-    return tuple(extra if extra is None else extra[rows] for extra in extras)
-
-
-def _same(actual: Tensor, expected: Tensor) -> bool:
-    """Whether embeddings agree within the precision of their type."""
-    tolerance = 3 * torch.finfo(expected.dtype).eps ** 0.5
-    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
+        return not is_close(tower.encode(ids, mask)[:1], alone)
 
 
 def _are_tokens(at_layer: TokenAxis, axis: TokenAxis) -> bool:

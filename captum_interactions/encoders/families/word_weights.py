@@ -12,9 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_interactions.encoders.families.single_models import text_blocks
 from captum_interactions.encoders.model.pooling import Pool
-from captum_interactions.encoders.towers.text_tower import TextTower
+from captum_interactions.encoders.towers.text_tower import TextTower, full_mask
 
 
 def is_static(model: Any) -> bool:
@@ -84,7 +83,7 @@ class StaticEncoder(nn.Module):
 
 
 def _static(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    return cast(Tensor, model(ids, torch.ones_like(ids) if mask is None else mask))
+    return cast(Tensor, model(ids, full_mask(ids, mask)))
 
 
 def is_splade(model: Any) -> bool:
@@ -93,28 +92,14 @@ def is_splade(model: Any) -> bool:
     return kinds in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"])
 
 
-def splade_tower(model: Any, prompt: str = "") -> TextTower:
-    """The tower of a model for which :func:`is_splade` holds.
+def splade(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Embeddings (B, K) of texts (B, T) by a model for which :func:`is_splade` holds.
 
-    Its embedding has a dimension for each word of the vocabulary. Its own score is the dot product:
-    explain it with ``normalization="none"``.
+    K is the size of the vocabulary. The model's own score is the dot product: explain it with
+    ``normalization="none"``. This is its ``SpladePooling`` without in-place operations, which break
+    the derivative.
     """
-    blocks, answer = text_blocks(model, "0.auto_model")
-    return TextTower(
-        model,
-        _splade,
-        blocks,
-        config=model[0].auto_model.config,
-        tokenizer=model.tokenizer,
-        context_length=model.max_seq_length,
-        prompt=prompt,
-        answer=answer,
-    )
-
-
-def _splade(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-    """``SpladePooling`` without in-place operations, which break its derivative."""
-    mask = torch.ones_like(ids) if mask is None else mask
+    mask = full_mask(ids, mask)
     logits = model[0]({"input_ids": ids, "attention_mask": mask})["token_embeddings"]
     weights = (logits * mask.unsqueeze(-1)).relu().log1p()
     if model[1].activation_function == "log1p_relu":

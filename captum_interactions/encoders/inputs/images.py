@@ -95,12 +95,12 @@ def _known_frame(processor: Any, original: tuple[int, int], size: tuple[int, int
     resized = _resized(dict(processor.size), original) if processor.do_resize else original
     if resized is None:
         return None
-    kept = resized
+    cropped = resized
     if processor.do_center_crop:
-        kept = (processor.crop_size["height"], processor.crop_size["width"])
-    offset = (resized[1] - kept[1], resized[0] - kept[0])
+        cropped = (processor.crop_size["height"], processor.crop_size["width"])
+    offset = (resized[1] - cropped[1], resized[0] - cropped[0])
     # Backends of transformers differ in centring a crop that is larger than the image.
-    if min(offset) < 0 or (kept != size and not processor.do_pad):
+    if min(offset) < 0 or (cropped != size and not processor.do_pad):
         return None
     scale = (resized[1] / original[1], resized[0] / original[0])
     return Frame(original, size, scale, (float(offset[0] // 2), float(offset[1] // 2)))

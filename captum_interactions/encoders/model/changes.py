@@ -12,7 +12,8 @@ import os
 import signal
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from threading import RLock, Timer, current_thread, get_ident, main_thread
 from types import FrameType
 from typing import Any
@@ -41,12 +42,16 @@ def turn() -> Iterator[None]:
 
 
 @contextmanager
-def changed(change: Callable[[], object], undo: Callable[[], object]) -> Iterator[None]:
-    """Context manager in which a change is active."""
+def changed(change: Callable[[], Callable[[], object]]) -> Iterator[None]:
+    """Context manager in which a change is active.
+
+    Args:
+        change (Callable): Makes the change, and returns a function that undoes it. It is called
+            when no other thread changes models, so it reads what it replaces.
+    """
     with turn():
         with _EDIT:
-            change()
-            _UNDO.append(undo)
+            _UNDO.append(change())
         try:
             yield
         finally:
@@ -54,24 +59,25 @@ def changed(change: Callable[[], object], undo: Callable[[], object]) -> Iterato
                 _UNDO.pop()()
 
 
-@contextmanager
-def attribute(owner: object, name: str, value: Any) -> Iterator[None]:
+def attribute(owner: object, name: str, value: Any) -> AbstractContextManager[None]:
     """Context manager that sets or adds an attribute of an object."""
-    with turn():
-        own = vars(owner)
-        if name in own:
-            before = own[name]
-            undo: Callable[[], object] = lambda: setattr(owner, name, before)  # noqa: E731
-        else:
-            undo = lambda: delattr(owner, name)  # noqa: E731
-        with changed(lambda: setattr(owner, name, value), undo):
-            yield
+    return changed(partial(set_attribute, owner, name, value))
 
 
-@contextmanager
+def set_attribute(owner: object, name: str, value: Any) -> Callable[[], object]:
+    """Set or add an attribute of an object, and return a function that undoes it."""
+    own = vars(owner)
+    if name in own:
+        undo = partial(setattr, owner, name, own[name])
+    else:
+        undo = partial(delattr, owner, name)
+    setattr(owner, name, value)
+    return undo
+
+
 def hooked(
     register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Context manager that registers a hook, which acts in this thread only.
 
     Args:
@@ -79,10 +85,8 @@ def hooked(
         hook (Callable): The hook.
         options: Further arguments of the method.
     """
-    handles: list[RemovableHandle] = []
     own = in_this_thread(hook, lambda *_, **__: None)
-    with changed(lambda: handles.append(register(own, **options)), lambda: handles.pop().remove()):
-        yield
+    return changed(lambda: register(own, **options).remove)
 
 
 def in_this_thread(

@@ -9,7 +9,8 @@ other threads that run the model at the same time get its ordinary output.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from threading import get_ident
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from captum_interactions.encoders.model.changes import (
     changed,
     hooked,
     in_this_thread,
+    set_attribute,
     turn,
 )
 
@@ -67,7 +69,7 @@ def find_embeddings(module: nn.Module, within: str = "") -> list[str]:
 
 
 def states_entering(block: nn.Module, run: Callable[[], Any]) -> Tensor:
-    """The hidden states that enter a block. The run stops there.
+    """The hidden states that enter a block, (B, T, D) or as it takes them. The run stops there.
 
     Raises:
         RuntimeError: If the run does not reach the block.
@@ -105,6 +107,8 @@ def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
 def states_around(block: nn.Module, run: Callable[[], Any]) -> tuple[Tensor, Any]:
     """The hidden states that enter a block, and its output, at the last call of the block.
 
+    States are (B, T, D), or as the block takes them.
+
     Raises:
         RuntimeError: If the run does not reach the block.
     """
@@ -128,7 +132,7 @@ def starting_at(
 
     Args:
         block (nn.Module): The first block to run. If it is called several times, at its first call.
-        states (Tensor): The hidden states that enter it.
+        states (Tensor): The hidden states that enter it, (B, T, D) or as it takes them.
         skipped (sequence of nn.Module): Earlier modules. They return ``answer`` without running.
         answer (optional): A valid output of skipped modules; its values never reach the block.
             Default: the states, detached
@@ -163,11 +167,15 @@ def starting_at(
             raise _unreached(block)
 
 
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced_forward(
+    module: nn.Module, forward: Callable[..., Any]
+) -> AbstractContextManager[None]:
     """Context manager that replaces the forward function of a module in this thread."""
-    with turn(), attribute(module, "forward", in_this_thread(forward, module.forward)):
-        yield
+
+    def replace() -> Callable[[], object]:
+        return set_attribute(module, "forward", in_this_thread(forward, module.forward))
+
+    return changed(replace)
 
 
 @contextmanager
@@ -184,7 +192,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
             yield
             return
         modules = {id(module): module for module in model.modules()}
-        stack.enter_context(changed(lambda: _AS_WRITTEN.append(modules), _AS_WRITTEN.pop))
+        stack.enter_context(changed(partial(_record, modules)))
         for module in modules.values():
             compiled = vars(module).get("_compiled_call_impl")
             if "_orig_mod" in module._modules:
@@ -196,6 +204,11 @@ def as_written(model: nn.Module) -> Iterator[None]:
                 if vars(module).get(flag):
                     stack.enter_context(attribute(module, flag, _TrueInOtherThreads()))
         yield
+
+
+def _record(modules: dict[int, nn.Module]) -> Callable[[], object]:
+    _AS_WRITTEN.append(modules)
+    return _AS_WRITTEN.pop
 
 
 class _TrueInOtherThreads:
@@ -236,7 +249,7 @@ def _unreached(block: nn.Module) -> RuntimeError:
 
 
 def entering_states(args: Any, kwargs: Any) -> Tensor:
-    """Position of the hidden states among a block's arguments."""
+    """The hidden states among a block's arguments: (B, T, D), (T, B, D) or (B, C, h, w)."""
     states = args[0] if args else kwargs[_name_of_states(kwargs)]
     assert isinstance(states, Tensor)
     return states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -29,12 +29,13 @@ def explaining(model: nn.Module) -> Iterator[None]:
     with as_written(model):  # one thread after the other
         training = [module for module in model.modules() if module.training]
 
-        def set_all(value: bool) -> None:
+        def set_all(value: bool) -> Callable[[], object]:
             for module in training:
                 module.training = value
+            return partial(set_all, not value)
 
         with (
-            changed(partial(set_all, False), partial(set_all, True)),
+            changed(partial(set_all, False)),
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(device, enabled=False),

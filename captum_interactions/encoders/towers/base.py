@@ -67,7 +67,7 @@ class Tower(nn.Module):
         raise NotImplementedError
 
     def baseline(self, inputs: Tensor, *extras: Any) -> Tensor:
-        """The default baseline, an uninformative input of the shape of ``inputs``."""
+        """The default baseline, an uninformative input of the shape of ``inputs``, (B, ...)."""
         raise NotImplementedError
 
     def prepare(self, raw: Any, *, truncation: bool = False) -> TowerInputs:
@@ -99,10 +99,10 @@ class Tower(nn.Module):
         return None
 
     def check(self, inputs: Tensor, *extras: Any) -> None:
-        """Raise an error, with the given and the expected values, if inputs are invalid."""
+        """Raise an error, with given and expected values, if inputs (B, ...) are invalid."""
 
     def set_constant(self, inputs: Tensor, value: float, *extras: Any) -> Tensor:
-        """A baseline of one constant value, of the shape of ``inputs``."""
+        """A baseline of one constant value, of the shape of ``inputs``, (B, ...)."""
         return torch.full_like(inputs, value)
 
     def axis_at(self, layer: Layer, axis: TokenAxis, n_tokens: int) -> TokenAxis:
@@ -260,7 +260,7 @@ def each_token(
 
 
 def take_rows(context: Sequence[Any], rows: Tensor | slice) -> tuple[Any, ...]:
-    """Some rows of a context: of its tensors, that is; anything else serves all rows."""
+    """Some rows of a context: of its tensors (B, ...); all other values are for all rows."""
     return tuple(
         value[rows] if isinstance(value, Tensor) and value.dim() else value for value in context
     )

@@ -362,17 +362,17 @@ class BlockTower(Tower):
     # Implemented by subclasses for a modality.
 
     def single(self, count: int, *context: Any) -> tuple[Tensor, Sequence[Any]]:
-        """Inputs and extras with which the model runs on a single token per example."""
+        """Inputs (count, ...) and extras with which the model runs on one token per example."""
         raise NotImplementedError
 
     def context(self, inputs: Tensor, *extras: Any) -> tuple[Any, ...]:
-        """The arguments of :meth:`recall` after the states; tensors have B rows."""
+        """The arguments of :meth:`recall` after the states; tensors are (B, ...)."""
         raise NotImplementedError
 
     def recall(
         self, states: Tensor, *context: Any
     ) -> tuple[Tensor, Tensor, Sequence[Any], tuple[Tensor, Tensor | None] | None]:
-        """The arguments of a run that starts at a block with these states.
+        """The arguments of a run that starts at a block with these states, (B, T, D).
 
         Returns:
             tuple: the states (without trailing tokens that do not matter), the inputs, their

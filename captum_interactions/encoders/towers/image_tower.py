@@ -66,7 +66,7 @@ class ImageTower(BlockTower):
         if convolutional:
             self._special = (), ()
 
-    def closed(self) -> ImageTower:
+    def without_blocks(self) -> ImageTower:
         """This encoder without blocks: it is explained at its input, in cells of 32 pixels."""
         return type(self)(
             self.model,

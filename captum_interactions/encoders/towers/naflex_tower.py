@@ -69,18 +69,14 @@ class NaflexTower(ImageTower):
         axes = []
         for index, (rows, columns) in enumerate(shapes.tolist()):
             size = (rows * self.patch[0], columns * self.patch[1])
-            frame = Frame.identity(size)
-            if images is not None:
-                width, height = images[index].size
-                frame = Frame(
-                    (height, width), size, (size[1] / width, size[0] / height), (0.0, 0.0)
-                )
+            image = None if images is None else images[index]
+            original = size if image is None else (image.height, image.width)
             axes.append(
                 ImageAxis.of_grid(
                     (rows, columns),
                     self.patch,
-                    frame,
-                    None if images is None else images[index],
+                    Frame.resized(original, size),
+                    image,
                     padding=patches.shape[1] - rows * columns,
                 )
             )

@@ -87,17 +87,14 @@ class PageTower(ImageTower):
         merge = self.image_processor.merge_size
         rows, columns = (int(side) // merge for side in grid[1:])
         size = (rows * self.patch[0], columns * self.patch[1])
-        frame = Frame.identity(size)
-        if image is not None:
-            scale = (size[1] / image.width, size[0] / image.height)
-            frame = Frame((image.height, image.width), size, scale, (0.0, 0.0))
+        original = size if image is None else (image.height, image.width)
         own = ids[mask.bool()]
         places = (own == self.processor.image_token_id).nonzero().flatten()
         labels = self.processor.tokenizer.convert_ids_to_tokens(own.tolist())
         return ImageAxis.of_grid(
             (rows, columns),
             self.patch,
-            frame,
+            Frame.resized(original, size),
             image,
             before=labels[: int(places[0])],
             after=labels[int(places[-1]) + 1 :],

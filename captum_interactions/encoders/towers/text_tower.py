@@ -134,7 +134,7 @@ class TextTower(BlockTower):
     def set_constant(
         self, inputs: Tensor, value: float, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """A baseline of one token id, except at special tokens and the prompt."""
+        """A baseline (B, T) of one token id, except at special tokens and the prompt."""
         ids, size = self._ids(inputs), self.config.vocab_size
         if value != int(value) or not 0 <= value < size:
             raise ValueError(
@@ -142,7 +142,7 @@ class TextTower(BlockTower):
             )
         keep = self._is_special(ids, attention_mask)
         if self.prompt:
-            present = torch.ones_like(ids) if attention_mask is None else attention_mask
+            present = full_mask(ids, attention_mask)
             keep = keep | (present.cumsum(-1) <= self._prompt_length())
         return torch.where(keep, ids, int(value))
 
@@ -321,6 +321,11 @@ class TextTower(BlockTower):
             )
             for index, row in enumerate(ids)
         )
+
+
+def full_mask(ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """The attention mask (B, T) of token ids (B, T): ones if there is none."""
+    return torch.ones_like(ids) if attention_mask is None else attention_mask
 
 
 def shortest(*limits: int | None) -> int | None:

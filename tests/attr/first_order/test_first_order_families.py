@@ -9,7 +9,15 @@ import transformers
 from torch.nn import functional as F
 
 from captum_interactions import wrap
-from captum_interactions.attr import ATTRIBUTIONS, GAME, RISE, AttentionRollout, LeGrad, MaskCLIP
+from captum_interactions.attr import (
+    ATTRIBUTIONS,
+    GAME,
+    RISE,
+    AttentionRollout,
+    FirstOrderOcclusion,
+    LeGrad,
+    MaskCLIP,
+)
 from captum_interactions.attr.first_order.attention_base import AttentionAttribution
 from tests import models
 from tests.expected import relative_error
@@ -18,6 +26,7 @@ from tests.families import FAMILIES, roberta_config, text_config, vision_config
 METHODS = {
     name: method for name, method in ATTRIBUTIONS.items() if getattr(method, "order", 2) == 1
 }
+QUICK = {RISE: {"n_samples": 4}, FirstOrderOcclusion: {"perturbations_per_eval": 64}}
 ATTENTION = {name for name, method in METHODS.items() if issubclass(method, AttentionAttribution)}
 
 _UNSEEN, _SEVERAL = "attention interface of transformers", "several tokens"
@@ -66,10 +75,11 @@ def batch(wrapper):
     return wrapper.prepare(wrapper.tower_a.sample(), wrapper.tower_b.sample())
 
 
-def run(method, wrapper, batch, **options):
-    options = {"n_samples": 4} if method is RISE else options
+def run(method, wrapper, batch):
     return method(wrapper).attribute(
-        batch.inputs, additional_forward_args=batch.additional_forward_args, **options
+        batch.inputs,
+        additional_forward_args=batch.additional_forward_args,
+        **QUICK.get(method, {}),
     )
 
 
@@ -82,9 +92,10 @@ def test_it_works_or_says_why_not(family, wrapper, batch, name):
             run(METHODS[name], wrapper, batch)
         assert all(reason in str(error.value) for reason in refused)
         return
-    options = {"n_samples": 4} if name == "rise" else {}
     maps = method.attribute(
-        batch.inputs, additional_forward_args=batch.additional_forward_args, **options
+        batch.inputs,
+        additional_forward_args=batch.additional_forward_args,
+        **QUICK.get(METHODS[name], {}),
     )
     towers = (wrapper.tower_a, wrapper.tower_b)
     extras = wrapper.split_additional(batch.additional_forward_args)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_interactions import SecondOrderIntegratedGradients, explain, load_demo, wrap
+from captum_interactions import SecondOrderIntegratedGradients, explain, wrap
 from captum_interactions.functional.integrated import path_values
-from tests import models
+from tests import corpora, models
 
 PIXELS, (IDS, MASK) = models.images(2), models.captions(9, 6)
 
@@ -54,14 +54,14 @@ def test_factors_get_the_nodes_of_their_side(clip):
 
 
 def test_explain_tells_the_nodes():
-    wrapper, scenes = load_demo(1)
-    imap = explain(wrapper, scenes[0].image, scenes[0].caption, n_steps="auto", tolerance=1e-2)
+    pair = corpora.small_wrapper(), corpora.picture(1), "a red circle"
+    imap = explain(*pair, n_steps="auto", tolerance=1e-2)
     used = imap.settings["n_steps"]
     assert all(isinstance(number, int) for number in (used if isinstance(used, list) else [used]))
     assert imap.settings["tolerance"] == 1e-2
-    default = explain(wrapper, scenes[0].image, scenes[0].caption, n_steps="auto")
+    default = explain(*pair, n_steps="auto")
     assert default.settings["tolerance"] == 1e-3
-    given = explain(wrapper, scenes[0].image, scenes[0].caption, n_steps=45)
+    given = explain(*pair, n_steps=45)
     assert given.settings["n_steps"] == 45
     assert "tolerance" not in given.settings
 

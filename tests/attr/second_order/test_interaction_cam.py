@@ -86,15 +86,15 @@ def test_marginals_are_grad_cam_with_weights_of_the_other(wrapper, layers):
     )
     tower = wrapper.tower_b
     states, context = tower.prefix(tower.resolve_layer(layers[1]), inputs[1], mask)
-    live = mask.float()
+    active = mask.float()
 
     def embed_b(x):
         return nn.functional.normalize(
             tower.tail(tower.resolve_layer(layers[1]), x, *context), dim=-1
         )
 
-    pooled = (states * live.unsqueeze(-1)).sum(1, keepdim=True) / live.sum(1)[:, None, None]
-    direction = (pooled * live.unsqueeze(-1)).detach()
+    pooled = (states * active.unsqueeze(-1)).sum(1, keepdim=True) / active.sum(1)[:, None, None]
+    direction = (pooled * active.unsqueeze(-1)).detach()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         _, tangent = torch.autograd.functional.jvp(embed_b, states.detach(), direction)
     tower, layer = wrapper.tower_a, wrapper.tower_a.resolve_layer(layers[0])

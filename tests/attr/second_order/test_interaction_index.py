@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captum_interactions import CallableTower, explain, load_demo, wrap
+from captum_interactions import CallableTower, explain, wrap
 from captum_interactions.attr import ATTRIBUTIONS, BanzhafInteractions, ShapleyInteractions
-from tests import game_oracle, models
+from tests import corpora, game_oracle, models
 from tests.attr.test_model_untouched import FuseError, state
 
 TERMS = ("main_effects_a", "main_effects_b", "interactions", "intra_a", "intra_b")
@@ -484,17 +484,16 @@ def test_without_gradients(clip, index):
 
 @pytest.mark.parametrize("name", ["banzhaf_interactions", "shapley_interactions"])
 def test_explain(name):
-    wrapper, scenes = load_demo(1)
-    image = scenes[0].image
+    wrapper, image = corpora.small_wrapper(), corpora.picture(1)
     options = {"p": 0.3} if name == "banzhaf_interactions" else {"n_nodes": 2}
     imap = explain(
-        wrapper, image, "a red circle", attribution=name, n_samples=1400, **options,
+        wrapper, image, "a red circle", attribution=name, n_samples=200, **options,
         masking="baseline", seed=1,
     )  # fmt: skip
     expected = {
         "attribution": name,
-        "model": "demo (CLIPModel)",
-        "n_samples": 1400,
+        "model": "CLIPModel",
+        "n_samples": 200,
         "masking": "baseline",
         "seed": 1,
     }

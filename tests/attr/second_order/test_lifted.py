@@ -74,12 +74,12 @@ def test_groups_baselines_and_chunks(wrapper, side):
     assert relative_error(chunked, expected) < 1e-5
 
 
-def by_captum(wrapper, explain):
+def by_captum(wrapper, y, explain):
     """For each feature of b a call of Captum's own, of a function written out here."""
     soig = SecondOrderIntegratedGradients(wrapper)
-    psi = soig.factors_b(VECTORS[1]).values
+    psi = soig.factors_b(y).values
     columns = []
-    for j in range(9):
+    for j in range(y.shape[1]):
 
         def function(x, j=j):
             embedding = wrapper.encode_a(x)
@@ -103,15 +103,18 @@ def by_captum(wrapper, explain):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_captum_says_of_each_part(of_callables, explainer, options):
-    lifted = LiftedAttribution(of_callables, explainer=explainer)
-    actual = lifted.attribute(VECTORS, options=options)
+def test_what_captum_says_of_each_part(explainer, options):
+    # Shapley values take all orders of the features of a.
+    x, y = VECTORS if explainer is not ShapleyValues else (part[:, :4] for part in VECTORS)
+    wrapper = wrap((models.mlp(x.shape[1]), models.mlp(y.shape[1], seed=1)))
+    lifted = LiftedAttribution(wrapper, explainer=explainer)
+    actual = lifted.attribute((x, y), options=options)
 
     def explain(function):
-        x = VECTORS[0].clone().requires_grad_()
-        return explainer(function).attribute(x, **options).detach()
+        own = x.clone().requires_grad_()
+        return explainer(function).attribute(own, **options).detach()
 
-    assert relative_error(actual, by_captum(of_callables, explain)) < 1e-5
+    assert relative_error(actual, by_captum(wrapper, y, explain)) < 1e-5
 
 
 def test_shapley_values_of_all_coalitions():
