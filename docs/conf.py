@@ -87,10 +87,19 @@ def _write_table_of_models() -> None:
     from tests.encoders.test_timm import KINDS as TIMM
     from tests.families import FAMILIES, default_layers
 
-    dual = ["| model | pair | int layers | default layers | note |", "|---|---|---|---|---|"]
+    measured = (Path(__file__).parent / "tables" / "families.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in measured]
+    at = cells[0].index("passes")
+    passes = {row[0]: row[at] for row in cells[2:]}
+    dual = [
+        "| model | pair | int layers | default layers | passes | note |",
+        "|---|---|---|---|---|---|",
+    ]
     for f in FAMILIES:
         layers = ", ".join(default_layers(captum_interactions.wrap(f.build())))
-        dual.append(f"| {f.name} | {f.kind} | {f.blocks} | {layers} | {f.note} |")
+        dual.append(
+            f"| {f.name} | {f.kind} | {f.blocks} | {layers} | {passes[f.name]} | {f.note} |"
+        )
     lists = {
         "`open_clip`, OpenAI's `clip`": OPEN_CLIP,
         "`timm`": TIMM,

@@ -200,11 +200,17 @@ def _image_tower(
         channels=channels,
         image_size=size,
         image_processor=image_processor,
-        pools_first=hasattr(getattr(part, "embeddings", None), "class_embedding"),
+        pools_first=has_class_token(part),
         answer=answer,
     )
     tower.pool = attention_pool(part, part_name)
     return tower
+
+
+def has_class_token(part: nn.Module) -> bool:
+    """Whether the embeddings of a vision model begin with a token for the class."""
+    embeddings = getattr(part, "embeddings", None)
+    return any(hasattr(embeddings, name) for name in ("class_embedding", "cls_token"))
 
 
 def _image_features(model: Any, pixels: Tensor) -> Tensor:

@@ -208,7 +208,8 @@ def _image_tower(model: Any, processor: Any, pooling: Pooling | None) -> ImageTo
         options["answer"], skipped = _without_weights, []
     if "distillation_token" in tokens:
         options["special"] = ("[class]", "[distillation]")
-    tower = ImageTower(model, run, blocks, skipped, convolutional=convolutional, **options)
+    options.update(convolutional=convolutional, pools_first=has_class and pooling != "mean")
+    tower = ImageTower(model, run, blocks, skipped, **options)
     tower.pool = pool
     return tower if is_tested(model) else without_blocks_if_wrong(tower)
 

@@ -9,35 +9,137 @@ has derivatives of any order under every attention implementation.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-_PARTS = {"self_attn", "layer_norm1", "layer_norm2", "mlp"}
-_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "out_proj"}
 _TOKENWISE = ("torch.nn.", "transformers.", "peft.")
 """Packages whose MLP modules act on every token separately."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def is_poolable(block: nn.Module) -> bool:
-    """Whether a block is a plain pre-norm block whose parts :func:`pooled_row` may use directly.
+class _Names(NamedTuple):
+    """Names of the parts of a kind of pre-norm block."""
 
-    Blocks that have replaced projections (adapters, quantisation), hooks, a custom attention
-    function, unknown parts, or a forward pass other than that of ``transformers`` are not; they run
-    in full.
+    attention: str
+    projections: tuple[str, ...]
+    """Of the query, the key and the value, or one for all three."""
+    output: str
+    norms: tuple[str, str]
+    scales: tuple[str, ...] = ()
+    """Of what the attention and the MLP add."""
+    mlp: str = "mlp"
+
+
+_QKV = ("q_proj", "k_proj", "v_proj")
+_KINDS = (
+    _Names("self_attn", _QKV, "out_proj", ("layer_norm1", "layer_norm2")),  # CLIP and its like
+    _Names("self_attn", ("qkv",), "projection", ("layer_norm1", "layer_norm2")),  # BLIP
+    _Names("attention", _QKV, "o_proj", ("layernorm_before", "layernorm_after")),  # ViT
+    _Names(
+        "attention", _QKV, "o_proj", ("norm1", "norm2"), ("layer_scale1", "layer_scale2")
+    ),  # DINOv2
+)
+
+
+class Projection(NamedTuple):
+    """Weight (heads · width, D) and bias of a linear map."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return cast(Tensor, linear(states, self.weight, self.bias))
+
+    def per_head(self, n_heads: int) -> Tensor:
+        """The weight, shape (heads, width, D)."""
+        return self.weight.unflatten(0, (n_heads, -1))
+
+
+class PreNormBlock(NamedTuple):
+    """The parts of a pre-norm transformer block."""
+
+    norm: nn.Module
+    """The norm before the attention."""
+    query: Projection
+    key: Projection
+    value: Projection
+    n_heads: int
+    scale: float
+    """Of the logits."""
+    leave: Callable[[Tensor, Tensor], Tensor]
+    """From states (..., D) and the heads' values (..., heads · width) to the block's output."""
+
+
+def taken_apart(block: nn.Module) -> PreNormBlock | None:
+    """The parts of a plain pre-norm block, for :func:`pooled_row`.
+
+    None for blocks that have replaced projections (adapters, quantisation), hooks, a custom
+    attention function, positions in their attention, unknown parts, or a forward pass other than
+    that of ``transformers``: they run in full.
     """
-    attention = block._modules.get("self_attn")
-    if attention is None or {*block._modules} != _PARTS or {*attention._modules} != _PROJECTIONS:
-        return False
-    projections = list(attention.children())
-    return (
-        all(type(projection) is nn.Linear for projection in projections)
-        and all(is_plain(part, "transformers.models.") for part in (block, attention))
-        and all(is_plain(projection, "torch.nn.") for projection in projections)
-        and _has_known_function(attention)
-        and all(_is_tokenwise(block.get_submodule(name)) for name in ("layer_norm2", "mlp"))
+    for names in _KINDS:
+        attention = block._modules.get(names.attention)
+        if attention is None:
+            continue
+        linears = {*names.projections, names.output}
+        after = {names.norms[1], names.mlp, *names.scales}
+        if (
+            _parts(block) == {names.attention, names.norms[0], *after}
+            and _parts(attention) == linears
+            and all(type(attention._modules[name]) is nn.Linear for name in linears)
+            and all(is_plain(part, "torch.nn.") for part in attention.children())
+            and all(is_plain(part, "transformers.models.") for part in (block, attention))
+            and "position_embeddings" not in signature(type(attention).forward).parameters
+            and _has_known_function(attention)
+            and all(_is_tokenwise(block.get_submodule(name)) for name in after)
+        ):
+            return _assembled(block, attention, names)
+    return None
+
+
+def _parts(module: nn.Module) -> set[str]:
+    """Names of the parts that do something in evaluation mode."""
+    idle = (nn.Dropout, nn.Identity)
+    return {
+        name
+        for name, part in module.named_children()
+        if not (type(part) in idle and is_plain(part, "torch.nn."))
+    }
+
+
+def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
+    linears = [attention._modules[name] for name in names.projections]
+    if len(linears) == 3:
+        query, key, value = (Projection(each.weight, each.bias) for each in linears)
+    else:
+        (fused,) = linears
+        biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
+        query, key, value = map(Projection, fused.weight.chunk(3), biases)
+    output, norm, mlp = (
+        attention._modules[names.output],
+        block._modules[names.norms[1]],
+        block._modules[names.mlp],
+    )
+    scales = [block._modules[name] for name in names.scales] or [nn.Identity(), nn.Identity()]
+
+    def leave(states: Tensor, values: Tensor) -> Tensor:
+        states = states + scales[0](output(values))
+        return cast(Tensor, states + scales[1](mlp(norm(states))))
+
+    width = attention.head_dim
+    return PreNormBlock(
+        block._modules[names.norms[0]],
+        query,
+        key,
+        value,
+        n_heads=query.weight.shape[0] // width,
+        scale=width**-0.5,
+        leave=leave,
     )
 
 
@@ -70,12 +172,12 @@ def _is_tokenwise(part: nn.Module) -> bool:
 
 
 def pooled_row(
-    block: Any, states: Tensor, position: Tensor, visible: Tensor | None = None
+    block: PreNormBlock, states: Tensor, position: Tensor, visible: Tensor | None = None
 ) -> Tensor:
     """Output of a pre-norm transformer block at one position of each example.
 
     Args:
-        block (nn.Module): A block for which :func:`is_poolable` holds.
+        block (PreNormBlock): The block's parts.
         states (Tensor): Hidden states entering the block, shape (B, T, D).
         position (Tensor): Index of the pooled token, int64 of shape (B,).
         visible (Tensor, optional): True for tokens that the pooled one may attend to, shape (B, T).
@@ -84,15 +186,11 @@ def pooled_row(
     Returns:
         Tensor: shape (B, D).
     """
-    attention = block.self_attn
     examples = torch.arange(len(states), device=states.device)
-    normed = block.layer_norm1(states)
-    heads, width = attention.num_heads, attention.head_dim
-
-    query = attention.q_proj(normed[examples, position]).unflatten(-1, (heads, width))
-    key_weight = attention.k_proj.weight.unflatten(0, (heads, width))
+    normed = block.norm(states)
+    query = block.query(normed[examples, position]).unflatten(-1, (block.n_heads, -1))
     # The key bias adds the same amount to all tokens of a head, which the softmax ignores.
-    question = torch.einsum("bhe,hed->bhd", query * attention.scale, key_weight)
+    question = torch.einsum("bhe,hed->bhd", query * block.scale, block.key.per_head(block.n_heads))
     logits = question @ normed.transpose(1, 2)
     if visible is not None:
         logits = logits.masked_fill(~visible.unsqueeze(1), float("-inf"))
@@ -100,9 +198,7 @@ def pooled_row(
     weights = logits.softmax(-1, dtype=wide).to(normed.dtype)
 
     mean = weights @ normed
-    value_weight = attention.v_proj.weight.unflatten(0, (heads, width))
-    value = torch.einsum("bhd,hed->bhe", mean, value_weight).flatten(1)
-    if attention.v_proj.bias is not None:
-        value = value + attention.v_proj.bias
-    row = states[examples, position] + attention.out_proj(value)
-    return cast(Tensor, row + block.mlp(block.layer_norm2(row)))
+    value = torch.einsum("bhd,hed->bhe", mean, block.value.per_head(block.n_heads)).flatten(1)
+    if block.value.bias is not None:
+        value = value + block.value.bias
+    return block.leave(states[examples, position], value)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_interactions.encoders.model.per_head import per_head
-from captum_interactions.encoders.model.pooled_block import is_plain
+from captum_interactions.encoders.model.pooled_block import PreNormBlock, is_plain
 
 _AT_ONCE = 8
 """Number of examples whose vectors are computed together."""
@@ -26,15 +26,15 @@ RowAt = Callable[[Tensor, slice], Tensor]
 """``(coordinates, examples) -> (N, D)`` for coordinates (N, T) of these examples, node-major."""
 
 
-def has_plain_norm(block: Any) -> bool:
-    """Whether the first norm of a poolable block is one that :func:`row_along` supports."""
-    norm = block.layer_norm1
+def has_plain_norm(block: PreNormBlock) -> bool:
+    """Whether the first norm of a block is one that :func:`row_along` supports."""
+    norm: Any = block.norm
     is_layer_norm = type(norm) is nn.LayerNorm and norm.elementwise_affine
     return is_layer_norm and len(norm.normalized_shape) == 1 and is_plain(norm, "torch.nn.")
 
 
 def row_along(
-    block: Any,
+    block: PreNormBlock,
     start: Tensor,
     end: Tensor,
     position: Tensor,
@@ -43,7 +43,7 @@ def row_along(
     """Output of a pre-norm transformer block at one token, as a function of path coordinates.
 
     Args:
-        block (nn.Module): A block that is poolable and for which :func:`has_plain_norm` holds.
+        block (PreNormBlock): The parts of a block for which :func:`has_plain_norm` holds.
         start (Tensor): Hidden states entering the block at the coordinate 0, shape (1 or B, T, D).
         end (Tensor): Hidden states at the coordinate 1, shape (B, T, D).
         position (Tensor): Index of the pooled token, int64 of shape (B,).
@@ -53,7 +53,7 @@ def row_along(
     Returns:
         Callable: see :data:`RowAt`; differentiable in the coordinates.
     """
-    path = _NormedPath(block.layer_norm1, start, end)
+    path = _NormedPath(cast(nn.LayerNorm, block.norm), start, end)
     first = start.expand_as(end)
     examples = torch.arange(len(end), device=end.device)
     row_start = first[examples, position]
@@ -69,11 +69,8 @@ def row_along(
         normed = (pair.to(end.dtype).unsqueeze(-1) * vectors_row[rows]).sum(-2) + path.bias
         state = row_start[rows] + z[:, own, at].unsqueeze(-1).to(end.dtype) * row_step[rows]
         hidden = None if visible is None else ~visible[rows]
-        value = _attend(
-            block.self_attn, normed, path.vectors[rows], coefficients, hidden, path.bias
-        )
-        row = state + value
-        return cast(Tensor, row + block.mlp(block.layer_norm2(row))).flatten(0, 1)
+        value = _attend(block, normed, path.vectors[rows], coefficients, hidden, path.bias)
+        return block.leave(state, value).flatten(0, 1)
 
     return row_at
 
@@ -124,20 +121,18 @@ class _NormedPath:
 
 
 def _attend(
-    attention: Any,
+    block: PreNormBlock,
     normed: Tensor,
     vectors: Tensor,
     coefficients: Tensor,
     hidden: Tensor | None,
     bias: Tensor | float,
 ) -> Tensor:
-    """Attention output (n, B, D) of the pooled token, for its normed state (n, B, D)."""
-    heads, width = attention.num_heads, attention.head_dim
-    n_nodes, n_tokens = len(normed), vectors.shape[1] // 2
-    query = attention.q_proj(normed).transpose(0, 1).unflatten(-1, (heads, width))
-    key_weight = attention.k_proj.weight.unflatten(0, (heads, width))
+    """Values (n, B, heads · width) for the pooled token, of which the normed state is (n, B, D)."""
+    heads, n_nodes, n_tokens = block.n_heads, len(normed), vectors.shape[1] // 2
+    query = block.query(normed).transpose(0, 1).unflatten(-1, (heads, -1))
     # The softmax ignores what biases add to all tokens of a head alike.
-    question = per_head(query * attention.scale, key_weight)  # (B, n, heads, D)
+    question = per_head(query * block.scale, block.key.per_head(heads))  # (B, n, heads, D)
     answers = (question.flatten(1, 2) @ vectors.transpose(1, 2)).unflatten(1, (n_nodes, heads))
     shares = coefficients.transpose(0, 1).unsqueeze(2).unflatten(-1, (2, n_tokens))
     logits = (answers.to(coefficients.dtype).unflatten(-1, (2, n_tokens)) * shares).sum(-2)
@@ -146,8 +141,6 @@ def _attend(
     weights = logits.softmax(-1)
     mixture = (weights.unsqueeze(-2) * shares).flatten(-2).to(vectors.dtype)
     mean = (mixture.flatten(1, 2) @ vectors).unflatten(1, (n_nodes, heads)) + bias
-    value_weight = attention.v_proj.weight.unflatten(0, (heads, width))
-    value = per_head(mean, value_weight.transpose(1, 2)).transpose(0, 1).flatten(2)
-    if attention.v_proj.bias is not None:
-        value = value + attention.v_proj.bias
-    return cast(Tensor, attention.out_proj(value))
+    value_weight = block.value.per_head(heads).transpose(1, 2)
+    value = per_head(mean, value_weight).transpose(0, 1).flatten(2)
+    return value if block.value.bias is None else value + block.value.bias

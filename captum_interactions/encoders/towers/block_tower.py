@@ -23,7 +23,7 @@ from captum_interactions.encoders.model.hooks import (
     states_around,
     states_entering,
 )
-from captum_interactions.encoders.model.pooled_block import is_poolable, pooled_row
+from captum_interactions.encoders.model.pooled_block import PreNormBlock, pooled_row, taken_apart
 from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.model.pooling_attention import (
@@ -137,14 +137,17 @@ class BlockTower(Tower):
     def along(self, layer: Layer, start: Tensor, end: Tensor, *context: Any) -> AlongPath | None:
         if layer == "pool":
             return self._along_pool(start, end, context)
-        if layer != self.n_blocks - 1 or end.dim() != 3 or not is_poolable(self.blocks[-1]):
+        if layer != self.n_blocks - 1 or end.dim() != 3:
             return None
         last = self.blocks[-1]
+        parts = taken_apart(last)
+        if parts is None:
+            return None
         states, _, _, pooled = self.recall(end, *context[1:])
-        if pooled is None or not has_plain_norm(last):
+        if pooled is None or not has_plain_norm(parts):
             return None
         n_tokens = states.shape[1]
-        row_at = row_along(last, start[:, :n_tokens], states, *pooled)
+        row_at = row_along(parts, start[:, :n_tokens], states, *pooled)
 
         def embed(coordinates: Tensor, rows: slice, *own: Any) -> Tensor:
             with tabulated_activations(last):
@@ -213,14 +216,16 @@ class BlockTower(Tower):
             answer = None if self._answer is None else self._answer(states.detach())
             last = blocks[-1]
             if pooled is not None and pools_one:
-                stack.enter_context(replaced_forward(last, _pooled_forward(last, *pooled)))
+                parts = taken_apart(last)
+                assert parts is not None
+                stack.enter_context(replaced_forward(last, _pooled_forward(parts, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             # Inputs are already checked; checking again would synchronise with the device.
             return self._run(self.model, inputs, *extras)
 
     def _pools_one(self, layer: int, states: Tensor, context: Sequence[Any]) -> bool:
         """Whether the embedding depends on only one token of the last block's output."""
-        if not is_poolable(self.blocks[-1]) or self.recall(states, *context[1:])[3] is None:
+        if taken_apart(self.blocks[-1]) is None or self.recall(states, *context[1:])[3] is None:
             return False
 
         def pooled(*own: Any) -> Tensor:
@@ -382,7 +387,7 @@ class BlockTower(Tower):
         raise NotImplementedError
 
 
-def _pooled_forward(block: nn.Module, position: Tensor, visible: Tensor | None) -> Run:
+def _pooled_forward(block: PreNormBlock, position: Tensor, visible: Tensor | None) -> Run:
     """A forward function of the last block that computes one token, and repeats it for all."""
 
     def forward(states: Tensor, *_: Any, **__: Any) -> Tensor:
