@@ -53,11 +53,11 @@ class Projection(NamedTuple):
     bias: Tensor | None
 
     def __call__(self, states: Tensor) -> Tensor:
-        return cast(Tensor, linear(states, self.weight, self.bias))
+        return linear(states, self.weight, self.bias)
 
     def per_head(self, n_heads: int) -> Tensor:
         """The weight, shape (heads, width, D)."""
-        return self.weight.unflatten(0, (n_heads, -1))
+        return cast(Tensor, self.weight.unflatten(0, (n_heads, -1)))
 
 
 class PreNormBlock(NamedTuple):
