@@ -17,7 +17,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,15 @@ from captum_interactions.functional import Factors
 IMAGE_TOKENS, TEXT_TOKENS, K = 50, 12, 512
 SQUARE = 2048
 PHRASES = 16
+SHARD = 256
 
 
 def main() -> None:
     options = _parser().parse_args()
     torch.set_num_threads(options.threads)
     images, texts = (
-        _factors(options.images, IMAGE_TOKENS, 1),
-        _factors(options.texts, TEXT_TOKENS, 2),
+        random_factors(options.images, IMAGE_TOKENS, 1),
+        random_factors(options.texts, TEXT_TOKENS, 2),
     )
     work = 2 * options.images * IMAGE_TOKENS * options.texts * TEXT_TOKENS * K
 
@@ -51,8 +52,8 @@ def main() -> None:
     expected = (images[:8] @ texts).clone()
     with tempfile.TemporaryDirectory() as folder:
         for storage in STORAGE:
-            index_a = _store(Path(folder, f"{storage}-a"), images, storage, "a")
-            index_b = _store(Path(folder, f"{storage}-b"), texts, storage, "b")
+            index_a = store(Path(folder, f"{storage}-a"), _blocks(images), storage, "a")
+            index_b = store(Path(folder, f"{storage}-b"), _blocks(texts), storage, "b")
 
             def stream(a: FactorIndex = index_a, b: FactorIndex = index_b) -> None:
                 columns = b.factors()
@@ -74,6 +75,10 @@ def main() -> None:
     _print(rows, options)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2))
+
+
+def _blocks(factors: Factors) -> list[Factors]:
+    return [factors[first : first + SHARD] for first in range(0, len(factors), SHARD)]
 
 
 def _run(images: Factors, texts: Factors) -> None:
@@ -111,7 +116,8 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _factors(count: int, n_tokens: int, seed: int) -> Factors:
+def random_factors(count: int, n_tokens: int, seed: int) -> Factors:
+    """Factors of random values, whose tokens are of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randn(count, n_tokens, 1, generator=generator).exp() / n_tokens
     values = torch.randn(count, n_tokens, K, generator=generator) / K**0.5 * lengths
@@ -119,29 +125,33 @@ def _factors(count: int, n_tokens: int, seed: int) -> Factors:
     return Factors(values, embedding, torch.zeros_like(embedding))
 
 
-def _store(folder: Path, factors: Factors, storage: str, side: Any) -> FactorIndex:
+def store(
+    folder: Path, blocks: Iterable[Factors], storage: str, side: Any, n_before: int = 0
+) -> FactorIndex:
+    """An index of blocks of factors, of one shard each; ``n_before`` blocks are there already."""
     model = dict.fromkeys(("name", "weights", "configuration"), "random")
     settings = Settings(side, (11, 11), "cosine", 10, "gausslegendre", None, False, model)
-    axis = TokenAxis.numbered(factors.values.shape[1])
-    folder.mkdir(parents=True)
-    write_settings(folder, settings, storage)
-    part = f"0000-{'0' * 12}"
-    names = tuple(f"{part}-{i:05d}" for i in range(-(-len(factors) // 256)))
-    Part(part, names).write(folder)
-    for i, name in enumerate(names):
-        rows = range(256 * i, min(256 * (i + 1), len(factors)))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not n_before:
+        write_settings(folder, settings, storage)
+    part = f"{n_before:04d}-{'0' * 12}"
+    names = []
+    for number, block in enumerate(blocks):
+        names.append(f"{part}-{number:05d}")
+        axis = TokenAxis.numbered(block.values.shape[1])
         items = [
             Item(
-                str(r),
-                factors.values[r],
-                factors.embedding[r],
-                factors.baseline[r],
+                f"{n_before + number}:{row}",
+                block.values[row],
+                block.embedding[row],
+                block.baseline[row],
                 axis,
                 settings,
             )
-            for r in rows
+            for row in range(len(block))
         ]
-        write_shard(folder / f"{name}{SUFFIX}", items, [None] * len(items), storage)
+        write_shard(folder / f"{names[-1]}{SUFFIX}", items, [None] * len(items), storage)
+    Part(part, tuple(names)).write(folder)
     return FactorIndex(folder)
 
 
