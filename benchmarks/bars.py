@@ -173,7 +173,9 @@ BARS = (
         )
         for what, bar, names in (
             ("full map", 1.0, LAST),
-            ("full map, 12 tokens, N = 20", 6.0, ("B/32 embeddings", "B/16 embeddings")),
+            ("full map", 0.7, ["MiniLM last block"]),
+            ("full map, 12 tokens, N = 20", 4.0, ("B/32 embeddings", "B/16 embeddings")),
+            ("full map", 2.0, ["B/32 embeddings, to 1e-3"]),
             ("heat map", 1.2, [f"{name}, phrase" for name in LAST]),
         )
         for name in names

@@ -3,7 +3,7 @@
     python -m benchmarks.search [--images 25600 51200 102400] [--folder FOLDER] [--threads 2]
 
 Images have factors of the shapes of CLIP ViT-B/32 (50 tokens of 512 numbers, in float16) with
-random values, in memory-mapped files that grow from size to size; the largest default takes 5.3 GB.
+random values, in memory-mapped files that grow from size to size; the largest default takes 5.7 GB.
 Times are medians of five searches with the files in the cache of the system, where they have room.
 The last row is the straight line through the others at a million images. Prints a Markdown table.
 """
