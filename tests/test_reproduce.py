@@ -43,7 +43,7 @@ def arguments(words: list[str]) -> list[str]:
     """What the command line is called with, by itself or by torchrun."""
     if words[0] == "torchrun":
         options = get_args_parser().parse_args(words[1:])
-        assert (options.module, options.training_script) == (True, "captum_interactions.cli")
+        assert (options.module, options.training_script) == (True, "captum_interactions")
         return list(options.training_script_args)
     assert words[0] == "captum-interactions"
     return words[1:]

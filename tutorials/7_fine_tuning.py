@@ -80,7 +80,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # at 20 steps, some convergence deltas cause a warning
     for domain, records in (("plain", plain), ("shifted", shifted)):
         for stage, model in (("before", wrapper), ("after", tuned)):
-            energy = torch.tensor(energies(model, records[:16]))
+            energy = torch.tensor(energies(model, records[:10]))
             found[domain, stage] = energy
             print(f"{domain:>8} {stage:>7}: recall@1 {recall(model, records):.2f}, "
                   f"median energy {float(energy.nanmedian()):.2f}")  # fmt: skip
