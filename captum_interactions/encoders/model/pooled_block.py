@@ -32,17 +32,35 @@ class _Names(NamedTuple):
     norms: tuple[str, str]
     scales: tuple[str, ...] = ()
     """Of what the attention and the MLP add."""
-    mlp: str = "mlp"
+    blocks: tuple[str, ...] = ()
+    """Classes of tested blocks; any if empty."""
 
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 _KINDS = (
     _Names("self_attn", _QKV, "out_proj", ("layer_norm1", "layer_norm2")),  # CLIP and its like
-    _Names("self_attn", ("qkv",), "projection", ("layer_norm1", "layer_norm2")),  # BLIP
-    _Names("attention", _QKV, "o_proj", ("layernorm_before", "layernorm_after")),  # ViT
     _Names(
-        "attention", _QKV, "o_proj", ("norm1", "norm2"), ("layer_scale1", "layer_scale2")
-    ),  # DINOv2
+        "self_attn",
+        ("qkv",),
+        "projection",
+        ("layer_norm1", "layer_norm2"),
+        blocks=("BlipEncoderLayer",),
+    ),
+    _Names(
+        "attention",
+        _QKV,
+        "o_proj",
+        ("layernorm_before", "layernorm_after"),
+        blocks=("ViTLayer", "DeiTLayer", "ViTMSNLayer"),
+    ),
+    _Names(
+        "attention",
+        _QKV,
+        "o_proj",
+        ("norm1", "norm2"),
+        ("layer_scale1", "layer_scale2"),
+        ("Dinov2Layer", "Dinov2WithRegistersLayer", "Tipsv2VisionLayer"),
+    ),
 )
 
 
@@ -79,17 +97,20 @@ def taken_apart(block: nn.Module) -> PreNormBlock | None:
     """The parts of a plain pre-norm block, for :func:`pooled_row`.
 
     None for blocks that have replaced projections (adapters, quantisation), hooks, a custom
-    attention function, positions in their attention, unknown parts, or a forward pass other than
-    that of ``transformers``: they run in full.
+    attention function, positions in their attention, unknown parts or parameters, or a forward pass
+    other than that of ``transformers``: they run in full.
     """
     for names in _KINDS:
         attention = block._modules.get(names.attention)
         if attention is None:
             continue
         linears = {*names.projections, names.output}
-        after = {names.norms[1], names.mlp, *names.scales}
+        after = {names.norms[1], "mlp", *names.scales}
         if (
-            _parts(block) == {names.attention, names.norms[0], *after}
+            (not names.blocks or type(block).__name__ in names.blocks)
+            and not any(_has_own_tensors(part) for part in (block, attention))
+            and (hasattr(attention, "scale") or hasattr(attention, "scaling"))
+            and _parts(block) == {names.attention, names.norms[0], *after}
             and _parts(attention) == linears
             and all(type(attention._modules[name]) is nn.Linear for name in linears)
             and all(is_plain(part, "torch.nn.") for part in attention.children())
@@ -112,6 +133,12 @@ def _parts(module: nn.Module) -> set[str]:
     }
 
 
+def _has_own_tensors(module: nn.Module) -> bool:
+    """Whether a module has parameters or buffers that belong to none of its parts."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    return any(tensor is not None for tensor in own)
+
+
 def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
     linears = [attention._modules[name] for name in names.projections]
     if len(linears) == 3:
@@ -120,25 +147,21 @@ def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
         (fused,) = linears
         biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
         query, key, value = map(Projection, fused.weight.chunk(3), biases)
-    output, norm, mlp = (
-        attention._modules[names.output],
-        block._modules[names.norms[1]],
-        block._modules[names.mlp],
-    )
+    output = attention._modules[names.output]
+    norm = block._modules[names.norms[1]]
     scales = [block._modules[name] for name in names.scales] or [nn.Identity(), nn.Identity()]
 
     def leave(states: Tensor, values: Tensor) -> Tensor:
         states = states + scales[0](output(values))
-        return cast(Tensor, states + scales[1](mlp(norm(states))))
+        return cast(Tensor, states + scales[1](block.mlp(norm(states))))
 
-    width = attention.head_dim
     return PreNormBlock(
         block._modules[names.norms[0]],
         query,
         key,
         value,
-        n_heads=query.weight.shape[0] // width,
-        scale=width**-0.5,
+        n_heads=query.weight.shape[0] // attention.head_dim,
+        scale=attention.scale if hasattr(attention, "scale") else attention.scaling,
         leave=leave,
     )
 

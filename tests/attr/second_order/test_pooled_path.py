@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPModel, DINOv3ViTConfig, DINOv3ViTModel
+from transformers import BeitConfig, BeitModel, CLIPModel, DINOv3ViTConfig, DINOv3ViTModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
@@ -74,6 +74,29 @@ def test_blocks_with_rotary_positions_run_as_they_are():
     (block,) = wrap((DINOv3ViTModel(config), DINOv3ViTModel(config))).tower_a.blocks
     assert type(block).__name__ == "DINOv3ViTLayer"
     assert taken_apart(block) is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"layer_scale_init_value": 0.5}, {"use_shared_relative_position_bias": True}]
+)
+def test_blocks_with_parameters_or_biases_of_their_own_run_as_they_are(options):
+    """BEiT's parts have the names of ViT's; it scales them, or adds a bias to the logits."""
+    config = BeitConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        image_size=12, patch_size=4, **{"layer_scale_init_value": 0.0, **options},
+    )  # fmt: skip
+    assert taken_apart(BeitModel(config).layers[-1]) is None
+
+
+def test_the_scale_of_the_logits_is_the_blocks_own():
+    model = BUILDS["VisionTextDualEncoder (ViT, BERT)"]()
+    block = wrap(model).tower_a.blocks[-1]
+    states = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
+    block.attention.scaling *= 3
+    with torch.no_grad():
+        expected = block(states)[:, 0]
+        actual = pooled_row(taken_apart(block), states, torch.tensor([0]))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e-4, 1.0])
