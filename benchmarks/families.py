@@ -2,11 +2,11 @@
 
     python -m benchmarks.families [--families NAME ...] [--results FILE] [--threads 2]
 
-Models have the default sizes of their configuration in ``transformers``, which are published ones,
-and random weights. A map is taken at the default layers with ten nodes, for one image (or sound)
-and a text of seven tokens, with padding where the model reads it. *Passes* are its operations, of
-matrix products and convolutions, over those of the pair's forward pass: they depend on no machine.
-Each family runs in a fresh process and is kept in a JSON file. Prints a Markdown table.
+Models have the default sizes of their configuration in ``transformers`` and random weights. A map
+is taken at the default layers with ten nodes, for one image (or sound) and a text of seven tokens,
+with padding where the model reads it. *Passes* are its operations, of matrix products and
+convolutions, over those of the pair's forward pass: they depend on no machine. Each family runs in
+a fresh process and is kept in a JSON file. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure is not None:
         torch.set_num_threads(options.threads)
-        print(json.dumps(measure(_with_biases(published(options.measure)))))
+        print(json.dumps(measure(_with_biases(default_model(options.measure)))))
         return
     results = Results(options.results)
     for name in options.families:
@@ -84,7 +84,7 @@ def main() -> None:
     print(table({name: results.values[name] for name in names if name in results.values}))
 
 
-def published(name: str) -> nn.Module:
+def default_model(name: str) -> nn.Module:
     """A family's model at the default sizes of its configuration."""
     torch.manual_seed(0)
     if name in PAIRS:
