@@ -30,6 +30,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -249,18 +250,16 @@ def _captum(
         options = {**common, **more, "additional_forward_args": inputs[1]}
         return layer.attribute(inputs[0], baseline, **options)
 
-    if case.n_steps == "auto":
-        common["n_steps"] = _enough_steps(run)
-    return run
+    return partial(run, n_steps=_enough_steps(run)) if case.n_steps == "auto" else run
 
 
 def _enough_steps(run: Callable[..., Any], tolerance: float = 1e-3) -> int:
-    """Steps that bring Captum's convergence delta below a share of what its attributions sum to."""
+    """Steps that bring Captum's convergence delta below a share of the score's difference."""
     for n_steps in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160):
         attributions, delta = run(n_steps=n_steps, return_convergence_delta=True)
         if abs(delta).max() <= tolerance * abs(attributions.sum() - delta.sum()):
-            break
-    return n_steps
+            return n_steps
+    raise RuntimeError(f"Captum's delta is above {tolerance} with {n_steps} steps")
 
 
 def _oracle(

@@ -56,7 +56,7 @@ def _states_formed() -> Iterator[None]:
 
 @contextmanager
 def _all_rows() -> Iterator[None]:
-    with _states_formed(), patch.object(block_tower, "taken_apart", lambda _: None):
+    with _states_formed(), patch.object(block_tower, "pre_norm_parts", lambda _: None):
         yield
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_interactions.attr import SecondOrderIntegratedGradients
 from captum_interactions.encoders import Batch, DualEncoderWrapper, Layer, TokenAxis, Tower
 from captum_interactions.encoders.families.trial import is_close, other_input
+from captum_interactions.encoders.model.hooks import HOOKS
 from captum_interactions.encoders.model.modes import explaining
 from captum_interactions.encoders.towers.base import take_rows
 
@@ -297,8 +298,11 @@ def _side(wrapper: DualEncoderWrapper, batch: Batch, side: int) -> tuple[Tensor,
 
 def _state(wrapper: DualEncoderWrapper) -> list[Any]:
     """The state of a model that an explanation must not change."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return [
-        (module.training, "forward" in vars(module), *(len(getattr(module, h)) for h in hooks))
+        (
+            module.training,
+            "forward" in vars(module),
+            *(len(getattr(module, name)) for name in HOOKS),
+        )
         for module in wrapper.modules()
     ] + [parameter.grad is None for parameter in wrapper.parameters()]

@@ -68,7 +68,7 @@ def selection_lines(imap: Map, phrase: str | None, box: tuple[float, ...] | None
 def map_as_json(imap: Map, phrase: str | None, box: tuple[float, ...] | None) -> dict[str, Any]:
     """A map's numbers by name: the parts of the score, patches, words and strongest pairs."""
     from captum_interactions.axes import ImageAxis, TextAxis
-    from captum_interactions.maps.orders import is_second_order, values_of
+    from captum_interactions.maps.orders import has_map, is_second_order
 
     found: dict[str, Any] = {"score": imap.score, "settings": imap.settings}
     if is_second_order(imap):
@@ -82,9 +82,9 @@ def map_as_json(imap: Map, phrase: str | None, box: tuple[float, ...] | None) ->
             "phrase": phrase,
             "box": box,
         }
-    if isinstance(imap.axis_a, ImageAxis) and values_of(imap, "a") is not None:
+    if isinstance(imap.axis_a, ImageAxis) and has_map(imap, "a"):
         found["heatmap"] = imap.heatmap(phrase).tolist()
-    if isinstance(imap.axis_b, TextAxis) and values_of(imap, "b") is not None:
+    if isinstance(imap.axis_b, TextAxis) and has_map(imap, "b"):
         found["words"] = [
             {"word": word, "attribution": weight} for word, weight in imap.word_weights(box)
         ]

@@ -100,6 +100,13 @@ def known_variants(path: Path) -> list[str]:
 def rows_in(folder: str, study: Study) -> list[Row]:
     """The measured rows of another run of a study, which it may compare with its own.
 
+    Args:
+        folder (str): Where the other run wrote its results.
+        study (Study): The study that both are of.
+
+    Returns:
+        list: its rows, without those that failed or were declined.
+
     Raises:
         FileNotFoundError: If the folder has none.
         ConfigurationError: If they are rows of another study.

@@ -24,10 +24,14 @@ def is_second_order(source: Any) -> TypeGuard[InteractionMap]:
     return isinstance(source, InteractionMap)
 
 
+def has_map(imap: Map, side: Side) -> bool:
+    """Whether a map has values of an input; a method of the first order may lack one."""
+    own = "attributions_a" if side == "a" else "attributions_b"
+    return is_second_order(imap) or getattr(imap, own) is not None
+
+
 def values_of(imap: Map, side: Side, selection: Any = None) -> NDArray[np.float32] | None:
-    """One value a token of an input, for a selection of the other one; None without a map of it."""
-    if isinstance(imap, FirstOrderMap):
-        own = imap.attributions_a if side == "a" else imap.attributions_b
-        if own is None:
-            return None
+    """Values (T,) of an input, for a selection of the other one; None if there is no map of it."""
+    if not has_map(imap, side):
+        return None
     return np.asarray(imap.marginal(side, selection).numpy())

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPSegModel, MetaClip2Model
 
 from captum_interactions import wrap
-from captum_interactions.encoders.model.pooled_block import taken_apart
+from captum_interactions.encoders.model.pooled_block import pre_norm_parts
 from tests import models
 
 FAMILIES = [CLIPModel, CLIPSegModel, MetaClip2Model]
@@ -151,19 +151,19 @@ def test_changes_to_the_last_block_count(change):
 
 def test_only_the_plain_last_block_is_computed_for_one_token(clip):
     blocks = clip.vision_model.encoder.layers
-    assert taken_apart(blocks[-1])
-    assert not taken_apart(nn.Identity())
-    assert not taken_apart(nn.TransformerEncoderLayer(8, 2, norm_first=True))
+    assert pre_norm_parts(blocks[-1])
+    assert not pre_norm_parts(nn.Identity())
+    assert not pre_norm_parts(nn.TransformerEncoderLayer(8, 2, norm_first=True))
 
     hooked = copy.deepcopy(blocks[-1])
     hooked.register_full_backward_hook(lambda *_: None)
-    assert not taken_apart(hooked)
+    assert not pre_norm_parts(hooked)
 
     class Scaled(type(blocks[-1])):
         def forward(self, *args, **kwargs):
             return 2 * super().forward(*args, **kwargs)
 
-    assert not taken_apart(Scaled(clip.config.vision_config))
+    assert not pre_norm_parts(Scaled(clip.config.vision_config))
 
 
 def test_which_tokens_count(clip):

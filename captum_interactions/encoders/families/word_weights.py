@@ -35,7 +35,8 @@ def static_tower(model: Any, prompt: str = "") -> TextTower:
     own = model[0].tokenizer
     names = ("[PAD]", "<pad>", "[UNK]", "<unk>")
     known = [name for name in names if own.token_to_id(name) is not None]
-    pad, unknown = (next((n for n in known if n in some), None) for some in (names, names[2:]))
+    pad = next(iter(known), None)
+    unknown = next((name for name in known if name in ("[UNK]", "<unk>")), None)
     if pad is None:
         raise ValueError(
             f"the vocabulary of {type(model[0]).__name__} has none of {', '.join(names)}, of which "

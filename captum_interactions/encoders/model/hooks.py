@@ -26,6 +26,9 @@ from captum_interactions.encoders.model.changes import (
     turn,
 )
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Attributes in which a module keeps its hooks."""
+
 _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")
 """Flags by which transformers, open_clip and timm recompute blocks in the backward pass."""
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from captum_interactions.encoders.model.hooks import HOOKS
+
 _TOKENWISE = ("torch.nn.", "transformers.", "peft.")
 """Packages whose MLP modules act on every token separately."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Names(NamedTuple):
@@ -87,13 +88,14 @@ class PreNormBlock(NamedTuple):
     key: Projection
     value: Projection
     n_heads: int
+    """Each projection has heads · width rows."""
     scale: float
     """Of the logits."""
-    leave: Callable[[Tensor, Tensor], Tensor]
+    finish: Callable[[Tensor, Tensor], Tensor]
     """From states (..., D) and the heads' values (..., heads · width) to the block's output."""
 
 
-def taken_apart(block: nn.Module) -> PreNormBlock | None:
+def pre_norm_parts(block: nn.Module) -> PreNormBlock | None:
     """The parts of a plain pre-norm block, for :func:`pooled_row`.
 
     None for blocks that have replaced projections (adapters, quantisation), hooks, a custom
@@ -151,7 +153,7 @@ def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
     norm = block._modules[names.norms[1]]
     scales = [block._modules[name] for name in names.scales] or [nn.Identity(), nn.Identity()]
 
-    def leave(states: Tensor, values: Tensor) -> Tensor:
+    def finish(states: Tensor, values: Tensor) -> Tensor:
         states = states + scales[0](output(values))
         return cast(Tensor, states + scales[1](block.mlp(norm(states))))
 
@@ -162,7 +164,7 @@ def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
         value,
         n_heads=query.weight.shape[0] // attention.head_dim,
         scale=attention.scale if hasattr(attention, "scale") else attention.scaling,
-        leave=leave,
+        finish=finish,
     )
 
 
@@ -170,7 +172,7 @@ def is_plain(module: Any, package: str) -> bool:
     """Whether a module has no hooks and runs the forward pass of its class in this package."""
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)
-    return known and not is_replaced and not any(getattr(module, name) for name in _HOOKS)
+    return known and not is_replaced and not any(getattr(module, name) for name in HOOKS)
 
 
 def _has_known_function(attention: Any) -> bool:
@@ -189,7 +191,7 @@ def _is_tokenwise(part: nn.Module) -> bool:
     """Whether a module acts on every token separately, so that it can run on some rows only."""
     return "forward" not in vars(part) and all(
         type(module).forward.__module__.startswith(_TOKENWISE)
-        and not any(getattr(module, name) for name in _HOOKS)
+        and not any(getattr(module, name) for name in HOOKS)
         for module in part.modules()
     )
 
@@ -224,4 +226,4 @@ def pooled_row(
     value = torch.einsum("bhd,hed->bhe", mean, block.value.per_head(block.n_heads)).flatten(1)
     if block.value.bias is not None:
         value = value + block.value.bias
-    return block.leave(states[examples, position], value)
+    return block.finish(states[examples, position], value)

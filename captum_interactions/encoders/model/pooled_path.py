@@ -70,7 +70,7 @@ def row_along(
         state = row_start[rows] + z[:, own, at].unsqueeze(-1).to(end.dtype) * row_step[rows]
         hidden = None if visible is None else ~visible[rows]
         value = _attend(block, normed, path.vectors[rows], coefficients, hidden, path.bias)
-        return block.leave(state, value).flatten(0, 1)
+        return block.finish(state, value).flatten(0, 1)
 
     return row_at
 

@@ -23,7 +23,7 @@ from captum_interactions.encoders.model.hooks import (
     states_around,
     states_entering,
 )
-from captum_interactions.encoders.model.pooled_block import PreNormBlock, pooled_row, taken_apart
+from captum_interactions.encoders.model.pooled_block import PreNormBlock, pooled_row, pre_norm_parts
 from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
 from captum_interactions.encoders.model.pooling import Pool
 from captum_interactions.encoders.model.pooling_attention import (
@@ -140,7 +140,7 @@ class BlockTower(Tower):
         if layer != self.n_blocks - 1 or end.dim() != 3:
             return None
         last = self.blocks[-1]
-        parts = taken_apart(last)
+        parts = pre_norm_parts(last)
         if parts is None:
             return None
         states, _, _, pooled = self.recall(end, *context[1:])
@@ -207,17 +207,20 @@ class BlockTower(Tower):
         with ExitStack() as stack:
             # This comes first, so that hooks of other threads are not mistaken for the user's.
             stack.enter_context(as_written(self.model))
-            if pools_one is None:
-                pools_one = self._pools_one(layer, states, context)
+            last = self.blocks[-1]
+            parts = None if pools_one is False else pre_norm_parts(last)
+            if (
+                parts is not None
+                and pools_one is None
+                and not self._pools_one(layer, states, context)
+            ):
+                parts = None
             states, inputs, extras, pooled = self.recall(states, *rest)
             states = self._from_tokens(states, cells)
             blocks = self.blocks
             before = [self._block(name) for name in self._skipped] + blocks[:layer]
             answer = None if self._answer is None else self._answer(states.detach())
-            last = blocks[-1]
-            if pooled is not None and pools_one:
-                parts = taken_apart(last)
-                assert parts is not None
+            if pooled is not None and parts is not None:
                 stack.enter_context(replaced_forward(last, _pooled_forward(parts, *pooled)))
             stack.enter_context(starting_at(blocks[layer], states, before, answer))
             # Inputs are already checked; checking again would synchronise with the device.
@@ -225,7 +228,7 @@ class BlockTower(Tower):
 
     def _pools_one(self, layer: int, states: Tensor, context: Sequence[Any]) -> bool:
         """Whether the embedding depends on only one token of the last block's output."""
-        if taken_apart(self.blocks[-1]) is None or self.recall(states, *context[1:])[3] is None:
+        if self.recall(states, *context[1:])[3] is None:
             return False
 
         def pooled(*own: Any) -> Tensor:

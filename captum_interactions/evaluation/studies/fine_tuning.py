@@ -230,9 +230,7 @@ def _recalled(rows: Sequence[Row], variant: str) -> tuple[list[str], list[list[f
         for side in "ab"
     )
     clusters = [row.cluster for row in own]
-    numbered = {cluster: number for number, cluster in enumerate(clusters)}
-    own_number = torch.tensor([numbered[cluster] for cluster in clusters])
-    is_own = own_number[:, None] == own_number
+    is_own = torch.tensor([[one == other for other in clusters] for one in clusters])
     found = []
     for scores in (a @ b.T, b @ a.T):
         best = scores >= scores.amax(1, keepdim=True) - 10.0**-_DIGITS

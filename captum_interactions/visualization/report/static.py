@@ -40,7 +40,7 @@ def fixed(value: float) -> str:
 Scales: TypeAlias = dict[str, float]
 """Where the scales of images, sounds and texts end."""
 Values: TypeAlias = NDArray[np.float32] | None
-"""One value a token, or None if the method has no map of the input."""
+"""Values (T,) of an input's tokens, or None if the method has no map of it."""
 
 
 def shared_scales(maps: Sequence[Map]) -> Scales:

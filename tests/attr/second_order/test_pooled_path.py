@@ -11,7 +11,7 @@ from transformers import BeitConfig, BeitModel, CLIPModel, DINOv3ViTConfig, DINO
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
-from captum_interactions.encoders.model.pooled_block import pooled_row, taken_apart
+from captum_interactions.encoders.model.pooled_block import pooled_row, pre_norm_parts
 from captum_interactions.encoders.model.pooled_path import has_plain_norm, row_along
 from captum_interactions.functional import quadrature
 from tests import models
@@ -30,10 +30,10 @@ def test_row_is_that_of_the_block(clip):
     )
     position = torch.tensor([0, 4, 6])
     visible = torch.arange(7) <= position[:, None]
-    row_at = row_along(taken_apart(block), start, end, position, visible)
+    row_at = row_along(pre_norm_parts(block), start, end, position, visible)
     coordinates = torch.rand(2, 3, 7, generator=generator)
     states = (start + coordinates.unsqueeze(-1) * (end - start)).flatten(0, 1)
-    expected = pooled_row(taken_apart(block), states, position.repeat(2), visible.repeat(2, 1))
+    expected = pooled_row(pre_norm_parts(block), states, position.repeat(2), visible.repeat(2, 1))
     actual = row_at(coordinates.flatten(0, 1), slice(0, 3))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     some = row_at(coordinates[:, 1:].flatten(0, 1), slice(1, 3))
@@ -53,14 +53,14 @@ BUILDS = {family.name: family.build for family in FAMILIES}
         "TIPSv2",
     ],
 )
-def test_kinds_of_blocks_are_taken_apart(name):
+def test_kinds_of_blocks_are_pre_norm_parts(name):
     wrapper = wrap(BUILDS[name]())
     block = wrapper.tower_a.blocks[-1]
     states = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
     position = torch.tensor([0, 3])
     with torch.no_grad():
         expected = block(states, attention_mask=None)[torch.arange(2), position]
-        actual = pooled_row(taken_apart(block), states, position)
+        actual = pooled_row(pre_norm_parts(block), states, position)
     # Sums of at most 64 terms of size 1, and a few of them after each other.
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     assert default_layers(wrapper)[0] == "last block (quick)"
@@ -73,7 +73,7 @@ def test_blocks_with_rotary_positions_run_as_they_are():
     )  # fmt: skip
     (block,) = wrap((DINOv3ViTModel(config), DINOv3ViTModel(config))).tower_a.blocks
     assert type(block).__name__ == "DINOv3ViTLayer"
-    assert taken_apart(block) is None
+    assert pre_norm_parts(block) is None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_blocks_with_parameters_or_biases_of_their_own_run_as_they_are(options):
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         image_size=12, patch_size=4, **{"layer_scale_init_value": 0.0, **options},
     )  # fmt: skip
-    assert taken_apart(BeitModel(config).layers[-1]) is None
+    assert pre_norm_parts(BeitModel(config).layers[-1]) is None
 
 
 def test_the_scale_of_the_logits_is_the_blocks_own():
@@ -95,7 +95,7 @@ def test_the_scale_of_the_logits_is_the_blocks_own():
     block.attention.scaling *= 3
     with torch.no_grad():
         expected = block(states)[:, 0]
-        actual = pooled_row(taken_apart(block), states, torch.tensor([0]))
+        actual = pooled_row(pre_norm_parts(block), states, torch.tensor([0]))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -106,10 +106,10 @@ def test_paths_that_cross_a_constant_state(clip, offset):
     start = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0)) * 30
     end = -start + offset
     first, exact = torch.zeros(1, dtype=torch.long), copy.deepcopy(block).double()
-    row_at = row_along(taken_apart(block), start, end, first)
+    row_at = row_along(pre_norm_parts(block), start, end, first)
     for z in (0.25, 0.498046875, 0.75):  # numbers that float32 holds
         states = start.double() + z * (end.double() - start.double())
-        expected = pooled_row(taken_apart(exact), states, first)
+        expected = pooled_row(pre_norm_parts(exact), states, first)
         actual = row_at(torch.full((1, 5), z), slice(0, 1))
         # What is left of the states there is 256 times smaller than their rounding was.
         assert relative_error(actual.detach().double(), expected.detach()) < 256 * 6e-7
@@ -220,7 +220,7 @@ def test_changed_blocks_run_as_they_are(change, monkeypatch):
     options = {"additional_forward_args": MASK, "n_steps": 3}
     actual = soig.attribute((PIXELS, IDS), **options)
     monkeypatch.setattr(
-        "captum_interactions.encoders.towers.block_tower.taken_apart", lambda _: None
+        "captum_interactions.encoders.towers.block_tower.pre_norm_parts", lambda _: None
     )
     assert relative_error(actual, soig.attribute((PIXELS, IDS), **options)) < 1e-5
 
@@ -257,7 +257,7 @@ def test_models_that_use_all_tokens_of_the_last_block(build, layers, monkeypatch
     soig = SecondOrderIntegratedGradients(wrap(build()), layers)
     actual = soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)
     monkeypatch.setattr(
-        "captum_interactions.encoders.towers.block_tower.taken_apart", lambda _: None
+        "captum_interactions.encoders.towers.block_tower.pre_norm_parts", lambda _: None
     )
     assert relative_error(actual, soig.attribute((PIXELS, IDS[:, :9]), n_steps=3)) < 1e-5
 
@@ -295,7 +295,7 @@ def test_other_blocks_have_no_coordinates():
     assert tower.along(2, states[:1], states, *context) is not None
     assert tower.along(1, states[:1], states, *context) is None
     clip.vision_model.encoder.layers[-1].layer_norm1 = nn.RMSNorm(16)
-    assert not has_plain_norm(taken_apart(clip.vision_model.encoder.layers[-1]))
+    assert not has_plain_norm(pre_norm_parts(clip.vision_model.encoder.layers[-1]))
     assert tower.along(2, states[:1], states, *context) is None
 
 
