@@ -47,14 +47,19 @@ def draw(found: list[Summary], by_chance: float, path: Path) -> None:
     for row, one in zip(rows, ordered, strict=True):
         colour, mark, label = STYLES[one.order]
         low, high = np.quantile(one.inside, (0.25, 0.75))
-        energy.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.35)
+        energy.plot(
+            [low, high], [row, row], color=colour, linewidth=3, alpha=0.35, solid_capstyle="butt"
+        )
         energy.plot(one.median, row, mark, color=colour)
         pointing.plot(one.pointing, row, mark, color=colour, clip_on=False)
         cost.plot(one.seconds, row, mark, color=colour)
-    names = [f"{_title(one.name)}, {one.n_scenes} scenes" for one in ordered]
+    names = [
+        _title(one.name) + (f", {one.n_scenes} scenes" if one.n_scenes < most else "")
+        for one in ordered
+    ]
     name_rows(energy, list(rows), names)
     energy.axvline(by_chance, color="black", linewidth=0.8, linestyle=":")
-    energy.set(xlim=(0, 1), xlabel="attribution in the box\n(dotted: chance)")
+    energy.set(xlim=(0, 1), xlabel="attribution in the box: median\nand quartiles (dotted: chance)")
     pointing.set(xlim=(0, 1), xlabel="pointing\naccuracy")
     cost.set(xscale="log", xlabel="CPU seconds\nfor one pair")
     for ax in axes[0]:
@@ -73,7 +78,7 @@ def draw(found: list[Summary], by_chance: float, path: Path) -> None:
     for colour, mark, label in STYLES.values():
         energy.plot([], [], mark, color=colour, label=label)
     add_legend(figure, energy, columns=2)
-    set_heading(figure, "Where attribution lies for a phrase's object: median and quartiles")
+    set_heading(figure, f"Maps of phrases in {most} scenes: attribution, pointing and cost")
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
 

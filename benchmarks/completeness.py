@@ -3,7 +3,7 @@
     python -m benchmarks.completeness [--scenes 32] [--steps 20] [--tolerance 0.01]
 
 For held-out scenes and their captions: the convergence delta over the range of the scores of all
-image-caption pairs of those scenes, and the number of Gauss-Legendre nodes from which on it stays
+image-caption pairs of those scenes, and the number of Gauss-Legendre steps from which on it stays
 below the tolerance.
 """
 
@@ -19,7 +19,7 @@ from captum_interactions.encoders import Layer
 from captum_interactions.encoders.wrapper import Batch, unit
 
 LADDER = (5, 10, 20, 30, 50, 75, 100, 150, 200, 300)
-"""Numbers of nodes that are tried."""
+"""Numbers of steps that are tried."""
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
     extent = _range_of_scores(wrapper, batch)
     print(f"scores of {options.scenes} × {options.scenes} pairs range over {extent:.3f}\n")
     print(
-        f"| image layer | text layer | mean delta, {options.steps} nodes | "
-        f"largest delta, {options.steps} nodes | nodes for {options.tolerance:.0%} (mean) | "
-        f"nodes for {options.tolerance:.0%} (largest) |"
+        f"| image layer | text layer | mean delta, {options.steps} steps | "
+        f"largest delta, {options.steps} steps | steps for {options.tolerance:.0%} (mean) | "
+        f"steps for {options.tolerance:.0%} (largest) |"
     )
     print("|---|---|---|---|---|---|")
     layers_a: list[Layer] = ["input", *range(wrapper.tower_a.n_blocks)]
@@ -87,7 +87,7 @@ def _deltas(
 
 
 def _needed(errors: dict[int, tuple[float, float]], index: int, tolerance: float) -> str:
-    """The smallest number of nodes from which on all measured errors are below the tolerance."""
+    """The smallest number of steps from which on all measured errors are below the tolerance."""
     needed = f"> {max(errors)}"
     for n_steps in sorted(errors, reverse=True):
         if errors[n_steps][index] > tolerance:

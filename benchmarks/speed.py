@@ -97,8 +97,12 @@ CASES = {
     "B/16 last block, N for 1e-3 known": Case(
         "B/16", LAST, n_steps=(5, 3), method="gausslegendre", programs=MAP_ONLY
     ),
-    "B/32 last block, baselines kept": Case("B/32", LAST, cache_baselines=True, programs=MAP_ONLY),
-    "B/16 last block, baselines kept": Case("B/16", LAST, cache_baselines=True, programs=MAP_ONLY),
+    "B/32 last block, cached baselines": Case(
+        "B/32", LAST, cache_baselines=True, programs=MAP_ONLY
+    ),
+    "B/16 last block, cached baselines": Case(
+        "B/16", LAST, cache_baselines=True, programs=MAP_ONLY
+    ),
     "B/32 last block, phrase": Case("B/32", LAST, what="phrase", programs=NO_ORACLE, quick=True),
     "B/16 last block, phrase": Case("B/16", LAST, what="phrase", programs=NO_ORACLE),
     "B/16 last block, 16 tokens": Case("B/16", LAST, n_tokens=16, programs=MAP_ONLY),

@@ -12,6 +12,8 @@ increased or decreased the score together, and how these values add up to the sc
 #
 # The bundled model knows coloured shapes. ``MODEL`` takes the name or the folder of any other CLIP.
 
+from matplotlib import pyplot as plt
+
 from captum_interactions import explain, from_pretrained, load_demo
 
 MODEL = None  # for example "openai/clip-vit-base-patch32"
@@ -20,8 +22,10 @@ wrapper, scenes = load_demo()
 if MODEL is not None:
     wrapper = from_pretrained(MODEL)
 scene = scenes[0]
-print(scene.caption)
-scene.image.resize((288, 288))
+figure, ax = plt.subplots(figsize=(3, 3.2), layout="constrained")
+ax.imshow(scene.image)
+ax.set_title(scene.caption, fontsize=9, wrap=True)
+ax.set_axis_off()
 
 # %%
 # One call
@@ -66,9 +70,13 @@ for word, weight in imap.word_weights(triangle.box):
 # error of numerical integration. It shrinks with the number of steps; with 10 steps ``explain`` warns. A
 # small delta does not mean that the explanation is right.
 
+import warnings
+
 for n_steps in (10, 40, 80):
-    delta = explain(wrapper, scene.image, scene.caption, n_steps=n_steps).convergence_delta
-    print(f"{n_steps:3d} steps: convergence delta {delta:+.5f}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        delta = explain(wrapper, scene.image, scene.caption, n_steps=n_steps).convergence_delta
+    print(f"{n_steps:3d} steps: convergence delta {delta:+.5f}{', with a warning' * len(caught)}")
 
 # %%
 # A false caption

@@ -33,13 +33,14 @@ first_order, delta = IntegratedGradients(wrapper).attribute(
 print("pixels", tuple(first_order.shape), "delta", float(delta))
 
 # %%
-# The map shows that both named objects matter. It cannot show which of them "red triangle" refers to,
-# because none of its values belongs to a word.
+# Pixels of all objects have values, also those of an object that the caption does not name. The map cannot show
+# what "red triangle" refers to, because none of its values belongs to a word.
 
+import numpy as np
 from matplotlib import pyplot as plt
 
 values = first_order.sum(1)[0].numpy()
-limit = abs(values).max()
+limit = np.quantile(abs(values), 0.99)
 figure, axes = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
 axes[0].imshow(scene.image)
 axes[1].imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -121,13 +121,16 @@ parts = {"front wheel": (525, 260, 690, 450), "rear wheel": (120, 210, 285, 405)
 figure, axes = plt.subplots(2, 2, figsize=(9, 6.2), layout="constrained")
 for row, (name, box) in zip(axes, parts.items(), strict=True):
     row[0].imshow(left)
-    row[0].add_patch(plt.Rectangle(box[:2], box[2] - box[0], box[3] - box[1], fill=False, lw=2))
+    row[0].add_patch(
+        plt.Rectangle(box[:2], box[2] - box[0], box[3] - box[1], fill=False, lw=2, ec="yellow")
+    )
     row[0].set_title(f"left view, {name}", fontsize=9)
     row[0].set_axis_off()
     plot_heatmap(imap, box, side="b", title=f"mirrored right view, with the {name}", ax=row[1])
 
 # %%
-# The wheel itself has the strongest cells, and the other wheel, which is like it, comes next.
+# With the front wheel, the strongest cells are on that wheel, and the other one, which is like it, comes next. With
+# the rear wheel they are at its upper edge, and spread over the frame and the engine.
 #
 # Is it where it should be?
 # -------------------------

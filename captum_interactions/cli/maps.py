@@ -25,20 +25,21 @@ def write_maps(
     if path.suffix.lower() == ".safetensors":
         first.save(path)  # type: ignore[union-attr]  # explain refuses it for first-order methods
         return
+    from captum_interactions.visualization.charts import method_label
+
+    titles = {text: method_label(text) for text in maps}
     if path.suffix.lower() == ".html":
         from captum_interactions.visualization.report import save_report
 
-        save_report(path, [maps], a=box, b=phrase)
+        save_report(path, [{titles[text]: imap for text, imap in maps.items()}], a=box, b=phrase)
         return
 
     import matplotlib
 
     matplotlib.use("Agg")
     from captum_interactions.maps.orders import is_second_order
-    from captum_interactions.visualization.charts import method_label
     from captum_interactions.visualization.views import draw_maps
 
-    titles = {text: method_label(text) for text in maps}
     named = {
         titles[text] if is_second_order(imap) else f"{titles[text]} (first order)": imap
         for text, imap in maps.items()

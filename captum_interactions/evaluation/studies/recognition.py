@@ -128,7 +128,10 @@ class Recognition(MethodStudy):
             )
         ]
         notes += unread_notes(rows)
-        return Summary(tables, {"recognition": _figure(readings, counts)}, notes)
+        chances = {
+            reading[0]: _chance(rows, *reading) for reading in readings if _is_shown(reading)
+        }
+        return Summary(tables, {"recognition": _figure(readings, counts, chances)}, notes)
 
 
 Reading = tuple[str, str, str]
@@ -259,8 +262,17 @@ def _chance(rows: Sequence[Row], variant: str, readout: str, averaged: str) -> f
     return mean(value for values in own for value in values["chances"][readout])
 
 
-def _figure(readings: Mapping[Reading, Mapping[int, Values]], counts: Sequence[int]) -> Any:
-    shown = {key[0]: found for key, found in readings.items() if key[1:] == (READOUTS[0], PHRASES)}
+def _is_shown(reading: Reading) -> bool:
+    """Whether the figure shows a reading: maps as they are."""
+    return reading[1:] == (READOUTS[0], PHRASES)
+
+
+def _figure(
+    readings: Mapping[Reading, Mapping[int, Values]],
+    counts: Sequence[int],
+    chances: Mapping[str, float | None],
+) -> Any:
+    shown = {key[0]: found for key, found in readings.items() if _is_shown(key)}
     figure, ((ax,),) = new_chart(3.4 + 0.19 * len(shown))
     for place, (method, found) in enumerate(shown.items()):
         estimates = [mean_estimate(*_apart(found.get(n, {}))) for n in counts]
@@ -269,8 +281,10 @@ def _figure(readings: Mapping[Reading, Mapping[int, Values]], counts: Sequence[i
         colour, mark = line_style(place)
         ax.plot(x, means, marker=mark, markersize=5, color=colour, label=method_label(method))
         ax.vlines(x, low, high, color=colour, linewidth=1)
-    ax.axhline(0.5, color="0.5", linestyle=":", linewidth=1)
+        chance = chances[method]
+        if chance is not None:
+            ax.axhline(chance, color=colour, linestyle=":", linewidth=1)
     ax.set(xticks=counts, xlabel="objects named in the caption", ylabel="recognition score")
     add_legend(figure, ax)
-    set_heading(figure, "Recognition of a phrase's object from its map alone (dotted: chance)")
+    set_heading(figure, "Recognition of a phrase's object from its map alone (dotted: its chance)")
     return figure
