@@ -18,6 +18,9 @@ _INTRODUCTION = """# Which part of an image goes with which words?
 Give an image and a caption, and click a word, or drag a box over the image: **red** regions raise
 the score together with it, **blue** ones lower it."""
 
+_BUNDLED = """The bundled model knows generated scenes of coloured shapes only: its maps of other
+images are meaningless."""
+
 _EXAMPLES = 6
 _MOST_LETTERS = 1000
 _EVENT: dict[str, Any] = {"concurrency_id": "explain", "api_visibility": "private"}
@@ -62,7 +65,7 @@ def build_app(models: Sequence[str] = ()) -> gr.Blocks:
         title="captum-interactions", analytics_enabled=False, delete_cache=(3600, 86400)
     ) as app:
         gr.HTML(f"<style>{_CSS}</style>", visible="hidden")
-        gr.Markdown(_INTRODUCTION)
+        gr.Markdown(_INTRODUCTION if models else f"{_INTRODUCTION}\n\n{_BUNDLED}")
         with gr.Tab("Image and text"), gr.Row():
             with gr.Column(scale=2, min_width=280):
                 image = _image(image_value)

@@ -212,8 +212,8 @@ class TextAxis(TokenAxis):
 
     def _expects(self) -> str:
         return (
-            "select tokens by a phrase, a tuple (start, stop) of characters, or by a slice, a "
-            "range, a set or a list of token indices"
+            "select tokens of the text by a phrase, a tuple (start, stop) of characters, a slice, "
+            "a range, a set or a list of token indices"
         )
 
 

@@ -7,7 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_interactions.cli.model import add_device, check_model, load_model, parse_method
+from captum_interactions.cli.model import (
+    add_device,
+    check_model,
+    load_model,
+    note_bundled_model,
+    parse_method,
+)
 from captum_interactions.cli.output import print_json
 from captum_interactions.cli.parser import (
     add_json,
@@ -101,6 +107,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         found = summarise(study, output, records)
     else:
         here = processes(options.device)
+        if options.model is None and options.dataset != "scenes":
+            note_bundled_model()
         try:
             found = run_study(
                 study,
@@ -125,10 +133,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         print_json({"output": str(output), "notes": found.notes, "tables": tables})
     else:
         print(summary_text(study.title, found))
-        print(f"\nwritten to {output / study.name}, with figures: {', '.join(found.figures)}")
+        figures = f", with figures: {', '.join(found.figures)}" if found.figures else ""
+        print(f"\nwritten to {output / study.name}{figures}")
     counts = found.tables["records"]
     if not any(row[counts.columns.index("measured")] for row in counts.rows):
-        raise RuntimeError("no record was measured; why is in the table of problems")
+        what, message = found.tables["problems"].rows[0][1:3]
+        raise RuntimeError(
+            f"no record was measured, the first one because: {what}, {message} (all reasons are in "
+            f"{output / study.name / 'problems.md'})"
+        )
 
 
 def _records(study: Study, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

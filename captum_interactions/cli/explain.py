@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_interactions.cli.maps import PICTURES, map_as_json, selection_lines, write_maps
-from captum_interactions.cli.model import add_device, check_model, load_model, parse_method
+from captum_interactions.cli.model import (
+    add_device,
+    check_model,
+    load_model,
+    note_bundled_model,
+    parse_method,
+)
 from captum_interactions.cli.output import check_output, print_json, writing
 from captum_interactions.cli.parser import add_json, positive, speaking_of
 
@@ -117,6 +123,8 @@ def _explain(options: argparse.Namespace) -> None:
         first, caption, named = _sample()
         phrase = phrase or (None if box else named)
     _check_inputs(options, wrapper, first, caption, phrase)
+    if options.model is None and options.image is not None:
+        note_bundled_model()
     maps = {
         text: explain(wrapper, first, caption, name, truncation=options.truncate, **choice)
         for text, (name, choice) in methods.items()

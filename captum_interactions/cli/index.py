@@ -109,11 +109,20 @@ def _query(options: argparse.Namespace) -> None:
     check_model(options.model)
 
     from captum_interactions.corpus import FactorEncoder, FactorIndex, top_regions
+    from captum_interactions.encoders import ImageTower
 
     index = FactorIndex(options.folder)
     if not len(index):
         raise ValueError(f"the index at {str(options.folder)!r} holds no item yet")
-    encoder = FactorEncoder.matching(load_model(options.model), index.settings)
+    wrapper = load_model(options.model)
+    encoder = FactorEncoder.matching(wrapper, index.settings)
+    side = index.settings.side
+    if isinstance(wrapper.tower_a if side == "b" else wrapper.tower_b, ImageTower):
+        raise ValueError(
+            f"--text: the index at {str(options.folder)!r} holds side {side} of the model, whose "
+            "other side takes images, not texts; query it in Python: "
+            "FactorEncoder.matching(wrapper, index.settings)(image)"
+        )
     with speaking_of("--text"):
         query = encoder(options.text)
     with speaking_of("--phrase"):

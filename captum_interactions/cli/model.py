@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from captum_interactions.cli.parser import must_be_one_of, speaking_of
@@ -26,6 +27,15 @@ def check_model(name: str | None) -> None:
     if name is not None:
         with speaking_of("--model"):
             locate_model(name)
+
+
+def note_bundled_model() -> None:
+    """Say on standard error what the bundled model knows, where a user's own data meet it."""
+    print(
+        "captum-interactions: note: without --model, the bundled model is used, which knows "
+        "generated scenes of coloured shapes only: its maps of other images are meaningless",
+        file=sys.stderr,
+    )
 
 
 def load_model(

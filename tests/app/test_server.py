@@ -44,6 +44,10 @@ def run(served, name, session, **changed):
     return answer
 
 
+def test_the_page_says_what_the_bundled_model_knows(served):
+    assert "generated scenes of coloured shapes only" in ask(served, "GET", "/config")[1]
+
+
 @pytest.fixture(scope="module")
 def secret(served):
     """A file in the server's working directory, which is below the folder of temporary files."""

@@ -363,8 +363,8 @@ def test_texts(with_processor, text, error, message):
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (PICTURE, IDS, r"raw images \(Image\) need a processor: pass it to wrap\(\)"),
-        (PIXELS, "a red circle", r"raw text \(str\) needs a processor: pass it to wrap\(\)"),
+        (PICTURE, IDS, r"raw images \(Image\) need an image processor, which wrap\(\) was not"),
+        (PIXELS, "a red circle", r"raw text \(str\) needs a tokenizer, which wrap\(\) was not"),
     ],
 )
 def test_raw_inputs_without_a_processor(wrapper, a, b, message):

@@ -16,7 +16,7 @@ from captum_interactions.evaluation import STUDIES, Summary, Table
 from captum_interactions.evaluation.rows import plain
 from captum_interactions.evaluation.statistics import bootstrap_interval, mean, median, quantile
 from captum_interactions.evaluation.study import parse_method
-from captum_interactions.zoo import DEMO, REPORT_SEED
+from captum_interactions.zoo import DEMO, REPORT_SEED, Scenes
 from tests.datasets.test_coco import files
 from tests.on_disk import write
 
@@ -84,7 +84,19 @@ def test_a_run_that_measures_nothing_fails_after_its_summary(tmp_path, capsys):
     assert evaluate(*arguments, *methods) == 2
     printed = capsys.readouterr()
     assert "layer must be an int" in printed.out
-    assert "no record was measured" in printed.err
+    assert "no record was measured, the first one because: " in printed.err
+    assert f"{tmp_path / 'localization' / 'problems.md'}" in printed.err
+    assert "with figures" not in printed.out
+
+
+def test_a_dataset_of_the_users_own_on_the_bundled_model_is_noted(tmp_path, capsys):
+    Scenes(1, seed=77)[0].image.save(tmp_path / "one.png")
+    (tmp_path / "one.txt").write_text("a red circle")
+    arguments = ["localization", "--dataset", "folder", "--data", tmp_path]
+    assert evaluate(*arguments, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "the bundled model is used" in error
+    assert "because: declined, no phrase of the caption has a box" in error
     assert evaluate(*arguments, "--summarise") == 2
 
 

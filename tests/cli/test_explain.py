@@ -42,7 +42,9 @@ def test_own_image_phrase_layers_and_steps(scene, tmp_path, capsys):
     arguments += ["--layer", "-1", "-2", "--steps", "40", "--output", str(output)]
     assert main(["explain", *arguments]) == 0
     assert output.read_text().lstrip().startswith("<?xml")
-    assert repr(phrase) in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert repr(phrase) in printed.out
+    assert "the bundled model is used, which knows generated scenes" in printed.err
 
 
 def test_a_box_prints_every_word_and_a_map_can_be_kept(scene, tmp_path, capsys):

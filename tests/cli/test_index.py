@@ -50,6 +50,9 @@ def test_texts_line_by_line(folder, capsys):
     built = FactorIndex(index)
     assert (built.keys, built.settings.side) == (("line 1", "line 3"), "b")
     assert built.source("line 3") == "red"
+    query = ["index", "query", index, "--model", str(folder / "model"), "--text", "red"]
+    assert main(query) == 2
+    assert "holds side b of the model, whose other side takes images" in capsys.readouterr().err
 
 
 def test_wrong_inputs(folder, capsys):

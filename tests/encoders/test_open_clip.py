@@ -489,9 +489,9 @@ def test_a_mode_of_tokenizers_that_is_not_known(clip):
 
 
 def test_raw_inputs_need_a_processor(clip):
-    with pytest.raises(ValueError, match="raw images .* need a processor"):
+    with pytest.raises(ValueError, match="raw images .* need an image processor"):
         wrap(clip).prepare(PICTURE, "a dog")
-    with pytest.raises(ValueError, match="raw text .* needs a processor"):
+    with pytest.raises(ValueError, match="raw text .* needs a tokenizer"):
         wrap(clip, (preprocess(12), None)).prepare(PICTURE, "a dog")
 
 

@@ -288,7 +288,7 @@ def test_features_without_an_extractor():
     for inputs in (plain, given):
         assert torch.equal(inputs.inputs, features)
         assert inputs.axes[0].times[-1] == (255.0, 256.0)  # of unknown length: in frames
-    with pytest.raises(ValueError, match="raw sounds .ndarray. need a processor"):
+    with pytest.raises(ValueError, match="raw sounds .ndarray. need a feature extractor"):
         tower.prepare(sound())
 
 

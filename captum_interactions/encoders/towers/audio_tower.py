@@ -151,7 +151,8 @@ class AudioTower(BlockTower):
         extractor = self.feature_extractor
         if extractor is None:
             raise ValueError(
-                f"raw sounds ({type(raw).__name__}) need a processor: pass it to wrap(), or pass "
+                f"raw sounds ({type(raw).__name__}) need a feature extractor, which wrap() was not "
+                "given: pass it the model's processor, or a tuple of one for each input, or pass "
                 "audio features as a tensor"
             )
         sounds = [_samples(sound) for sound in (raw if isinstance(raw, (list, tuple)) else [raw])]

@@ -106,7 +106,8 @@ class ImageTower(BlockTower):
             frames = [Frame.identity((pixels.shape[-2], pixels.shape[-1]))] * len(pixels)
         elif self.image_processor is None:
             raise ValueError(
-                f"raw images ({type(raw).__name__}) need a processor: pass it to wrap(), or pass "
+                f"raw images ({type(raw).__name__}) need an image processor, which wrap() was not "
+                "given: pass it the model's processor, or a tuple of one for each input, or pass "
                 "pixel values as a tensor"
             )
         else:

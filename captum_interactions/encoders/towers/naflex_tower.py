@@ -57,7 +57,8 @@ class NaflexTower(ImageTower):
             self.check(raw)
         elif self.image_processor is None:
             raise ValueError(
-                f"raw images ({type(raw).__name__}) need a processor: pass it to wrap(), or pass "
+                f"raw images ({type(raw).__name__}) need an image processor, which wrap() was not "
+                "given: pass it the model's processor, or a tuple of one for each input, or pass "
                 "patches, their mask and their spatial shapes as a tuple of tensors"
             )
         else:

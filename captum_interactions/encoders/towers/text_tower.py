@@ -160,7 +160,8 @@ class TextTower(BlockTower):
             return TowerInputs(ids.to(device), (*extras, *missing), axes)
         if self.tokenizer is None:
             raise ValueError(
-                f"raw text ({type(raw).__name__}) needs a processor: pass it to wrap(), or pass "
+                f"raw text ({type(raw).__name__}) needs a tokenizer, which wrap() was not given: "
+                "pass it the model's processor, or a tuple of one for each input, or pass "
                 "token ids as a tensor"
             )
         ids, mask, axes_ = tokenize(
