@@ -167,7 +167,7 @@ def test_methods_are_compared(scene, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "grad_eclip:\nFirstOrderMap (grad_eclip)" in printed
     assert "it is the same for every phrase" in printed
-    assert "grad_eclip" in output.read_text(encoding="utf-8")
+    assert "Grad-ECLIP" in output.read_text(encoding="utf-8")
 
 
 def test_json_holds_the_numbers_of_the_map(scene, tmp_path, capsys):
