@@ -19,6 +19,7 @@ from captum_interactions.evaluation.lines import Line, panels
 from captum_interactions.evaluation.pictures import Picture, pictures
 from captum_interactions.evaluation.statistics import Difference
 from captum_interactions.evaluation.studies import agreement, faithfulness, recognition
+from captum_interactions.maps.titles import method_title
 from captum_interactions.visualization.charts import LINE_COLOURS, MARKS, line_style, method_label
 from tests.visualization.letters import smallest_letters
 
@@ -46,7 +47,8 @@ def _curves():
 def _recognition():
     values = {(str(n), 0): (n / 8, str(n)) for n in range(8)}
     read = (recognition.READOUTS[0], recognition.PHRASES)
-    return recognition._figure({(name, *read): {1: values, 2: values} for name in METHODS}, (1, 2))
+    readings = {(name, *read): {1: values, 2: values} for name in METHODS}
+    return recognition._figure(readings, (1, 2), dict.fromkeys(METHODS, 0.25))
 
 
 def _pictures():
@@ -127,9 +129,12 @@ def test_methods_on_fewer_scenes_are_ranked_apart(monkeypatch):
     heights = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
     in_order = sorted(heights, key=lambda text: -heights[text])
     assert in_order == [
-        f"{LABELS[1]}, 500 scenes", f"{LABELS[3]}, 500 scenes", "On fewer scenes, ranked apart:",
-        f"{LABELS[0]}, 25 scenes", f"{LABELS[2]}, 25 scenes",
-    ]  # fmt: skip
+        method_title(METHODS[1]),
+        method_title(METHODS[3]),
+        "On fewer scenes, ranked apart:",
+        f"{method_title(METHODS[0])}, 25 scenes",
+        f"{method_title(METHODS[2])}, 25 scenes",
+    ]
 
 
 def test_each_pair_of_methods_is_drawn_once():
