@@ -3,8 +3,9 @@
 Without a mask of its own, an encoder is not told which tokens to ignore. But if its blocks treat
 the patches as a set, a sequence without some of them has the same embedding as the whole one in
 which no token attends to these; a mean is that of the tokens that are left. The embeddings have
-added the positions by then. This does not hold for blocks that know positions themselves (rotary or relative positions, windows, convolutions), or
-if the pooling takes certain cells: those are refused.
+added the positions by then. This does not hold for blocks that know positions themselves (rotary or
+relative positions, windows, convolutions), or if the pooling takes certain cells: those are
+refused.
 """
 
 from __future__ import annotations

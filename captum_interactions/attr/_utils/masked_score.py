@@ -166,8 +166,8 @@ def masked_score(
 
     Raises:
         TypeError: If inputs are not a pair of tensors, or are on another device.
-        ValueError: If shapes, values or options are not as described, or tokens cannot be masked so.
-            No masked input has been encoded then.
+        ValueError: If shapes, values or options are not as described, or tokens cannot be masked
+            so. No masked input has been encoded then.
 
     Examples::
 

@@ -87,9 +87,10 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
                 pair gets the same coalitions in any batch. Default: 0
 
         Raises:
-            ValueError: If shapes, values or options are not as described, a tower takes no attention
-                mask and cannot drop tokens (rotary or relative positions, windows, feature maps), or
-                the samples are too few for the players. No coalition has been encoded then.
+            ValueError: If shapes, values or options are not as described, a tower takes no
+                attention mask and cannot drop tokens (rotary or relative positions, windows,
+                feature maps), or the samples are too few for the players. No coalition has been
+                encoded then.
         """
         check_target(target)
         return self.game(
