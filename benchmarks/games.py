@@ -1,7 +1,7 @@
 """Banzhaf interactions of one pair by factors, against least squares over the grid of joint scores.
 
     python -m benchmarks.games [--patch 32 16] [--tokens 12] [--samples 204 48]
-                               [--results games.jsonl] [--double]
+                               [--results games.jsonl] [--double] [--dropped-only]
 
 CLIP ViT-B shapes with random weights, p = 1/2; every method sees the same coalitions of patches and
 of words, by default as many as ``enough_coalitions`` says. ``factors`` is the package's way.
@@ -9,6 +9,8 @@ of words, by default as many as ``enough_coalitions`` says. ``factors`` is the p
 and one regression on the terms 1, z_i, w_j and z_i w_j has a row for each score. Its model is run
 for a few scores only, and the time of all of them is extrapolated from these. ``grid, embeddings
 kept`` is spared that: it takes the embeddings that ``factors`` has, and regresses as ``grid`` does.
+``factors, masked patches dropped`` masks the same coalitions of patches by leaving them out of the
+image encoder's sequence (``masking="attention"``): another game of the same players.
 Times are CPU seconds of one thread. Factors and grid run in fresh processes, which makes the peak
 memory of each its own; results that are in the file already are not measured again.
 
@@ -47,8 +49,12 @@ def main() -> None:
     options = _parser().parse_args()
     if options.case is not None:
         torch.set_num_threads(1)
-        case = {"factors": _factors, "grid": _grid}[options.case]
+        case = {"factors": _factors, "dropped": _dropped, "grid": _grid}[options.case]
         print(json.dumps(case(options)))
+        return
+    if options.dropped_only:
+        for patch in options.patch:
+            print(f"ViT-B/{patch}:", _of_case(options, patch, "dropped"))
         return
     by_patch = {patch: _measured_once(options, patch) for patch in options.patch}
     print("| model | case | encoder calls | CPU time, s | × the time of factors | extra peak, MB |")
@@ -57,6 +63,7 @@ def main() -> None:
         factors, grid = result["factors"], result["grid"]
         rows = {
             "factors": factors,
+            "factors, masked patches dropped": result["dropped"],
             "grid, embeddings kept": grid["kept"],
             f"grid (time extrapolated from {options.scored} scores)": grid["all scores"],
         }
@@ -105,6 +112,26 @@ def _factors(options: argparse.Namespace) -> dict[str, Any]:
         "calls": sum(games[0].n_encoded),
         "extra_mb": extra,
     }
+
+
+def _dropped(options: argparse.Namespace) -> dict[str, Any]:
+    """The attribution, with absent patches left out of the image encoder's sequence."""
+    wrapper, inputs = _model(options)
+    before = reset_peak_mb()
+    games = []
+    taken = _seconds(
+        lambda: games.append(
+            BanzhafInteractions(wrapper).game(
+                inputs,
+                n_samples=tuple(options.samples),
+                masking=("attention", "baseline"),
+                perturbations_per_eval=BATCH,
+                intra=False,
+            )
+        )
+    )
+    extra = memory_mb("VmHWM") - before
+    return {"seconds": taken, "calls": sum(games[0].n_encoded), "extra_mb": extra}
 
 
 def _grid(options: argparse.Namespace) -> dict[str, Any]:
@@ -175,26 +202,41 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _measured_once(options: argparse.Namespace, patch: int) -> dict[str, Any]:
     """A result from the file, or measured now and added to it."""
-    samples = options.samples
-    if samples is None:
-        players = (224 // patch) ** 2, options.tokens - 2
-        samples = [enough_coalitions(count, n_nodes=1) for count in players]
+    samples = _samples(options, patch)
     key = [patch, options.tokens, *samples, options.double]
     path: Path = options.results
     for line in path.read_text().splitlines() if path.exists() else []:
         known = json.loads(line)
-        if known["key"] == key:
+        if known["key"] == key and "dropped" in known:
             return known
-    command = ["--patch", patch, "--tokens", options.tokens, "--scored", options.scored]
-    command += ["--samples", *samples, *["--double"] * options.double]
+    command = _command(options, patch)
     with tempfile.TemporaryDirectory() as folder:
         command += ["--exchange", Path(folder) / "embeddings.pt"]
         factors = _in_fresh_process(*command, "--case", "factors")
         grid = _in_fresh_process(*command, "--case", "grid", "--encoding", factors["encoding"])
-    result = {"key": key, "factors": factors, "grid": grid}
+    dropped = _of_case(options, patch, "dropped")
+    result = {"key": key, "factors": factors, "dropped": dropped, "grid": grid}
     with path.open("a") as file:
         print(json.dumps(result), file=file)
     return result
+
+
+def _samples(options: argparse.Namespace, patch: int) -> list[int]:
+    """Numbers of coalitions of patches and of words."""
+    if options.samples is not None:
+        return list(options.samples)
+    players = (224 // patch) ** 2, options.tokens - 2
+    return [enough_coalitions(count, n_nodes=1) for count in players]
+
+
+def _command(options: argparse.Namespace, patch: int) -> list[object]:
+    """The options of a fresh process."""
+    command = ["--patch", patch, "--tokens", options.tokens, "--scored", options.scored]
+    return [*command, "--samples", *_samples(options, patch), *["--double"] * options.double]
+
+
+def _of_case(options: argparse.Namespace, patch: int, case: str) -> dict[str, Any]:
+    return _in_fresh_process(*_command(options, patch), "--case", case)
 
 
 def _in_fresh_process(*arguments: object) -> dict[str, Any]:
@@ -211,9 +253,12 @@ def _parser() -> argparse.ArgumentParser:
         "--scored", type=int, default=8, help="joint scores that the time of the grid follows from"
     )
     parser.add_argument("--double", action="store_true", help="compute in float64")
+    parser.add_argument(
+        "--dropped-only", action="store_true", help="measure only the case of dropped patches"
+    )
     parser.add_argument("--results", type=Path, default=Path("games.jsonl"))
     # What a fresh process is told.
-    parser.add_argument("--case", choices=("factors", "grid"), help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=("factors", "dropped", "grid"), help=argparse.SUPPRESS)
     parser.add_argument("--encoding", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--exchange", type=Path, help=argparse.SUPPRESS)
     return parser

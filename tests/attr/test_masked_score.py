@@ -201,8 +201,8 @@ def test_bad_input(wrapper, pairs, score):
         masked_score(models.clip(), inputs)
     with pytest.raises(ValueError, match="masking must be 'baseline' or 'attention'"):
         masked_score(wrapper, inputs, None, mask, masking="zero")
-    with pytest.raises(ValueError, match="encoder a .* takes no attention_mask"):
-        masked_score(wrapper, inputs, None, mask, masking="attention")
+    with pytest.raises(ValueError, match="encoder a .* takes no attention_mask, but .* layer 2"):
+        masked_score(wrapper, inputs, None, mask, masking="attention", layers=(-1, 0))
     with pytest.raises(TypeError, match="one baseline a, but got a list"):
         masked_score(wrapper, inputs, ([0.0, 1.0], None), mask)
     with pytest.raises(ValueError, match="at least 1, but got 0"):

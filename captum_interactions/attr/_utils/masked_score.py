@@ -152,20 +152,22 @@ def masked_score(
             blocks
         groups_a, groups_b (optional): Players that are groups of tokens, see there. Default: None,
             every token by itself
-        masking (str or tuple, optional): ``"baseline"`` or ``"attention"``, see there; a tuple
-            gives one for each input. Default: ``"baseline"``
+        masking (str or tuple, optional): ``"baseline"`` or ``"attention"``, which hides absent
+            tokens from all others, and drops absent patches without computing them, see there; a
+            tuple gives one for each input. Default: ``"baseline"``
         normalization (str, optional): The score, see there. Default: ``"cosine"``
         perturbations_per_eval (int, optional): Maximum number of masked inputs that are encoded at
             once. Default: 64
 
     Returns:
         MaskedScore: to be called with the present tokens. Padding and tokens that equal their
-        baseline are no players: masking them changes nothing.
+        baseline are no players: masking them changes nothing. Where patches are dropped, all of
+        them are players.
 
     Raises:
         TypeError: If inputs are not a pair of tensors, or are on another device.
-        ValueError: If shapes, values or options are not as described. No masked input has been
-            encoded then.
+        ValueError: If shapes, values or options are not as described, or tokens cannot be masked
+            so. No masked input has been encoded then.
 
     Examples::
 

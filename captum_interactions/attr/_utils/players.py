@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from captum_interactions.attr._utils.arguments import (
     each_baseline,
     each_option,
 )
+from captum_interactions.attr._utils.dropping import check_dropping, is_dropping
 from captum_interactions.attr._utils.inputs import paths_of_pairs
 from captum_interactions.attr._utils.path import Path
-from captum_interactions.encoders import DualEncoderWrapper, Layer, Tower
+from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.wrapper import widen
 
 Masking = Literal["baseline", "attention"]
@@ -41,15 +43,23 @@ class Players:
 
         A token whose features equal those of its baseline has no effect, so it is not a player;
         leaving it out changes no value. At the embeddings this holds for special tokens, which
-        baselines keep. Padding is not a player.
+        baselines keep. Padding is not a player. Where tokens are dropped, all patches are players,
+        since dropping one has an effect whatever its baseline.
         """
+        effective = self._effective * self.path.token_mask[self.row]
+        return (self._groups @ effective).nonzero().flatten()
+
+    @property
+    def _effective(self) -> Tensor:
+        """Which tokens have an effect if they are masked, (T,)."""
         path = self.path
+        if is_dropping(path.tower, self.masking):
+            return path.content_mask[self.row] > 0
         end, start = widen(path.features), widen(path.baselines[0])
         difference = path.tower.fold(path.layer, (end - start).abs())[self.row]
         size = path.tower.fold(path.layer, end.abs() + start.abs())[self.row]
         # Equal features may differ by rounding, because inputs and baselines run in one batch.
-        differs = difference > torch.finfo(path.features.dtype).eps * size
-        return (self._groups @ (differs * path.token_mask[self.row])).nonzero().flatten()
+        return difference > torch.finfo(path.features.dtype).eps * size
 
     @property
     def _groups(self) -> Tensor:
@@ -74,15 +84,19 @@ class Players:
             ValueError: If an embedding is not finite, or is zero and has no cosine.
         """
         members = self._groups[self.indices]
+        present = 1 - (~coalitions.to(members.device)).to(members) @ members
+        embed: Callable[[Tensor], Tensor] = self._replaced
+        batches = torch.arange(len(present), device=present.device).split(batch_size)
+        if is_dropping(self.path.tower, self.masking):
+            embed, present = self._dropped, self._kept(present)
+            batches = _of_equal_sizes(present.sum(1), batch_size)
+        elif self.masking == "attention":
+            embed = self._without_attention
         parts = []
-        for part in coalitions.to(members.device).split(batch_size):
-            present = 1 - (~part).to(members) @ members
-            if self.masking == "attention":
-                parts.append(self._without_attention(present))
-            else:
-                parts.append(self._replaced(present))
-            progress.update(len(part))
-        values = torch.cat(parts)
+        for rows in batches:
+            parts.append(embed(present[rows]))
+            progress.update(len(rows))
+        values = torch.cat(parts)[torch.cat(batches).argsort()]
         may_vanish = self.path.normalization != "cosine"
         if not torch.isfinite(values).all() or not (may_vanish or values.any(-1).all()):
             raise ValueError(
@@ -112,6 +126,20 @@ class Players:
         norms = (self._repeat(value, count) for value in path.norms)
         return path.function(features, *norms, *context)
 
+    def _kept(self, present: Tensor) -> Tensor:
+        """Which tokens stay in the sequence, bool of shape (m, T): special tokens always do."""
+        path, row = self.path, self.row
+        return ((present > 0) | (path.content_mask[row] == 0)) & (path.token_mask[row] > 0)
+
+    def _dropped(self, kept: Tensor) -> Tensor:
+        """Embeddings of sequences of the tokens that are kept, as many in each row of (m, T)."""
+        path, count = self.path, len(kept)
+        tokens = kept.nonzero()[:, 1].reshape(count, -1)
+        if not tokens.numel():
+            return cast(Tensor, self._repeat(path.baseline_embeddings[0], count))
+        features = path.features[self.row][tokens]
+        return path.function(features, *(self._repeat(value, count) for value in path.context))
+
     def _repeat(self, value: Any, count: int) -> Any:
         """This input's row of a tensor, for every coalition."""
         if not isinstance(value, Tensor) or not value.dim():
@@ -139,9 +167,9 @@ def players_of_pairs(
         ValueError: If shapes or values do not fit the towers, or tokens cannot be masked.
     """
     maskings: tuple[Masking, Masking] = each_option("masking", masking)
-    towers = (wrapper.tower_a, wrapper.tower_b)
-    for name, tower, how in zip("ab", towers, maskings, strict=True):
-        check_masking(name, tower, how)
+    for how in maskings:
+        if how not in ("baseline", "attention"):
+            raise ValueError(f"masking must be 'baseline' or 'attention', but got {how!r}")
     for name, baseline in zip("ab", each_baseline(baselines), strict=True):
         if isinstance(baseline, list):
             raise TypeError(f"absent tokens have one baseline {name}, but got a list of them")
@@ -149,8 +177,10 @@ def players_of_pairs(
         wrapper, layers, inputs, baselines, additional_forward_args, groups_a, groups_b,
         normalization=normalization,
     )  # fmt: skip
-    for path in paths:
+    for path, how in zip(paths, maskings, strict=True):
         check_groups(path)
+        if is_dropping(path.tower, how):
+            check_dropping(path)
     players_a, players_b = (
         tuple(Players(path, row, how) for row in range(len(path.features)))
         for path, how in zip(paths, maskings, strict=True)
@@ -158,17 +188,11 @@ def players_of_pairs(
     return paths, (players_a, players_b)
 
 
-def check_masking(name: str, tower: Tower, masking: str) -> None:
-    """Raise a ValueError if a tower's tokens cannot be masked like that."""
-    if masking not in ("baseline", "attention"):
-        raise ValueError(f"masking must be 'baseline' or 'attention', but got {masking!r}")
-    if masking == "attention" and "attention_mask" not in tower.extra_names:
-        known = ", ".join(tower.extra_names) or "none"
-        raise ValueError(
-            f"masking='attention' removes tokens from the attention mask, but encoder {name} "
-            f"({type(tower).__name__}) takes no attention_mask (its further arguments: {known}): "
-            "take 'baseline' there; a pair gives one masking for each input"
-        )
+def _of_equal_sizes(sizes: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Indices of equal sizes (m,), in batches."""
+    order = sizes.argsort(stable=True)
+    counts = sizes[order].unique_consecutive(return_counts=True)[1]
+    return tuple(rows for same in order.split(counts.tolist()) for rows in same.split(batch_size))
 
 
 def check_groups(path: Path) -> None:

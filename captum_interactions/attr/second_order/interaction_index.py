@@ -72,18 +72,25 @@ class InteractionIndex(SecondOrderAttribution, PerturbationAttribution):
                 (B, G, T). No token may be in two groups, and those in none are always present.
                 Default: None, every token by itself
             masking (str or tuple, optional): How absent tokens are masked: ``"baseline"`` replaces
-                them by the baseline's features, at the layer; ``"attention"`` removes them from the
-                tower's ``attention_mask``, in all blocks. A tuple gives one for each input.
-                Default: ``"baseline"``
+                them by the baseline's features, at the layer; ``"attention"`` hides them from all
+                other tokens, in all blocks. It removes them from the tower's ``attention_mask``. If
+                the tower takes none, as most image encoders, it drops them from the sequence behind
+                the embeddings, which has the same result, and does not compute them. Then all
+                patches are players, special tokens stay, and a mean is that of the tokens that are
+                left; without any token, which a tower without special tokens meets if all patches
+                are absent, the embedding is that of the baseline. Only layer 0 of towers that treat
+                the patches as a set after their embeddings can drop them; it is tried on the first
+                input. A tuple gives one for each input. Default: ``"baseline"``
             perturbations_per_eval (int, optional): Maximum number of masked inputs that are encoded
                 at once. Default: 64
             seed (int, optional): Seed of the coalitions; the global random state is not used. A
                 pair gets the same coalitions in any batch. Default: 0
 
         Raises:
-            ValueError: If shapes, values or options are not as described, a tower has no attention
-                mask to remove tokens from, or the samples are too few for the players. No coalition
-                has been encoded then.
+            ValueError: If shapes, values or options are not as described, a tower takes no
+                attention mask and cannot drop tokens (rotary or relative positions, windows,
+                feature maps), or the samples are too few for the players. No coalition has been
+                encoded then.
         """
         check_target(target)
         return self.game(

@@ -83,7 +83,11 @@ class Tower(nn.Module):
         raise NotImplementedError
 
     def tail(self, layer: Layer, states: Tensor, *context: Any) -> Tensor:
-        """The rest of the tower, (B, T, D) -> (B, K): ``encode`` is ``tail`` after ``prefix``."""
+        """The rest of the tower, (B, T, D) -> (B, K): ``encode`` is ``tail`` after ``prefix``.
+
+        If it treats the tokens at layer 0 as a set, and runs with fewer of them, methods that mask
+        tokens can drop them (``masking="attention"``).
+        """
         raise NotImplementedError
 
     def token_mask(self, inputs: Tensor, *extras: Any) -> Tensor | None:

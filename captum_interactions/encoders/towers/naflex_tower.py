@@ -84,6 +84,13 @@ class NaflexTower(ImageTower):
         own = (mask.to(self.device), shapes.to(self.device))
         return TowerInputs(patches.to(self.device, self.dtype), own, tuple(axes))
 
+    def recall(self, states: Tensor, shape: tuple[int, ...], *extras: Any) -> Any:
+        mask, shapes = extras
+        if states.shape[1] != mask.shape[1]:
+            # Tokens were left out, and with them all padding.
+            mask = mask.new_ones(states.shape[:2])
+        return super().recall(states, shape, mask, shapes)
+
     def single(
         self, count: int, shape: tuple[int, ...], *extras: Any
     ) -> tuple[Tensor, Sequence[Any]]:

@@ -587,11 +587,6 @@ def test_the_model_after_an_error(training, call):
             "perturbations_per_eval must be an int of at least 1, but got 0",
         ),
         ({"masking": "zero"}, ValueError, "masking must be 'baseline' or 'attention', .* 'zero'"),
-        (
-            {"masking": "attention"},
-            ValueError,
-            r"encoder a \(\w*ImageTower\) takes no attention_mask \(its further arguments: none\)",
-        ),
         ({"target": 0}, ValueError, "target must be None"),
         ({"groups_a": [[1, 2], [2]]}, ValueError, "groups_a are players: each token .* one group"),
         ({"groups_b": 0.5 * torch.eye(6)}, ValueError, "groups_b are players: .* with weight 1"),
