@@ -18,7 +18,8 @@ from captum_interactions.evaluation.studies import text_paths
 from captum_interactions.evaluation.studies.ablations import Ablations
 from captum_interactions.evaluation.studies.text_paths import (
     PATHS,
-    Text,
+    _ends,
+    _moving,
     compared,
     explain_along,
 )
@@ -36,12 +37,11 @@ def wrapper():
 
 
 @pytest.fixture(scope="module")
-def text(wrapper):
+def path(wrapper):
     pair = wrapper.prepare(record().image, record().caption)
-    _, path = paths_of_pairs(
+    return paths_of_pairs(
         wrapper, LAYERS, pair.inputs, None, pair.additional_forward_args, normalization="cosine"
-    )
-    return Text(path, lambda: text_paths._states_of_words(path))
+    )[1]
 
 
 def along(wrapper, name, n_steps=8, **options):
@@ -49,9 +49,9 @@ def along(wrapper, name, n_steps=8, **options):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_paths_lead_from_the_baseline_to_the_text(text, name):
-    start, end = text.ends
-    lines = PATHS[name](text)
+def test_paths_lead_from_the_baseline_to_the_text(path, name):
+    start, end = _ends(path)
+    lines = PATHS[name](path)
     assert lines.dim() == 4
     for line in lines:
         torch.testing.assert_close(line[0], start)
@@ -59,39 +59,56 @@ def test_paths_lead_from_the_baseline_to_the_text(text, name):
         assert torch.equal(line[:, 0], start[:1].expand(len(line), -1))  # a special token rests
 
 
-def test_one_word_goes_at_a_time(text):
-    n_words = len(text.moving)
-    for name, order in (("left_to_right", text.moving), ("right_to_left", text.moving[::-1])):
-        (line,) = PATHS[name](text)
+def test_one_word_goes_at_a_time(path):
+    n_words = len(_moving(path))
+    for name, order in (("left_to_right", _moving(path)), ("right_to_left", _moving(path)[::-1])):
+        (line,) = PATHS[name](path)
         moves = [(a != b).any(-1).nonzero().flatten().tolist() for a, b in itertools.pairwise(line)]
         assert moves == [[token] for token in order]
-    orders = PATHS["random_orders"](text)
+    orders = PATHS["random_orders"](path)
     assert orders.shape[:2] == (8, n_words + 1)
     assert len({tuple(order.flatten().tolist()) for order in orders}) > 1
 
 
-def test_words_of_the_vocabulary_are_other_words(text):
-    ids, states = text.others()
-    words = {tuple(state.tolist()) for one in states for state in one[text.moving]}
-    own = {tuple(state.tolist()) for state in text.ends[1][text.moving]}
-    (line,) = PATHS["vocabulary"](text)
-    inner = {tuple(state.tolist()) for point in line[1:-1] for state in point[text.moving]}
-    assert inner <= words - own
-    tokenizer = text.path.tower.tokenizer
-    assert {tokenizer.decode([i]).strip() for i in ids.tolist()} <= set(CAPTION_WORDS)
-    (monotone,) = PATHS["monotone_vocabulary"](text)
-    assert (monotone.diff(dim=0) * (text.ends[1] - text.ends[0]) >= 0).all()
-    assert not (line.diff(dim=0) * (text.ends[1] - text.ends[0]) >= 0).all()
+def test_words_of_the_vocabulary_are_other_words(path):
+    start, end = _ends(path)
+    ids = text_paths._nearest_words(path)
+    tokenizer = path.tower.tokenizer
+    for token in _moving(path):
+        words = {tokenizer.decode([i]).strip() for i in ids[:, token].tolist()}
+        assert words <= set(CAPTION_WORDS)
+        assert tokenizer.decode(path.inputs[0, token]).strip() not in words
+    (line,) = PATHS["vocabulary"](path)
+    states = path.tower.features(0, ids, *(extra.expand(3, -1) for extra in path.extras))[0]
+    assert torch.equal(line, torch.stack([start, *states, end]))
+    (monotone,) = PATHS["monotone_vocabulary"](path)
+    assert (monotone.diff(dim=0) * (end - start) >= 0).all()
+    assert not (line.diff(dim=0) * (end - start) >= 0).all()
 
 
-def test_curves(text):
-    start, end = text.ends
+@torch.no_grad()
+def test_the_word_in_the_middle_by_hand(path):
+    start, end = (one[_moving(path)[-1]] for one in _ends(path))
+    own = int(path.inputs[0, _moving(path)[-1]])
+    distances = {}
+    for word in text_paths._words(path.tower).tolist():
+        text = path.inputs.clone()
+        text[0, _moving(path)[-1]] = word
+        state = path.tower.features(0, text, *path.extras)[0][0, _moving(path)[-1]]
+        distances[word] = float((state - (start + end) / 2).norm())
+    distances.pop(own, None)
+    nearest = int(text_paths._nearest_words(path)[1, _moving(path)[-1]])
+    assert nearest == min(distances, key=distances.get)
+
+
+def test_curves(path):
+    start, end = _ends(path)
     half = (end - start).norm(dim=-1) / 2
-    (arc,) = PATHS["arc"](text)
+    (arc,) = PATHS["arc"](path)
     distances = (arc - (start + end) / 2).norm(dim=-1)
     torch.testing.assert_close(distances, half.expand_as(distances))
-    (line,) = PATHS["speeds"](text)
-    shares = [(line[4] - start)[t].norm() / (end - start)[t].norm() for t in text.moving]
+    (line,) = PATHS["speeds"](path)
+    shares = [(line[4] - start)[t].norm() / (end - start)[t].norm() for t in _moving(path)]
     assert shares == sorted(shares, reverse=True)
     torch.testing.assert_close(shares[0], torch.tensor(0.5 ** (1 / 3)).double())
     torch.testing.assert_close(shares[-1], torch.tensor(0.5**3).double())
@@ -117,8 +134,8 @@ def test_every_path_is_complete(wrapper, name):
 def test_two_halves_of_the_straight_path(wrapper, monkeypatch):
     """They differ by the errors of both, which the same paths at half of the nodes bound."""
 
-    def halves(text):
-        start, end = text.ends
+    def halves(path):
+        start, end = _ends(path)
         return torch.stack([start, (start + end) / 2, end]).unsqueeze(0)
 
     monkeypatch.setattr(text_paths, "PATHS", {**PATHS, "halves": halves})
@@ -190,8 +207,18 @@ def test_errors(wrapper):
     ):
         with pytest.raises(ValueError, match=message):
             Ablations(varied=(text,))
-    with pytest.raises(ValueError, match="at layer 0, but the layer is 1"):
-        explain_along(wrapper, record(), "vocabulary", layers=(0, 1), n_steps=2)
+
+
+def test_every_path_at_later_layers(wrapper):
+    for name in PATHS:
+        imap = explain_along(wrapper, record(), name, layers=(-1, -1), n_steps=64)[0]
+        assert abs(imap.convergence_delta) < 1e-3 * abs(imap.score - imap.constant)
+
+
+def test_no_word_of_the_vocabulary(wrapper, monkeypatch):
+    monkeypatch.setattr(text_paths, "CAPTION_WORDS", ("qzxqzxw", "xwqqzz"))
+    with pytest.raises(ValueError, match="none of the words qzxqzxw, xwqqzz, ... is a single"):
+        along(wrapper, "vocabulary")
 
 
 def test_words_of_captions():

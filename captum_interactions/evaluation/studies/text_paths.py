@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,33 +58,23 @@ _MIN_STEPS = 4
 """Nodes of a segment, at least."""
 
 
-@dataclass(frozen=True)
-class Text:
-    """The ends of a text's path."""
-
-    path: Path
-    """The straight path of one text."""
-    others: Callable[[], tuple[Tensor, Tensor]]
-    """Other words: token ids (W,), and hidden states with each of them everywhere, (W, T, F)."""
-
-    @property
-    def ends(self) -> tuple[Tensor, Tensor]:
-        """Hidden states of the baseline and of the text, (T, F) each."""
-        return self.path.baselines[0][0], self.path.features[0]
-
-    @property
-    def moving(self) -> list[int]:
-        """The tokens that differ from the baseline, in reading order."""
-        return self.path.active.tolist()
+def _ends(path: Path) -> tuple[Tensor, Tensor]:
+    """Hidden states of the baseline and of the text, (T, F) each."""
+    return path.baselines[0][0], path.features[0]
 
 
-def _straight(text: Text) -> Tensor:
-    return torch.stack(text.ends).unsqueeze(0)
+def _moving(path: Path) -> list[int]:
+    """The tokens whose hidden states differ from the baseline's, in reading order."""
+    return path.active.tolist()
 
 
-def _in_order(text: Text, tokens: Sequence[int]) -> Tensor:
+def _straight(path: Path) -> Tensor:
+    return torch.stack(_ends(path)).unsqueeze(0)
+
+
+def _in_order(path: Path, tokens: Sequence[int]) -> Tensor:
     """One token after the other: those that have moved are at the text, others at the baseline."""
-    start, end = text.ends
+    start, end = _ends(path)
     points = [start]
     for token in tokens:
         point = points[-1].clone()
@@ -93,42 +83,71 @@ def _in_order(text: Text, tokens: Sequence[int]) -> Tensor:
     return torch.stack(points)
 
 
-def _random_orders(text: Text) -> Tensor:
+def _random_orders(path: Path) -> Tensor:
     rng = np.random.default_rng(0)
-    orders = [rng.permutation(text.moving).tolist() for _ in range(_N_ORDERS)]
-    return torch.stack([_in_order(text, order) for order in orders])
+    orders = [rng.permutation(_moving(path)).tolist() for _ in range(_N_ORDERS)]
+    return torch.stack([_in_order(path, order) for order in orders])
 
 
-def _vocabulary(text: Text, monotone: bool = False) -> Tensor:
-    """Through the words that are nearest to points of the straight line."""
-    start, end = text.ends
-    ids, states = text.others()
-    is_own = ids[:, None] == text.path.inputs  # (W, T)
-    tokens, moving = torch.arange(len(start)), (start != end).any(-1, keepdim=True)
+def _vocabulary(path: Path, monotone: bool = False) -> Tensor:
+    """Through texts of the words that are nearest to points of the straight line."""
+    start, end = _ends(path)
     points = [start]
-    for step in range(1, _N_WORDS + 1):
-        on_line = start + step / (_N_WORDS + 1) * (end - start)
-        distances = (states - on_line).norm(dim=-1).masked_fill(is_own, math.inf)
-        point = states[distances.argmin(0), tokens].where(moving, start)
+    for point in _propagated(path, path.layer, _nearest_words(path)):
         if monotone:
-            low, high = torch.minimum(points[-1], end), torch.maximum(points[-1], end)
-            point = point.clamp(low, high)
+            point = point.clamp(torch.minimum(points[-1], end), torch.maximum(points[-1], end))
         points.append(point)
     return torch.stack([*points, end]).unsqueeze(0)
 
 
-def _speeds(text: Text) -> Tensor:
+def _nearest_words(path: Path) -> Tensor:
+    """Token ids (3, T) of other words, whose embeddings are nearest to the straight line there."""
+    words = _words(path.tower)
+    ids, baseline = path.inputs, path.tower.baseline(path.inputs, *path.extras)
+    moves = ids != baseline
+    texts = words[:, None].where(moves, ids)
+    start, end, *states = _propagated(path, 0, torch.cat([baseline, ids, texts]))
+    others = torch.stack(states)
+    chosen = []
+    for step in range(1, _N_WORDS + 1):
+        on_line = start + step / (_N_WORDS + 1) * (end - start)
+        distances = (others - on_line).norm(dim=-1).masked_fill(texts == ids, math.inf)
+        chosen.append(words[distances.argmin(0)].where(moves[0], ids[0]))
+    return torch.stack(chosen)
+
+
+def _words(tower: Any) -> Tensor:
+    """Ids (W,) of the words of captions that are single tokens."""
+    prepared = tower.prepare(list(CAPTION_WORDS))
+    tokens = [[token for unit in axis.units for token in unit.tokens] for axis in prepared.axes]
+    single = [
+        row[own[0]] for row, own in zip(prepared.inputs, tokens, strict=True) if len(own) == 1
+    ]
+    if not single:
+        raise ValueError(
+            f"none of the words {', '.join(CAPTION_WORDS[:3])}, ... is a single token of the model"
+        )
+    return torch.stack(single)
+
+
+def _propagated(path: Path, layer: Any, ids: Tensor) -> Tensor:
+    """Hidden states (N, T, F) at a layer of N texts, given by token ids (N, T)."""
+    extras = (repeat_rows(extra, len(ids)) for extra in path.extras)
+    return path.tower.features(layer, ids, *extras)[0]
+
+
+def _speeds(path: Path) -> Tensor:
     """Each word goes a power of time of its way, from ``t**(1/3)`` (first) to ``t**3`` (last)."""
-    start, end = text.ends
+    start, end = _ends(path)
     powers = start.new_ones(len(start), 1)
-    powers[text.moving, 0] = 3.0 ** torch.linspace(-1, 1, len(text.moving)).to(start)
+    powers[_moving(path), 0] = 3.0 ** torch.linspace(-1, 1, len(_moving(path))).to(start)
     times = torch.linspace(0, 1, _N_SEGMENTS + 1).tolist()
     return torch.stack([start + time**powers * (end - start) for time in times]).unsqueeze(0)
 
 
-def _arc(text: Text) -> Tensor:
+def _arc(path: Path) -> Tensor:
     """Half a circle over each token's straight line, in a random direction of its space."""
-    start, end = text.ends
+    start, end = _ends(path)
     half = (end - start) / 2
     along = F.normalize(half, dim=-1)
     away = torch.randn(half.shape, generator=torch.Generator().manual_seed(0)).to(half)
@@ -139,18 +158,18 @@ def _arc(text: Text) -> Tensor:
     return torch.stack([*points, end]).unsqueeze(0)
 
 
-PATHS: Mapping[str, Callable[[Text], Tensor]] = {
+PATHS: Mapping[str, Callable[[Path], Tensor]] = {
     "straight": _straight,
-    "left_to_right": lambda text: _in_order(text, text.moving).unsqueeze(0),
-    "right_to_left": lambda text: _in_order(text, text.moving[::-1]).unsqueeze(0),
+    "left_to_right": lambda path: _in_order(path, _moving(path)).unsqueeze(0),
+    "right_to_left": lambda path: _in_order(path, _moving(path)[::-1]).unsqueeze(0),
     "random_orders": _random_orders,
     "vocabulary": _vocabulary,
-    "monotone_vocabulary": lambda text: _vocabulary(text, monotone=True),
+    "monotone_vocabulary": lambda path: _vocabulary(path, monotone=True),
     "speeds": _speeds,
     "arc": _arc,
 }
-"""From a text to the points of its paths, (R, M + 1, T, F): R paths of M straight segments, over
-which factors are averaged.
+"""From the straight path of a text to the points of other ones, (R, M + 1, T, F): R paths of M
+straight segments, over which factors are averaged.
 
 - ``left_to_right``, ``right_to_left``, ``random_orders``: one token, here a word, goes at a
   time from the baseline to its place, while the others stay where they are. Its factor is the
@@ -158,7 +177,8 @@ which factors are averaged.
   orders, which estimates the Shapley values of the words in ``h``.
 - ``vocabulary``: every word goes through three other words: those of
   :data:`~captum_interactions.datasets.scenes.CAPTION_WORDS` whose embeddings are nearest to the
-  points at 1/4, 1/2 and 3/4 of the straight line; only words of a single token are taken.
+  points at 1/4, 1/2 and 3/4 of the straight line; only words of a single token are taken. At later
+  layers, the points are the hidden states of the texts of these words.
 - ``monotone_vocabulary``: the same words, with every coordinate that leaves the range between the
   previous point and the text set to the nearest value in it. Source: discretised integrated
   gradients, Sanyal and Ren, EMNLP 2021 (arXiv 2108.13654), which takes monotone paths near words
@@ -205,7 +225,7 @@ def explain_along(
         tuple: both maps; their tokens of the text are the phrases of the caption and what is left.
 
     Raises:
-        ValueError: If the path leads along words of the vocabulary, but not at the embeddings.
+        ValueError: If the path leads along words of the vocabulary, and none is a single token.
     """
     n_steps = options.get("n_steps", wrapper.default_n_steps)
     method = options.get("method", "gausslegendre")
@@ -224,7 +244,7 @@ def explain_along(
             normalization=normalization,
         )  # fmt: skip
         with torch.no_grad():
-            lines = PATHS[name](Text(b, lambda: _states_of_words(b)))
+            lines = PATHS[name](b)
         of_segment = max(math.ceil(n_steps / (lines.shape[1] - 1)), _MIN_STEPS)
         with products_along((b,), of_segment, *rest) as products:
             along = torch.stack([_factors(products, b, line) for line in lines]).mean(0)
@@ -275,26 +295,6 @@ def _factors(products: Products, path: Path, points: Tensor) -> Tensor:
             segment = replace(path, features=end.unsqueeze(0), baselines=(start.unsqueeze(0),))
             total += products.factors(segment)[0]
     return total
-
-
-def _states_of_words(path: Path) -> tuple[Tensor, Tensor]:
-    """See :attr:`Text.others`."""
-    if path.layer != 0:
-        raise ValueError(
-            f"words of the vocabulary have embeddings, at layer 0, but the layer is {path.layer!r}"
-        )
-    prepared = path.tower.prepare(list(CAPTION_WORDS))
-    tokens = [[t for word in axis.units for t in word.tokens] for axis in prepared.axes]
-    single = [row[t[0]] for row, t in zip(prepared.inputs, tokens, strict=True) if len(t) == 1]
-    if not single:
-        raise ValueError(
-            f"none of the words {', '.join(CAPTION_WORDS[:3])}, ... is a single token of the model"
-        )
-    ids = torch.stack(single)
-    texts = path.inputs.repeat(len(ids), 1)
-    texts[:, path.active] = ids[:, None]
-    extras = (repeat_rows(extra, len(ids)) for extra in path.extras)
-    return ids, path.tower.features(path.layer, texts, *extras)[0]
 
 
 def compared(
