@@ -46,7 +46,7 @@ DEFAULT = "default"
 BASELINE = "baseline_a"
 """An option of this study: what the image is held against."""
 TEXT_PATH = "text_path"
-"""An option of this study: the path of the text, see :mod:`~.text_paths`."""
+"""An option of this study: the path of the text, see ``text_paths``."""
 _TABLES = {
     "nodes": ("n_steps", "method"),
     "layers": ("layers",),

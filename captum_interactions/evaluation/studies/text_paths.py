@@ -175,9 +175,9 @@ straight segments, over which factors are averaged.
   time from the baseline to its place, while the others stay where they are. Its factor is the
   difference of the embeddings before and after, so no gradient is taken. Random: the mean of 8
   orders, which estimates the Shapley values of the words in ``h``.
-- ``vocabulary``: every word goes through three other words: those of
-  :data:`~captum_interactions.datasets.scenes.CAPTION_WORDS` whose embeddings are nearest to the
-  points at 1/4, 1/2 and 3/4 of the straight line; only words of a single token are taken. At later
+- ``vocabulary``: every word goes through three other words: those that captions of generated
+  scenes are made of (``datasets.scenes.CAPTION_WORDS``) whose embeddings are nearest to the points
+  at 1/4, 1/2 and 3/4 of the straight line; only words of a single token are taken. At later
   layers, the points are the hidden states of the texts of these words.
 - ``monotone_vocabulary``: the same words, with every coordinate that leaves the range between the
   previous point and the text set to the nearest value in it. Source: discretised integrated
@@ -217,9 +217,10 @@ def explain_along(
     Args:
         wrapper (DualEncoderWrapper): The model.
         record (Record): An image and its caption.
-        name (str): One of :data:`PATHS`.
-        options: Of second-order integrated gradients, see :data:`OPTIONS`. The straight paths have
-            ``n_steps`` nodes; the segments of another path share them, and have at least 4.
+        name (str): One of :data:`~captum_interactions.evaluation.studies.text_paths.PATHS`.
+        options: Of second-order integrated gradients: ``layers``, ``n_steps``, ``method``,
+            ``normalization`` and ``baselines``. The straight paths have ``n_steps`` nodes; the
+            segments of another path share them, and have at least 4.
 
     Returns:
         tuple: both maps; their tokens of the text are the phrases of the caption and what is left.
