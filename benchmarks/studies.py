@@ -8,6 +8,7 @@ Runs go on where others stopped. Tables and figures are copied to the documents 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -64,6 +65,10 @@ RECOGNISING = (
     SOIG, f"{SOIG}:layers=[1,0],n_steps=20", LAST, "banzhaf_interactions:n_samples=600",
     "integrated_gradients", "grad_eclip", "game",
 )  # fmt: skip
+TEXT_PATHS = (
+    "default", "text_path=left_to_right", "text_path=right_to_left", "text_path=random_orders",
+    "text_path=vocabulary", "text_path=monotone_vocabulary", "text_path=speeds", "text_path=arc",
+)  # fmt: skip
 RUNS = (
     Run("localization", "localization", "phrases-plain", 600, (), (SOIG, LAST, *CHEAP)),
     Run("localization_shifted", "localization", "phrases-shifted", 600,
@@ -75,6 +80,8 @@ RUNS = (
     Run("tuned_plain", "fine_tuning", "tuned-plain", 256, TUNED, (FAST,)),
     Run("tuned_shifted", "fine_tuning", "tuned-shifted", 256, (*SHIFTED, *TUNED), (FAST,)),
     Run("ablations", "ablations", "ablations", 40),
+    Run("text_paths", "ablations", "text-paths", 200,
+        ("--set", f"varied={json.dumps(TEXT_PATHS)}")),
     Run("agreement", "agreement", "agreement", 20, (), AGREEING),
     Run("faithfulness", "faithfulness", "faithfulness", 50),
     Run("recognition", "recognition", "recognition", 500, (), RECOGNISING),

@@ -343,6 +343,15 @@ RELATIONS = {
     "below": (" below ", " under "),
 }
 """The words for relations of two things in captions."""
+_LINKS = (" and ", " with ", " next to ")
+_PIECES = (
+    *COLOURS, *SHAPES, *FILLS, *_OPENINGS, *_ENDINGS, *_LINKS,
+    *itertools.chain(*_SIZE_WORDS.values(), *RELATIONS.values()),
+)  # fmt: skip
+CAPTION_WORDS = tuple(
+    sorted({word for piece in _PIECES for word in piece.strip(".").split()} - {"plain"})
+)
+"""All words that captions may hold."""
 
 
 def describe(
@@ -374,7 +383,7 @@ def describe(
                 relation = str(rng.choice(relations))
                 caption += str(rng.choice(RELATIONS[relation]))
             else:
-                caption += ", " if count > 2 else str(rng.choice([" and ", " with ", " next to "]))
+                caption += ", " if count > 2 else str(rng.choice(_LINKS))
         elif position == 2:
             caption += str(rng.choice([" and ", ", and ", " with "]))
         size, fill = _stated(rng, things[k])

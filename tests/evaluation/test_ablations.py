@@ -36,7 +36,7 @@ def measured(wrapper, setting, records):
 
 def test_all_default_settings_are_varied_one_at_a_time():
     study = Ablations()
-    assert len(study.variants) == 31
+    assert len(study.variants) == 38
     for one in study.variants.values():
         assert len(one["options"].keys() - {"method"}) <= 1
     assert json.dumps({name: dict(v) for name, v in study.variants.items()})

@@ -24,6 +24,13 @@ from captum_interactions.evaluation.statistics import (
     notes_of_few,
 )
 from captum_interactions.evaluation.studies.phrase_study import no_ground_truth
+from captum_interactions.evaluation.studies.text_paths import (
+    PATHS,
+    check_text_path,
+    compared,
+    explain_along,
+    table_of_paths,
+)
 from captum_interactions.evaluation.study import Map, Study, parse_method
 from captum_interactions.evaluation.summary import Summary, Table
 from captum_interactions.explanation import check_options, explain
@@ -38,11 +45,14 @@ DEFAULT = "default"
 """The variant with the wrapper's own settings."""
 BASELINE = "baseline_a"
 """An option of this study: what the image is held against."""
+TEXT_PATH = "text_path"
+"""An option of this study: the path of the text, see ``text_paths``."""
 _TABLES = {
     "nodes": ("n_steps", "method"),
     "layers": ("layers",),
     "baselines": (BASELINE,),
     "normalization": ("normalization",),
+    "text_paths": (TEXT_PATH,),
 }
 _COLUMNS = (
     "setting", "nodes", "rule", "layers", "records", "error, thousandths", "95 % from", "to",
@@ -62,11 +72,14 @@ class Ablations(Study):
     A setting is written as the options of a method are: ``n_steps=8,method=riemann_right``,
     ``layers=[-1,-1]``, ``normalization=frozen``. ``baseline_a`` is one more option: the image's
     baseline as a constant of its normalised pixels (0 is the mean colour that the model was
-    trained with), ``blurred``, or a list of those, over which products are averaged.
+    trained with), ``blurred``, or a list of those, over which products are averaged. ``text_path``
+    is another: the path of the text, see
+    :data:`~captum_interactions.evaluation.studies.text_paths.PATHS`; the maps of phrases are also
+    compared with those along the straight path.
 
-    There are 31 settings unless told otherwise: the defaults, four rules with 2 to 32 nodes each,
+    There are 38 settings unless told otherwise: the defaults, four rules with 2 to 32 nodes each,
     four pairs of layers (the embeddings, the second blocks, the last ones, and raw pixels), four
-    baselines and two normalisations.
+    baselines, two normalisations and seven paths of the text.
 
     Not varied: baselines of the text, for which there is one natural choice (padding), and how
     hidden units are pooled to tokens, because the map is defined as their signed sum, and no other
@@ -97,6 +110,7 @@ class Ablations(Study):
         f"{BASELINE}=[-1.5,0.0,1.5]",
         "normalization=frozen",
         "normalization=none",
+        *(f"{TEXT_PATH}={name}" for name in PATHS if name != "straight"),
     )
     """What is tried; others may be added to the results of earlier runs."""
 
@@ -107,6 +121,8 @@ class Ablations(Study):
             options = parse_setting(text)
             for one in _each(options.pop(BASELINE, None)):
                 _check_baseline(one)
+            if TEXT_PATH in options:
+                check_text_path(options.pop(TEXT_PATH), options)
             check_options(METHOD, options)
 
     @property
@@ -120,22 +136,29 @@ class Ablations(Study):
         self, wrapper: DualEncoderWrapper, variant: str, records: Sequence[Record]
     ) -> list[Mapping[str, Any]]:
         options = parse_setting(variant)
-        baseline = options.pop(BASELINE, None)
+        baseline, path = options.pop(BASELINE, None), options.pop(TEXT_PATH, None)
         found = []
         for record in records:
             own = dict(options)
             if baseline is not None:
                 own["baselines"] = (_baseline(wrapper, record, baseline), None)
-            imap = explain(wrapper, record.image, record.caption, METHOD, truncation=True, **own)
-            found.append(_values(imap, record))
+            if path is None:
+                imap = explain(
+                    wrapper, record.image, record.caption, METHOD, truncation=True, **own
+                )
+                found.append(_values(imap, record))
+            else:
+                along, straight = explain_along(wrapper, record, path, **own)
+                changes = compared(along, straight, record)
+                found.append({**_values(along, record), "changes": changes})
         return found
 
     def summarise(self, rows: Sequence[Row], records: Sequence[Record]) -> Summary:
         by_setting = by_variant(rows)
         tables: dict[str, Table] = {}
         for name, own in _sorted(by_setting).items():
-            cells = [_cells(setting, by_setting[setting]) for setting in own]
-            tables[name] = Table(_COLUMNS, cells, _CAPTION)
+            chosen = {setting: by_setting[setting] for setting in own}
+            tables[name] = (table_of_paths if name == "text_paths" else _table)(chosen)
         if DEFAULT in by_setting and len(by_setting) > 1:
             tables["differences"] = _differences(by_setting)
         few = notes_of_few({setting: len(own) for setting, own in by_setting.items()})
@@ -147,6 +170,10 @@ _CAPTION = (
     "to what the baselines leave of the score (median). Phrases on which a map is undefined count "
     "as chance. Intervals: images drawn anew."
 )
+
+
+def _table(by_setting: Mapping[str, Sequence[Row]]) -> Table:
+    return Table(_COLUMNS, [_cells(*one) for one in by_setting.items()], _CAPTION)
 
 
 def _differences(by_setting: Mapping[str, Sequence[Row]]) -> Table:
