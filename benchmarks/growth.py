@@ -117,7 +117,7 @@ def draw(values: dict[str, dict[str, Any]], path: Path) -> None:
             rows = [values[f"{layers}, {number} {axis}"] for number in numbers]
             passes = [one["seconds"] / one["forward"] for one in rows]
             extra = [max(one["extra_mb"], 1) for one in rows]
-            colour, mark = line_style(place)
+            colour, mark, _ = line_style(place)
             for panel, heights in zip(grid[row], (passes, extra), strict=True):
                 panel.plot(numbers, heights, color=colour, marker=mark, label=layers)
         for panel in grid[row]:
