@@ -67,7 +67,8 @@ def panels(
             colour, mark, fill = styles[line.colour]
             apart = max(len(line.x) // 4, 1)
             (drawn,) = ax.plot(
-                line.x, line.y, label=line.label, color=colour, linewidth=1.5, marker=mark, fillstyle=fill,
+                line.x, line.y, label=line.label, color=colour, linewidth=1.5, marker=mark,
+                fillstyle=fill,
                 linestyle="--" if line.dashed else "-", markersize=4.5,
                 markevery=1 if markers else (place % apart, apart), zorder=3 if line.dashed else 2,
             )  # fmt: skip

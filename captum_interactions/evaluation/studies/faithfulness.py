@@ -212,8 +212,8 @@ def _differences(first: str, by_method: Mapping[str, Sequence[Row]]) -> Table:
     return Table(
         ("method", "common records", "Spearman difference", "95 % from", "to", "p",
          "common phrases", "PGE difference", "PGE from", "PGE to", "p of PGE"), cells,
-        f"{method_label(first)} minus the method, means over what both have. Intervals: images drawn anew; *p*: "
-        f"sign-flip test over images, {holm_note(p_values)}.",
+        f"{method_label(first)} minus the method, means over what both have. Intervals: "
+        f"images drawn anew; *p*: sign-flip test over images, {holm_note(p_values)}.",
     )  # fmt: skip
 
 

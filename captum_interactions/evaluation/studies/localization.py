@@ -127,8 +127,8 @@ def _differences(first: str, by_method: Mapping[str, Phrases]) -> Table:
     return Table(
         ("method", "common phrases", "PGE difference", "95 % from", "to", "p", "PGA difference",
          "PGA from", "PGA to"), cells,
-        f"{method_label(first)} minus the method, mean over the phrases that both have. Intervals: images drawn "
-        f"anew. *p*: sign-flip test over images for PGE, {holm_note(p_values)}.",
+        f"{method_label(first)} minus the method, mean over the phrases that both have. Intervals: "
+        f"images drawn anew. *p*: sign-flip test over images for PGE, {holm_note(p_values)}.",
     )  # fmt: skip
 
 
@@ -152,8 +152,9 @@ def _by_named(first: str, by_method: Mapping[str, Phrases]) -> dict[str, Table]:
     table = Table(
         ("named", "method", "phrases", "PGE median", "PGE mean", "PGA", "chance mean",
          "PGE difference", "95 % from", "to"), cells,
-        f"By the number of objects that the caption names. The difference is "
-        f"{method_label(first)} minus the method, as above. A map that is the same for all phrases can be right about one of them.",
+        "By the number of objects that the caption names. The difference is "
+        f"{method_label(first)} minus the method, as above. A map that is the same for "
+        "all phrases can be right about one of them.",
     )  # fmt: skip
     return {"by_named": table}
 
