@@ -235,8 +235,8 @@ def table(found: list[Summary]) -> Iterator[str]:
         f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps count as chance. "
         f"*difference*: mean PGE of {title_of(COMPARED)} minus that of the method, on "
         "the scenes that both have, with scenes drawn anew for the interval; *p*: sign-flip "
-        f"test over scenes, {holm_note(p_values)}. Medians of methods with unequal numbers of scenes "
-        "are not of the same phrases.\n"
+        f"test over scenes, {holm_note(p_values)}. Medians of methods with unequal numbers of "
+        "scenes are not of the same phrases.\n"
     )
     names = {one.name for one in found}
     used = {case: options for case, options in OPTIONS.items() if case in names}
