@@ -34,6 +34,7 @@ from captum_interactions.attr import attributions
 from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.statistics import Difference, holm, holm_note, paired_difference
+from captum_interactions.maps.titles import method_title
 from captum_interactions.zoo import REPORT_SEED
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -203,6 +204,12 @@ def chances(n_scenes: int) -> tuple[tuple[float, ...], ...]:
     )
 
 
+def title_of(case: str) -> str:
+    """``"rise, centered"`` is a method with an option."""
+    method, comma, option = case.partition(",")
+    return method_title(method) + comma + option
+
+
 def table(found: list[Summary]) -> Iterator[str]:
     """Lines of a Markdown table."""
     columns = ("method", "order", "scenes", "PGE median", "quartiles", "PGE mean", "pointing")
@@ -212,7 +219,7 @@ def table(found: list[Summary]) -> Iterator[str]:
     p_values = holm([None if one.name == COMPARED else one.difference.p for one in found])
     for one, p in zip(found, p_values, strict=True):
         low, high = np.quantile(one.inside, (0.25, 0.75))
-        cells = [one.name, str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
+        cells = [title_of(one.name), str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
         cells += [f"{low:.2f}–{high:.2f}", f"{one.inside.mean():.3f}", f"{one.pointing:.1%}"]
         gap = one.difference
         if one.name == COMPARED or gap.p is None:  # fewer than two scenes tell nothing
@@ -226,15 +233,15 @@ def table(found: list[Summary]) -> Iterator[str]:
     yield (
         f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
         f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps count as chance. "
-        f"*difference*: mean PGE of `{COMPARED}` minus that of the method, on the scenes that both "
-        "have, with scenes drawn anew for the interval; *p*: sign-flip test over scenes, "
-        f"{holm_note(p_values)}. Medians of methods with unequal numbers of scenes are not of the "
-        "same phrases.\n"
+        f"*difference*: mean PGE of {title_of(COMPARED)} minus that of the method, on "
+        "the scenes that both have, with scenes drawn anew for the interval; *p*: sign-flip "
+        f"test over scenes, {holm_note(p_values)}. Medians of methods with unequal numbers of "
+        "scenes are not of the same phrases.\n"
     )
     names = {one.name for one in found}
     used = {case: options for case, options in OPTIONS.items() if case in names}
     said = (
-        f"`{case}` ({', '.join(f'{name}={value}' for name, value in options.items())})"
+        f"{title_of(case)} ({', '.join(f'{name}={value}' for name, value in options.items())})"
         for case, options in used.items()
     )
     if used:

@@ -12,8 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.comparison import Summary, chance, summaries
-from captum_interactions.maps.titles import method_title
+from benchmarks.comparison import Summary, chance, summaries, title_of
 from captum_interactions.visualization.charts import (
     LETTERS,
     LINE_COLOURS,
@@ -54,7 +53,7 @@ def draw(found: list[Summary], by_chance: float, path: Path) -> None:
         pointing.plot(one.pointing, row, mark, color=colour, clip_on=False)
         cost.plot(one.seconds, row, mark, color=colour)
     names = [
-        _title(one.name) + (f", {one.n_scenes} scenes" if one.n_scenes < most else "")
+        title_of(one.name) + (f", {one.n_scenes} scenes" if one.n_scenes < most else "")
         for one in ordered
     ]
     name_rows(energy, list(rows), names)
@@ -81,12 +80,6 @@ def draw(found: list[Summary], by_chance: float, path: Path) -> None:
     set_heading(figure, f"Maps of phrases in {most} scenes: attribution, pointing and cost")
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
-
-
-def _title(name: str) -> str:
-    """``"rise, centered"`` is a method with an option."""
-    method, comma, option = name.partition(",")
-    return method_title(method) + comma + option
 
 
 def main() -> None:

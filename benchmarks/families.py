@@ -3,7 +3,7 @@
     python -m benchmarks.families [--families NAME ...] [--results FILE] [--threads 2]
 
 Models have the default sizes of their configuration in ``transformers`` and random weights. A map
-is taken at the default layers with ten nodes, for one image (or sound) and a text of seven tokens,
+is taken at the default layers with ten steps, for one image (or sound) and a text of seven tokens,
 with padding where the model reads it. *Passes* are its operations, of matrix products and
 convolutions, over those of the pair's forward pass: they depend on no machine. Each family runs in
 a fresh process and is kept in a JSON file. Prints a Markdown table.

@@ -1,9 +1,9 @@
-"""How time and memory of a full map grow with tokens, patches, nodes and pairs.
+"""How time and memory of a full map grow with tokens, patches, steps and pairs.
 
     python -m benchmarks.growth [--threads 2] [--figure docs/_static/growth.png]
 
 At the size of CLIP ViT-B/32 with random weights; one thing grows, the others stay at 12 tokens, 49
-patches, ten nodes and one pair. The largest numbers are for the last block alone: at the embeddings
+patches, ten steps and one pair. The largest numbers are for the last block alone: at the embeddings
 they take minutes. Time is in plain forward passes of one pair of the size that all
 start from. Every point runs in a fresh process and is kept in a JSON file. Prints a Markdown table
 and draws a figure.
@@ -32,10 +32,10 @@ from captum_interactions.visualization.charts import (
 AXES: dict[str, tuple[int, ...]] = {
     "tokens": (6, 12, 24, 48, 77),
     "patches": (49, 100, 196, 400),
-    "nodes": (5, 10, 20, 40, 80),
+    "steps": (5, 10, 20, 40, 80),
     "pairs": (1, 2, 4, 8, 16),
 }
-DEFAULTS = {"tokens": 12, "patches": 49, "nodes": 10, "pairs": 1}
+DEFAULTS = {"tokens": 12, "patches": 49, "steps": 10, "pairs": 1}
 LAYERS = {"last block": (-1, -1), "embeddings": (0, 0)}
 RESULTS = Path("benchmarks/results/growth.json")
 
@@ -86,7 +86,7 @@ def measure(layers: str, size: dict[str, int], n_threads: int) -> dict[str, Any]
             plain(*plain_inputs)
 
     def run() -> None:
-        explainer.attribute(inputs, n_steps=size["nodes"])
+        explainer.attribute(inputs, n_steps=size["steps"])
 
     before = reset_peak_mb()
     run()
@@ -98,7 +98,7 @@ def measure(layers: str, size: dict[str, int], n_threads: int) -> dict[str, Any]
 TITLES = {
     "tokens": "tokens of the text",
     "patches": "patches of the image",
-    "nodes": "steps",
+    "steps": "steps",
     "pairs": "pairs in a batch",
 }
 
@@ -117,7 +117,7 @@ def draw(values: dict[str, dict[str, Any]], path: Path) -> None:
             rows = [values[f"{layers}, {number} {axis}"] for number in numbers]
             passes = [one["seconds"] / one["forward"] for one in rows]
             extra = [max(one["extra_mb"], 1) for one in rows]
-            colour, mark = line_style(place)
+            colour, mark, _ = line_style(place)
             for panel, heights in zip(grid[row], (passes, extra), strict=True):
                 panel.plot(numbers, heights, color=colour, marker=mark, label=layers)
         for panel in grid[row]:

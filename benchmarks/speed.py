@@ -11,7 +11,7 @@ The programs are:
 
 map       the attribution of this package
 captum    Captum's LayerIntegratedGradients of the score at the same layer of a's encoder, with the
-          same rule and number of nodes; "to 1e-3", with as many nodes as it needs for that
+          same rule and number of steps; "to 1e-3", with as many steps as it needs for that
 oracle    one gradient for each dimension of the embedding, the matrix over all pairs of features,
           sums over the features of each token. It is run in full for the last blocks of ViT-B;
           elsewhere (marked ~) its time is extrapolated from 4 and 12 of the dimensions, in which it

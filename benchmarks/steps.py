@@ -39,7 +39,7 @@ CASES: dict[str, tuple[str, int, tuple[int, int], int]] = {
     "MiniLM embeddings": ("MiniLM", 1, (0, 0), 20),
     "bundled model, last block": ("bundled", 1, (-1, -1), 20),
 }
-"""Model, pairs, layers and number of nodes."""
+"""Model, pairs, layers and number of steps."""
 
 
 @contextmanager

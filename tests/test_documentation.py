@@ -42,6 +42,24 @@ def test_a_page_begins_with_a_summary_of_what_it_documents(path):
         assert summarised(page) == documented
 
 
+PAGES = sorted(DOCS.rglob("*.rst"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
+def test_code_fits_the_page(path):
+    """Blocks had lines of 112 letters, which scroll; what cannot be broken may be longer."""
+    wide, in_block = [], False
+    for line in path.read_text().splitlines():
+        if re.match(r"\s*\.\. (code-block|testcode)::", line):
+            in_block = True
+        elif line and not line.startswith(" "):
+            in_block = False
+        code = line[3:] if in_block else line if line.startswith((">>> ", "... ")) else ""
+        if len(code) > 88 and " " in code.strip().removesuffix(" \\"):
+            wide.append(code)
+    assert not wide
+
+
 def test_every_module_that_a_page_runs_is_a_program():
     pages = [DOCS.parent / "README.md", *DOCS.rglob("*.rst")]
     modules = {name for page in pages for name in RUN.findall(page.read_text())}

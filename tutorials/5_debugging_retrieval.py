@@ -77,7 +77,7 @@ for row, (name, imap) in zip(axes, pairs.items(), strict=True):
 # the main effects of the images plus that of the interactions, which is computed word by word.
 
 first, own = pairs.values()
-rows = [("image alone", float(first.main_effects_a.sum() - own.main_effects_a.sum()))]
+rows = [("main effects, image", float(first.main_effects_a.sum() - own.main_effects_a.sum()))]
 for (word, here), (_, there) in zip(first.word_weights(), own.word_weights(), strict=True):
     rows.append((word, here - there))
 explained = sum(value for _, value in rows)

@@ -90,7 +90,14 @@ ax.set_xticks(range(2), [thing.phrase for thing in scene.named])
 for (row, column), value in zip(torch.cartesian_prod(torch.arange(3), torch.arange(2)).tolist(),
                                 values.flatten(), strict=True):  # fmt: skip
     dark = abs(value) > 0.6 * limit
-    ax.text(column, row, f"{value:+.3f}", ha="center", va="center", color="w" if dark else "k")
+    ax.text(
+        column,
+        row,
+        f"{value:+.3f}".replace("-", "−"),
+        ha="center",
+        va="center",
+        color="w" if dark else "k",
+    )
 
 # %%
 # .. admonition:: Takeaway

@@ -17,6 +17,7 @@ from captum_interactions.app.explaining import Explained, difference
 from captum_interactions.maps.orders import Map, is_second_order
 from captum_interactions.maps.sides import side_names
 from captum_interactions.visualization import plot_heatmap
+from captum_interactions.visualization.lettering import format_number
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report import report_html
 from captum_interactions.visualization.views import draw_maps
@@ -96,7 +97,7 @@ def difference_figures(explained: Mapping[str, Explained]) -> list[Figure]:
     figures = []
     for one, grid, title in zip(drawn, grids, titles, strict=True):
         figure, ax = plt.subplots(figsize=(3.2, 3.0), dpi=150, layout="constrained")
-        plot_heatmap(one, limit=limit, title=f"{title}: {grid.sum():+.3f}", ax=ax)
+        plot_heatmap(one, limit=limit, title=f"{title}: {format_number(grid.sum(), '+.3f')}", ax=ax)
         plt.close(figure)  # pyplot forgets it, or it would keep all
         figures.append(figure)
     return figures
@@ -143,8 +144,7 @@ def _parts(one: Map) -> dict[str, float]:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "–"
-    text = f"{value:.0e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-    return text.replace("-", "−", 1) if value < 0 else text
+    return format_number(value, ".0e" if 0 < abs(value) < 5e-4 else ".3f")
 
 
 def _quoted(caption: str) -> str:

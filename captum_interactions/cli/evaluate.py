@@ -93,6 +93,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         check_model(options.model)
 
     from captum_interactions.evaluation import STUDIES, processes, run_study, summarise
+    from captum_interactions.evaluation.runner import declined
 
     if options.list:
         _list_studies(options.json)
@@ -106,6 +107,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.summarise:
         found = summarise(study, output, records)
     else:
+        reason = declined(study, records)
+        if reason is not None:
+            raise RuntimeError(
+                f"no record can be measured, the first one because: {reason}; {study.name} needs "
+                f"{study.needs}"
+            )
         here = processes(options.device)
         if options.model is None and options.dataset != "scenes":
             note_bundled_model()
@@ -261,12 +268,13 @@ def _list_studies(as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                name: {"question": kind.question, "options": settings[kind]}
+                name: {"question": kind.question, "needs": kind.needs, "options": settings[kind]}
                 for name, kind in STUDIES.items()
             }
         )
         return
     for name, kind in STUDIES.items():
         print(f"{name}: {kind.question}")
+        print(f"    needs beside images and captions: {kind.needs}")
         for option, default in settings[kind].items():
             print(f"    --set {option}={default!r}")

@@ -50,15 +50,20 @@ def add_index_commands(commands: Any) -> None:
     add_json(build)
     query = actions.add_parser(
         "query",
-        help="the best items and regions for a text",
-        description="Print the items with the best scores for a text, and where in the collection "
-        "a phrase of it matches best.",
+        help="the best items and regions for a text or an image",
+        description="Print the items with the best scores for an input of the other side (a text "
+        "for an index of images, an image for one of captions), and the regions of the collection "
+        "with the largest interaction with it, or with a phrase of the text.",
     )
     query.set_defaults(run=_query)
     query.add_argument("folder", type=Path, metavar="FOLDER", help="the index")
     query.add_argument("--model", required=True, metavar="NAME_OR_DIR", help="the same model")
-    query.add_argument("--text", required=True, metavar="TEXT", help="what to look for")
-    query.add_argument("--phrase", metavar="TEXT", help="words of it (default: the whole text)")
+    wanted = query.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--text", metavar="TEXT", help="what to look for")
+    wanted.add_argument(
+        "--image", metavar="PATH", help="an image to look for, in an index of texts"
+    )
+    query.add_argument("--phrase", metavar="TEXT", help="words of --text (default: the whole text)")
     query.add_argument(
         "--top", type=positive, default=10, metavar="K", help="how many to print (10)"
     )
@@ -104,27 +109,34 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _query(options: argparse.Namespace) -> None:
-    if is_image_file(options.text):
-        raise ValueError(f"--text: {options.text!r} is an image file, but the query is text")
+    if options.text is not None and is_image_file(options.text):
+        raise ValueError(f"--text: {options.text!r} is an image file; did you mean --image?")
+    if options.image is not None and options.phrase is not None:
+        raise ValueError("--phrase: chooses words of --text, but the query is --image")
     check_model(options.model)
 
     from captum_interactions.corpus import FactorEncoder, FactorIndex, top_regions
     from captum_interactions.encoders import ImageTower
+    from captum_interactions.encoders.inputs.loading import load_image
 
+    typed = "--image" if options.text is None else "--text"
+    with speaking_of(typed):
+        raw = load_image(options.image) if options.text is None else options.text
     index = FactorIndex(options.folder)
     if not len(index):
         raise ValueError(f"the index at {str(options.folder)!r} holds no item yet")
     wrapper = load_model(options.model)
     encoder = FactorEncoder.matching(wrapper, index.settings)
     side = index.settings.side
-    if isinstance(wrapper.tower_a if side == "b" else wrapper.tower_b, ImageTower):
+    other = wrapper.tower_a if side == "b" else wrapper.tower_b
+    if isinstance(other, ImageTower) != (options.text is None):
+        taken = "images: --image" if isinstance(other, ImageTower) else "texts: --text"
         raise ValueError(
-            f"--text: the index at {str(options.folder)!r} holds side {side} of the model, whose "
-            "other side takes images, not texts; query it in Python: "
-            "FactorEncoder.matching(wrapper, index.settings)(image)"
+            f"{typed}: the index at {str(options.folder)!r} holds side {side} of the model, whose "
+            f"other side takes {taken}"
         )
-    with speaking_of("--text"):
-        query = encoder(options.text)
+    with speaking_of(typed):
+        query = encoder(raw)
     with speaking_of("--phrase"):
         factors = query.factors(options.phrase)
     found = (index.embeddings @ query.embedding).topk(min(options.top, len(index)))
@@ -145,10 +157,11 @@ def _query(options: argparse.Namespace) -> None:
             ],
         })  # fmt: skip
         return
-    print(f"best scores for {options.text!r}:")
+    sought = options.text or options.image
+    print(f"best scores for {sought!r}:")
     for score, key in scores:
         print(f"  {score:+.4f} {_name(index, key)}")
-    print(f"best regions for {options.phrase or options.text!r}:")
+    print(f"best regions for {options.phrase or sought!r}:")
     for region in regions:
         place = "" if region.place is None else f" at {tuple(round(x, 1) for x in region.place)}"
         print(f"  {region.attribution:+.4f} {_name(index, region.key)}: {region.label}{place}")

@@ -184,9 +184,9 @@ class FactorIndex:
     def __repr__(self) -> str:
         n_tokens = sum(len(shard.tensors["values"]) for shard in self._shards)
         return (
-            f"FactorIndex({str(self.folder)!r}: {len(self)} items of side {self.settings.side}, "
-            f"{n_tokens} tokens in {self.storage}, {self.settings.model['name']}, layers "
-            f"{self.settings.layers})"
+            f"FactorIndex({str(self.folder)!r}: {len(self)} items of side {self.settings.side},\n"
+            f"            {n_tokens} tokens in {self.storage},\n"
+            f"            {self.settings.model['name']}, layers {self.settings.layers})"
         )
 
     def pieces(self, memory_mb: float) -> Iterator[tuple[Shard, slice, Tensor, Tensor]]:

@@ -72,6 +72,10 @@ _NOT_DUAL = {
     "ViltForImageAndTextRetrieval": _MIXED,
     "VisualBertModel": _MIXED,
     "LxmertModel": ("it mixes both inputs by cross-attention", _CAPTUM),
+    "BlipForConditionalGeneration": (
+        "it is a generative model. Load a checkpoint of BlipForImageTextRetrieval instead",
+        "Pairs of images can be explained: wrap(model.vision_model)",
+    ),
     "BlipForQuestionAnswering": ("its text encoder attends to the image", _CAPTUM),
     "Blip2ForImageTextRetrieval": (
         "its score is the largest of many, one a query token",
@@ -169,7 +173,7 @@ def wrap(
             if "default_layers" in settings:
                 settings["default_layers"] = tuple(settings["default_layers"])
             return DualEncoderWrapper(*make_towers(model, processor), **settings)
-    _refuse_other_scores(model)
+    _refuse_other_scores(type(model).__name__)
     is_pair = isinstance(model, tuple) and len(model) == 2
     if is_pair and not any(isinstance(m, type) or not callable(m) for m in model):
         processors = processor if isinstance(processor, tuple) else (processor, processor)
@@ -225,6 +229,7 @@ def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> DualEncoderWrapp
     try:
         config = AutoConfig.from_pretrained(name_or_path, **source)
         name, *_ = getattr(config, "architectures", None) or [""]
+        _refuse_other_scores(name)
         # The auto class may return a related class, such as one without the projection.
         is_head = re.search("For[A-Z]|LMHead", name) and not name.endswith("Retrieval")
         loader = AutoModel if is_head else getattr(transformers, name, AutoModel)
@@ -274,12 +279,10 @@ def _tower(
     return part if isinstance(part, Tower) else CallableTower(part)
 
 
-def _refuse_other_scores(model: Any) -> None:
-    if type(model).__name__ in _NOT_DUAL:
-        reason, alternative = _NOT_DUAL[type(model).__name__]
-        raise TypeError(
-            f"{type(model).__name__} is not a supported dual encoder: {reason}. {alternative}"
-        )
+def _refuse_other_scores(name: str) -> None:
+    if name in _NOT_DUAL:
+        reason, alternative = _NOT_DUAL[name]
+        raise TypeError(f"{name} is not a supported dual encoder: {reason}. {alternative}")
 
 
 def _refuse(what: str, **options: Any) -> None:

@@ -19,6 +19,7 @@ from captum_interactions.visualization.charts import (
     new_chart,
     set_heading,
 )
+from captum_interactions.visualization.lettering import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +185,7 @@ def matrix(
     for (row, column), value in np.ndenumerate(array):
         if not np.isnan(value):
             ink = "white" if (abs(value) if is_signed else value) > middle else "black"
-            text = f"{value:.2f}".replace("0.", ".").replace("-", "−")
+            text = format_number(value, ".2f").replace("0.", ".")
             ax.text(column, row, text, ha="center", va="center", fontsize=SMALL - 0.5, color=ink)
     ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
     ax.set_xticks(

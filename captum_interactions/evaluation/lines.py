@@ -64,10 +64,11 @@ def panels(
     legend = {}
     for ax, (name, lines) in zip(axes.flat, shown.items(), strict=False):
         for place, line in enumerate(lines):
-            colour, mark = styles[line.colour]
+            colour, mark, fill = styles[line.colour]
             apart = max(len(line.x) // 4, 1)
             (drawn,) = ax.plot(
                 line.x, line.y, label=line.label, color=colour, linewidth=1.5, marker=mark,
+                fillstyle=fill,
                 linestyle="--" if line.dashed else "-", markersize=4.5,
                 markevery=1 if markers else (place % apart, apart), zorder=3 if line.dashed else 2,
             )  # fmt: skip

@@ -92,6 +92,20 @@ def run_study(
         return summarise(study, folder, records)
 
 
+def declined(study: Study, records: Sequence[Record]) -> str | None:
+    """Why a study declines the first record, if it declines all of them; needs no model.
+
+    Reads records only until one can be measured.
+    """
+    first = None
+    for record in study.records(records):
+        reason = study.declines(record)
+        if reason is None:
+            return None
+        first = first or reason
+    return first
+
+
 def summarise(study: Study, output: str | Path, records: Sequence[Record]) -> Summary:
     """Make tables and figures from a folder's rows of these records, without new measurements.
 

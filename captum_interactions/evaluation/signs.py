@@ -183,6 +183,7 @@ SHARE_COLUMNS = (
     "cases", "images", "share", "95 % from", "to", "background", "with background", "difference",
     "difference from", "difference to",
 )  # fmt: skip
+SHARE_DETAILS = ("images", "with background")
 SHARE_CAPTION = (
     "*background*: the same share where the region's shape is put on background instead, over all "
     "places that keep clear of annotated objects; *difference*: to it, for the cases in which "
@@ -206,7 +207,7 @@ def signs_table(by_method: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]) 
         ("method", "sign", *SHARE_COLUMNS, "p"), cells,
         f"{SHARE_CAPTION} *p*: sign-flip test over images of this difference, "
         f"{holm_note(p_values)}. A map of the first order has one sign at a place, whatever the "
-        "phrase. The paper, on COCO: .941 and .684.",
+        "phrase. The paper, on COCO: .941 and .684.", details=SHARE_DETAILS,
     )  # fmt: skip
 
 
@@ -244,6 +245,7 @@ def origins_table(by_method: Mapping[str, Sequence[Case]]) -> Table:
         "Sums over another object that are negative, by what it has in common with the phrase's "
         f"own: class, colour word, place (near or far: the median parts them), and whether the "
         f"caption names it before or after. {SHARE_CAPTION}",
+        details=SHARE_DETAILS,
     )  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class Study(ABC):
     """The heading of its summary."""
     question: ClassVar[str]
     """One line for ``captum-interactions evaluate --list``."""
+    needs: ClassVar[str] = "boxes of the phrases of a caption"
+    """What it takes from a dataset beside images and captions, for the same list."""
     measures: ClassVar[str] = ""
     """The name of its rows; studies that measure the same rows under one name share a folder.
     Default: the study's name"""

@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_interactions.maps.titles import TITLES
+from captum_interactions.visualization.charts import method_label
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_OF_METHODS = ("method", "other method", "ranked by", "variant")
+"""Columns whose cells are methods, as studies are given them."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Table:
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     """A description of the table in one or two sentences."""
+    details: Sequence[str] = ()
+    """Columns that only the CSV has."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -32,9 +40,32 @@ class Table:
                 )
 
     def markdown(self) -> str:
-        """The table in Markdown, with numbers to three digits."""
-        lines = [_line(self.columns), "|" + "---|" * len(self.columns)]
-        return "\n".join(lines + [_line(map(cell_text, row)) for row in self.rows]) + "\n"
+        """The table in Markdown, as people read it; :meth:`csv` has everything.
+
+        Numbers have three digits, methods their titles, and an interval (columns that end in
+        "from" and "to") stands in brackets behind its value.
+        """
+        columns = [
+            (index, self._has_interval(index))
+            for index, name in enumerate(self.columns)
+            if name not in self.details and not self._ends_interval(index)
+        ]
+        names = [_title(self.columns[i]) + (" [95 %]" if wide else "") for i, wide in columns]
+        rows = [[self._cell(row, index, wide) for index, wide in columns] for row in self.rows]
+        return "\n".join([_line(names), "|" + "---|" * len(names), *map(_line, rows)]) + "\n"
+
+    def _has_interval(self, index: int) -> bool:
+        low, high = [*self.columns[index + 1 : index + 3], "", ""][:2]
+        return low.endswith("from") and high.endswith("to")
+
+    def _ends_interval(self, index: int) -> bool:
+        return any(self._has_interval(one) for one in range(max(index - 2, 0), index))
+
+    def _cell(self, row: Sequence[Any], index: int, has_interval: bool) -> str:
+        if self.columns[index] in _OF_METHODS and isinstance(row[index], str):
+            return method_label(row[index])
+        text, low, high = (cell_text(value) for value in [*row[index : index + 3], None, None][:3])
+        return f"{text} [{low}, {high}]" if has_interval and low and high else text
 
     def csv(self) -> str:
         """The table as comma-separated values in full precision."""
@@ -60,6 +91,8 @@ class Summary:
         for name, table in self.tables.items():
             parts += [f"## {heading(name)}\n", *([table.caption + "\n"] if table.caption else [])]
             parts.append(table.markdown())
+            if table.details:
+                parts.append(f"{name}.csv has further columns: {', '.join(table.details)}.\n")
         parts += [
             f"## {heading(name)}\n\n![{heading(name)}]({name}.png)\n" for name in self.figures
         ]
@@ -102,6 +135,11 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
     return str(value).replace("\n", " ")
+
+
+def _title(column: str) -> str:
+    """A column's name; that of a method in a matrix of methods is its title."""
+    return method_label(column) if column.partition(":")[0] in TITLES else column
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SUMMARY_WIDTH = 88
+"""Letters of a line of a map's summary: what a page of documentation has room for."""
 ROUNDING = 2.0**-18
 """Size of rounding errors, relative to a score: a value of a map is a sum of about a thousand
 products in float32, whose relative errors of 2**-23 add up to about 2**5 of one."""
@@ -214,6 +216,22 @@ class AttributionMap(ABC):
         """The page in a frame, for notebooks."""
         page: str = _views().notebook_html(self)
         return page
+
+
+def fold(start: str, items: Sequence[str]) -> str:
+    """A line of a summary that lists items; it is folded between items where it is too long.
+
+    Examples:
+        >>> fold("  strongest:", ["'red' +0.4710", "'triangle' +0.1695"])
+        "  strongest: 'red' +0.4710, 'triangle' +0.1695"
+    """
+    lines = [start]
+    for number, item in enumerate(items, 1):
+        piece = f" {item}" + ("," if number < len(items) else "")
+        if len(lines[-1]) + len(piece) > SUMMARY_WIDTH:
+            lines.append("   ")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _views() -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import TokenAxis
-from captum_interactions.maps.base import AttributionMap
+from captum_interactions.maps.base import AttributionMap, fold
 from captum_interactions.maps.sides import Side
 
 
@@ -72,8 +72,8 @@ class FirstOrderMap(AttributionMap):
                 continue
             by_unit = zip(axis.units, axis.sum_units(values.numpy()).tolist(), strict=True)
             strongest = sorted(by_unit, key=lambda item: -abs(item[1]))[:3]
-            story = ", ".join(f"{unit.label} {value:+.4f}" for unit, value in strongest)
-            sides.append(f"  {side}: sum {float(values.sum()):+.4f}, strongest {story}")
+            story = [f"{unit.label} {value:+.4f}" for unit, value in strongest]
+            sides.append(fold(f"  {side}: sum {float(values.sum()):+.4f}, strongest", story))
         name = self.settings.get("attribution", "first order")
         heading = f"FirstOrderMap ({name}), score {self.score:.3f}"
         return "\n".join([heading, *sides, *self._notes()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
-from captum_interactions.maps.base import AttributionMap
+from captum_interactions.maps.base import SUMMARY_WIDTH, AttributionMap, fold
 from captum_interactions.maps.files import read_map, write_map
 from captum_interactions.maps.shapiq import Parts, axis_of_units, map_values, parts
 
@@ -228,24 +229,25 @@ class InteractionMap(AttributionMap):
         return cls(**read_map(path, _TENSORS, _NUMBERS))
 
     def __repr__(self) -> str:
+        total = float(self.interactions.sum())
         parts = [
             f"constant {self.constant:+.3f}",
             f"main effects a {float(self.main_effects_a.sum()):+.3f}",
             f"main effects b {float(self.main_effects_b.sum()):+.3f}",
-            f"interactions {float(self.interactions.sum()):+.3f}",
+            f"interactions {total:+.3f} (convergence delta {self.convergence_delta:+.1e})",
         ]
-        delta = f"(convergence delta {self.convergence_delta:+.1e})"
-        lines = [
-            f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}",
-            f"  score {self.score:.3f} = {', '.join(parts)} {delta}",
-        ]
+        names = f"InteractionMap of {_name(self.axis_a)} and {_name(self.axis_b)}"
+        heading = textwrap.fill(
+            names, SUMMARY_WIDTH, subsequent_indent="    ", break_on_hyphens=False
+        )
+        lines = [heading, fold(f"  score {self.score:.3f} =", parts)]
         pairs = self._strongest(*map(_unit_names, (self.axis_a, self.axis_b)))
         for title, chosen in (
             ("matches", [pair for pair in pairs if pair.attribution > 0]),
             ("clashes", [pair for pair in pairs if pair.attribution < 0]),
         ):
-            story = ", ".join(f"{b} × {a} {value:+.4f}" for a, b, value in chosen[:3])
-            lines.append(f"  strongest {title}: {story or 'none'}")
+            story = [f"{b} × {a} {value:+.4f}" for a, b, value in chosen[:3]] or ["none"]
+            lines.append(fold(f"  strongest {title}:", story))
         return "\n".join([*lines, *self._notes()])
 
 

@@ -31,16 +31,22 @@ class LineStyle(NamedTuple):
 
     colour: str
     mark: str
+    fill: str = "full"
+    """The ``fillstyle`` of the points: none where the colour was used before."""
 
 
 def line_style(place: int) -> LineStyle:
     """A colour and a mark for the line of this number."""
-    return LineStyle(LINE_COLOURS[place % len(LINE_COLOURS)], MARKS[place % len(MARKS)])
+    n = len(LINE_COLOURS)
+    return LineStyle(
+        LINE_COLOURS[place % n], MARKS[place % len(MARKS)], "full" if place < n else "none"
+    )
 
 
 def method_label(variant: str) -> str:
-    """A method with its options: ``"grad_cam:layers=[2,0]"`` as ``"Grad-CAM (layers=[2,0])"``."""
+    """A method with its options: ``"grad_cam:layers=[2,0]"`` as ``"Grad-CAM (layers=[2, 0])"``."""
     name, _, options = variant.partition(":")
+    options = options.replace(",", ", ")  # where lines may be broken
     return method_title(name) + (f" ({options})" if options else "")
 
 

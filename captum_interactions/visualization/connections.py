@@ -12,6 +12,7 @@ from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.orders import is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
+    format_number,
     renderer_of,
     set_legible,
     set_title,
@@ -109,7 +110,7 @@ def plot_connections(
         )  # fmt: skip
     if title is None:
         total = sum(float(values[pair]) for pair in pairs)
-        title = f"{len(pairs)} strongest of {values.size} pairs: {total:+.3f}"
+        title = f"{len(pairs)} strongest of {values.size} pairs: {format_number(total, '+.3f')}"
     set_title(ax, title)
     return figure_of(ax), ax
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from captum_interactions.axes.image import checked_mask
 from captum_interactions.maps.orders import is_map, is_second_order
 from captum_interactions.maps.sides import Side, axis_of, picture_side
-from captum_interactions.visualization.lettering import figure_of, set_title
+from captum_interactions.visualization.lettering import figure_of, format_number, set_title
 from captum_interactions.visualization.palette import add_colorbar, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
     Picture,
@@ -143,7 +143,7 @@ def heat_title(
         shown = "all of the other input"
     else:
         shown = f"“{selection}”" if isinstance(selection, str) else "the selection"
-    return f"{shown}, sum {heat.sum():+.3g}{rounding_note(imap, heat)}"
+    return f"{shown}, sum {format_number(heat.sum(), '+.3g')}{rounding_note(imap, heat)}"
 
 
 def new_axes(picture: Picture, n_pictures: int = 1, colorbar: bool = True) -> Axes:

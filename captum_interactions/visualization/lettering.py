@@ -40,6 +40,11 @@ def legible(text: str) -> tuple[str, list[str]]:
     return "".join(kept), families
 
 
+def format_number(value: float, specification: str) -> str:
+    """A number as ``format`` writes it, with the minus sign that axes and pages have."""
+    return format(value, specification).replace("-", "−")
+
+
 def set_legible(label: Text, text: str | None = None) -> None:
     """Let a text of a figure show any script, and take a dollar sign for a dollar sign."""
     shown, families = legible(label.get_text() if text is None else text)

@@ -12,6 +12,7 @@ from captum_interactions.axes import ImageAxis, TokenAxis
 from captum_interactions.maps.orders import is_map, is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
+    format_number,
     legible,
     set_title,
     shorten,
@@ -90,8 +91,10 @@ def plot_matrix(
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
     if title is None:
-        title = f"shown {values.sum():+.3f}{rounding_note(source, values)}"
-        title = f"score {source.score:.3f}, {title}" if is_second_order(source) else ""
+        title = ""
+        if is_second_order(source):
+            total = format_number(values.sum(), "+.3f") + rounding_note(source, values)
+            title = f"score {format_number(source.score, '.3f')}, shown {total}"
     set_title(ax, title, width=max(width, 2.0))
     width, height = size_of(ax)
     _label(ax, "y", rows, row_length, height)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from captum_interactions.axes import ImageAxis, TextAxis
 from captum_interactions.maps.orders import is_second_order, values_of
 from captum_interactions.visualization.heatmap import add_scale
-from captum_interactions.visualization.lettering import figure_of, set_title
+from captum_interactions.visualization.lettering import figure_of, format_number, set_title
 from captum_interactions.visualization.palette import NEUTRAL, limit_of, rounding_note
 from captum_interactions.visualization.picture import (
     Picture,
@@ -132,11 +132,12 @@ def _new_axes(picture: Picture, words: list[StyledWord], style: Style) -> tuple[
 
 
 def _title(imap: InteractionMap | FirstOrderMap, b: Any, a: Any, heat: NDArray[np.float32]) -> str:
+    score, total = format_number(imap.score, ".3f"), format_number(heat.sum(), "+.3g")
     if not is_second_order(imap):
-        return f"{imap.method} (first order), score {imap.score:.3f}"
+        return f"{imap.method} (first order), score {score}"
     if b is None and a is None:
-        return f"score {imap.score:.3f}, patches with the caption: sum {heat.sum():+.3g}"
+        return f"score {score}, patches with the caption: sum {total}"
     shown = f"“{b}”" if isinstance(b, str) else "the caption" if b is None else "selected tokens"
     if a is None:
-        return f"patches with {shown}: sum {heat.sum():+.3g}"  # what is drawn: patches alone
-    return f"{shown} with the selected region: {imap.between(a, b):+.3g}"
+        return f"patches with {shown}: sum {total}"  # what is drawn: patches alone
+    return f"{shown} with the selected region: {format_number(imap.between(a, b), '+.3g')}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.maps.base import AttributionMap
+from captum_interactions.visualization.lettering import figure_of, format_number, size_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +99,6 @@ def add_colorbar(
     ax: Axes, limit: float, aspect: float = 1.0, label: str = "", *, over_image: bool = False
 ) -> None:
     """Draw the scale at the right of axes whose height is ``aspect`` times their width."""
-    from captum_interactions.visualization.lettering import figure_of, size_of
-
     beside = ax.inset_axes((1.0 + 0.03 * aspect, 0.0, 0.045 * aspect, 1.0))
     bar = figure_of(ax).colorbar(scale(limit, over_image=over_image), cax=beside)
     mark_scale(bar, limit, size_of(ax)[1], label)
@@ -117,7 +116,7 @@ def mark_scale(bar: Colorbar, limit: float, height: float, label: str = "") -> N
     bar.outline.set_linewidth(0.5)
     bar.ax.tick_params(labelsize=8 if height > 0.5 else 7, length=2, pad=2)
     ticks = [-limit, 0.0, limit] if height > 0.4 else [-limit, limit]
-    written = [f"{tick:.2g}" for tick in ticks]
+    written = [format_number(tick, ".2g") for tick in ticks]
     bar.set_ticks(ticks, labels=written)
     # A label stands beside the numbers: no room is kept for it where they are long.
     if height * 72 > 8 * 0.6 * len(label) and max(map(len, written)) <= 7:

@@ -10,7 +10,7 @@ import numpy as np
 from captum_interactions.axes import TextAxis
 from captum_interactions.maps.sides import Side, axis_of, other, picture_side
 from captum_interactions.visualization.heatmap import heat_of
-from captum_interactions.visualization.lettering import set_title, size_of
+from captum_interactions.visualization.lettering import format_number, set_title, size_of
 from captum_interactions.visualization.palette import limit_of, rounding_note
 from captum_interactions.visualization.panels import name_of_selection, panels, shared_colorbar
 from captum_interactions.visualization.picture import Style, Upsampling, check_style, draw_heat
@@ -83,7 +83,7 @@ def plot_phrase_grid(
         ax.set_ylabel("")
         if picture.is_sound:
             ax.set_xticks([])
-        title = f"{name}  {heat.sum():+.2g}{rounding_note(imap, heat)}"
+        title = f"{name}  {format_number(heat.sum(), '+.2g')}{rounding_note(imap, heat)}"
         set_title(ax, title, fontsize=8, width=room)
     over_image = picture.is_over_image(style)
     shared_colorbar(figure, places, limit, f"per {picture.part}", over_image=over_image)

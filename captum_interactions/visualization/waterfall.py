@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from captum_interactions.maps.orders import is_second_order
 from captum_interactions.maps.sides import side_names
-from captum_interactions.visualization.lettering import figure_of, set_title, size_of
+from captum_interactions.visualization.lettering import figure_of, format_number, set_title, size_of
 from captum_interactions.visualization.palette import NEUTRAL, sign_colour
 
 if TYPE_CHECKING:
@@ -83,9 +83,10 @@ def plot_waterfall(
     span = high - low or 1.0
     for row, (name, value) in enumerate(rows):
         right = max(starts[row], stops[row])
-        written = f"{value:.3f}" if name in ("constant", "score") else f"{value:+.3f}"
+        specification = ".3f" if name in ("constant", "score") else "+.3f"
         if 0 < abs(value) < 5e-4:
-            written = f"{value:+.0e}"
+            specification = "+.0e"
+        written = format_number(value, specification)
         ax.text(right + 0.015 * span, row, written, va="center", fontsize=fontsize)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=fontsize)
     ax.get_yticklabels()[last].set_fontweight("bold")

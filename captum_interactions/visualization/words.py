@@ -12,6 +12,7 @@ from captum_interactions.maps.orders import is_map, is_second_order
 from captum_interactions.maps.sides import Side, axis_of, other, text_side
 from captum_interactions.visualization.lettering import (
     figure_of,
+    format_number,
     renderer_of,
     runs_leftwards,
     set_legible,
@@ -95,7 +96,7 @@ def plot_words(
         if title is None:
             what = f"“{selection}”" if isinstance(selection, str) else "the selected part"
             what = f"input {other(side)}" if selection is None else what
-            title = f"words with {what}, sum {weights.sum():+.3g}"
+            title = f"words with {what}, sum {format_number(weights.sum(), '+.3g')}"
             title = title if is_second_order(source) else f"{source.method} (first order)"
             title = (title + rounding_note(source, weights)).strip()
     else:

@@ -114,7 +114,7 @@ def tables(
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / IMAGE_SIZE**2
         yield f"### {domain}\n"
         yield (
-            f"{len(boxes)} phrases of {n_scenes} scenes (seed {seed}), {n_steps} nodes; a box "
+            f"{len(boxes)} phrases of {n_scenes} scenes (seed {seed}), {n_steps} steps; a box "
             f"covers {np.median(areas):.3f} (median), {areas.mean():.3f} (mean) of the image.\n"
         )
         yield (
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Maps of the bundled model at every layer.")
     parser.add_argument("--model", type=Path, default=DEMO, help="folder (default: the bundled)")
     parser.add_argument("--scenes", type=int, default=100, help="explained (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="nodes (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="n_steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=VALIDATION_SEED, help="default: %(default)s")
     options = parser.parse_args()
     wrapper = from_pretrained(options.model)

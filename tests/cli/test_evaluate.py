@@ -34,7 +34,7 @@ def test_a_study_runs_on_the_bundled_model(study, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"written to {tmp_path}" in printed
     assert "\ngrad_eclip " in printed
-    assert "| grad_eclip | " in (tmp_path / study / "summary.md").read_text()
+    assert "| Grad-ECLIP | " in (tmp_path / study / "summary.md").read_text()
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["index"] for row in rows] == [0, 1, 2, 3]
     config = json.loads((tmp_path / "config.json").read_text())
@@ -73,7 +73,7 @@ def test_coco_is_read_from_its_files(tmp_path, capsys):
         (row,) = csv.DictReader(file)
     assert int(row["phrases"]) > 0
     assert (
-        "| grad_eclip | declined | no phrase of the caption has a box |"
+        "| Grad-ECLIP | declined | no phrase of the caption has a box |"
         in (output / "localization" / "problems.md").read_text()
     )
 
@@ -89,22 +89,54 @@ def test_a_run_that_measures_nothing_fails_after_its_summary(tmp_path, capsys):
     assert "with figures" not in printed.out
 
 
+def test_markdown_is_for_readers_and_csv_for_programs():
+    """Tables of studies had ids of methods and up to 19 columns."""
+    method = "grad_cam:layers=[-1,0],n_steps=2"
+    columns = ("method", "images", "share", "95 % from", "to")
+    table = Table(
+        columns, [[method, 9, 0.5, 0.25, 0.75], ["game", 9, 0.5, None, None]], "", ("images",)
+    )
+    assert table.markdown() == (
+        "| method | share [95 %] |\n|---|---|\n"
+        "| Grad-CAM (layers=[-1, 0], n_steps=2) | 0.500 [0.250, 0.750] |\n| GAME | 0.500 |\n"
+    )
+    assert table.csv().splitlines()[0] == "method,images,share,95 % from,to"
+    assert table.csv().splitlines()[2] == "game,9,0.5,,"
+
+
+def test_records_that_are_all_declined_load_no_model(tmp_path, capsys, monkeypatch):
+    Scenes(1, seed=77)[0].image.save(tmp_path / "one.png")
+    (tmp_path / "one.txt").write_text("a red circle")
+    monkeypatch.setattr(
+        "captum_interactions.cli.evaluate.load_model", lambda *_: pytest.fail("it was loaded")
+    )
+    arguments = ["localization", "--dataset", "folder", "--data", tmp_path]
+    assert evaluate(*arguments, "--output", tmp_path / "out") == 2
+    assert (
+        "no record can be measured, the first one because: no phrase of the caption has a box; "
+        "localization needs boxes of the phrases of a caption" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+    assert evaluate(*arguments, "--summarise") == 2
+
+
 def test_a_dataset_of_the_users_own_on_the_bundled_model_is_noted(tmp_path, capsys):
     Scenes(1, seed=77)[0].image.save(tmp_path / "one.png")
     (tmp_path / "one.txt").write_text("a red circle")
-    arguments = ["localization", "--dataset", "folder", "--data", tmp_path]
-    assert evaluate(*arguments, "--output", tmp_path / "out") == 2
-    error = capsys.readouterr().err
-    assert "the bundled model is used" in error
-    assert "because: declined, no phrase of the caption has a box" in error
-    assert evaluate(*arguments, "--summarise") == 2
+    arguments = ["perturbation", "--dataset", "folder", "--data", tmp_path]
+    methods = ["--methods", "grad_eclip", "--set", "n_steps=2"]
+    assert evaluate(*arguments, *methods, "--output", tmp_path / "out") == 0
+    assert "the bundled model is used" in capsys.readouterr().err
 
 
 def test_studies_are_listed(capsys):
     assert evaluate("--list") == 0
     printed = capsys.readouterr().out
     for name, study in STUDIES.items():
-        assert f"{name}: {study.question}" in printed
+        assert (
+            f"{name}: {study.question}\n    needs beside images and captions: {study.needs}"
+            in printed
+        )
     assert "--set single_instance=False" in printed
 
 

@@ -27,7 +27,9 @@ def test_build_and_query(folder, capsys):
     model, index = ["--model", str(folder / "model")], str(folder / "index")
     build = ["index", "build", index, *model, "--images", str(folder / "images"), "--steps", "3"]
     assert main(build) == 0
-    assert "3 items of side a, 30 tokens in float16" in capsys.readouterr().out
+    built = capsys.readouterr().out
+    assert "3 items of side a," in built
+    assert "30 tokens in float16" in built
     assert FactorIndex(index).keys == tuple(
         str(folder / "images" / name) for name in ("more/three.png", "one.png", "two.png")
     )
@@ -38,6 +40,8 @@ def test_build_and_query(folder, capsys):
     assert lines[3] == "best regions for 'red':"
     assert len(lines) == 6
     assert "patch" in lines[4]
+    assert main([*query[:-4], "--image", str(folder / "images" / "one.png")]) == 2
+    assert "whose other side takes texts: --text" in capsys.readouterr().err
     assert main([*query[:-1], "blue"]) == 2
     assert "'blue' does not occur" in capsys.readouterr().err
 
@@ -52,7 +56,18 @@ def test_texts_line_by_line(folder, capsys):
     assert built.source("line 3") == "red"
     query = ["index", "query", index, "--model", str(folder / "model"), "--text", "red"]
     assert main(query) == 2
-    assert "holds side b of the model, whose other side takes images" in capsys.readouterr().err
+    assert "holds side b of the model, whose other side takes images: --image" in (
+        capsys.readouterr().err
+    )
+    query[-2:] = ["--image", str(folder / "images" / "one.png")]
+    assert main([*query, "--top", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[2].replace("regions", "scores") == f"best scores for {query[-1]!r}:"
+    assert "line " in lines[1]
+    assert main([*query, "--phrase", "red"]) == 2
+    assert "--phrase: chooses words of --text, but the query is --image" in capsys.readouterr().err
+    assert main([*query[:-1], "nowhere.png"]) == 2
+    assert "--image: " in capsys.readouterr().err
 
 
 def test_wrong_inputs(folder, capsys):

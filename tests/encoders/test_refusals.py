@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from captum_interactions import check_wrapper, wrap
+from captum_interactions import check_wrapper, from_pretrained, wrap
 from tests import models
 from tests.families import text_config, vision_config
 
@@ -90,3 +90,15 @@ class TestPlacement:
         model = models.clip()
         model.is_quantized = True
         refused(model, "CLIPModel is quantised, and what")
+
+
+def test_blip_that_generates_is_named_as_such(tmp_path):
+    """Before its weights are read: of a checkpoint, from its config."""
+    config = transformers.BlipConfig(architectures=["BlipForConditionalGeneration"])
+    config.save_pretrained(tmp_path)
+    for load in (
+        lambda: from_pretrained(tmp_path),
+        lambda: wrap(type("BlipForConditionalGeneration", (torch.nn.Module,), {})()),
+    ):
+        with pytest.raises(TypeError, match=r"a generative model.*BlipForImageTextRetrieval"):
+            load()

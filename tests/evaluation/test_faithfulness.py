@@ -231,7 +231,7 @@ def test_summary_by_hand():
     assert "Chance of PGE: 0.250 (median)." in found.notes
     lines = {line.get_label(): line for line in found.figures["cost"].axes[1].lines}
     assert lines["x"].get_xdata().tolist() == [23, 53]
-    assert lines["x (layers=[0,0])"].get_ydata().tolist() == [0.7]
+    assert lines["x (layers=[0, 0])"].get_ydata().tolist() == [0.7]
 
 
 def test_further_budgets_are_added(wrapper, tmp_path):

@@ -109,7 +109,16 @@ def test_repr_tells_the_four_parts_and_the_strongest_pairs(imap):
         "'red' × patch 0,0 +1.0000", "'red' × patch 1,2 -2.0000",
     ):  # fmt: skip
         assert fact in story
-    assert len(story.splitlines()) == 4
+    assert max(map(len, story.splitlines())) <= 88
+
+
+def test_repr_folds_a_long_caption(imap):
+    text = "a red circle " * 20
+    lines = repr(replace(imap, axis_b=replace(imap.axis_b, text=text))).splitlines()
+    assert max(map(len, lines)) <= 88
+    assert " ".join(map(str.strip, lines)).startswith(
+        f"InteractionMap of an image of 2 × 3 patches and {text.strip()!r}"[:-1]
+    )
 
 
 def test_exports(imap):
@@ -190,4 +199,4 @@ def test_equal_words_are_told_apart_in_the_summary(imap):
     values = torch.zeros(7, 7)
     values[1, 1], values[2, 3], values[3, 2] = 3.0, 2.0, 1.0
     story = repr(replace(imap, axis_b=axis, interactions=values))
-    assert "'a' (1 of 2) × patch 0,0 +3.0000, 'a' (2 of 2) × patch 0,1 +2.0000, 'red' ×" in story
+    assert "'a' (1 of 2) × patch 0,0 +3.0000, 'a' (2 of 2) × patch 0,1 +2.0000,\n    'red'" in story

@@ -145,7 +145,18 @@ def test_each_pair_of_methods_is_drawn_once():
 
 def test_lines_differ_in_colour_or_mark():
     styles = [line_style(place) for place in range(len(LINE_COLOURS) * len(MARKS))]
-    assert len(set(styles)) == 56
+    assert len({(style.colour, style.mark) for style in styles}) == 56
+
+
+def test_a_colour_is_filled_once_in_a_figure():
+    """Token similarity and Banzhaf interactions, places 7 and 0, were both filled blue marks."""
+    ax = _faithfulness().axes[0]
+    filled = [
+        line.get_color()
+        for line in ax.lines
+        if line.get_marker() in MARKS and line.get_fillstyle() == "full"
+    ]
+    assert len(filled) == len(set(filled)) == len(LINE_COLOURS)
 
 
 @pytest.mark.parametrize("name", ["normal", "deuteranopia", "protanopia"])

@@ -1,5 +1,6 @@
 """Figures: what is drawn equals the map, scales are shared, axes are used, nothing stays open."""
 
+import re
 from dataclasses import replace
 
 import matplotlib
@@ -10,6 +11,7 @@ from PIL import Image
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 from captum_interactions import InteractionMap
 from captum_interactions.encoders import AudioAxis, Frame, ImageAxis, TextAxis, TokenAxis
@@ -277,7 +279,7 @@ def test_bars_of_the_waterfall_add_up_to_the_score_and_the_delta(delta):
     assert [bar.get_x() for bar in parts[1:]] == pytest.approx(ends[:-1])
     labels = [label.get_text() for label in ax.get_yticklabels()]
     written = dict(zip(labels, (text.get_text() for text in ax.texts), strict=True))
-    assert written["convergence delta"] == f"{delta:+.3f}"
+    assert written["convergence delta"] == f"{delta:+.3f}".replace("-", "−")
 
 
 def test_parts_of_two_texts_are_told_apart():
@@ -475,6 +477,16 @@ def test_letters_can_be_read_on_a_phone(name):
     imap = make(axis, text_axis("a red star to the left of one more very blue circle"))
     figure, _ = VIEWS[name](imap)
     assert smallest_letters(figure) >= 7
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_negative_numbers_have_the_minus_sign_of_axes(name):
+    imap = make(image_axis(), text_axis(), lambda values: -values.abs())
+    figure, _ = VIEWS[name](replace(imap, score=-0.5))
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert not [text for text in texts if re.search(r"-\.?\d", text)]
+    assert any("−" in text or "±" in text for text in texts)
 
 
 @pytest.mark.parametrize("share", [-1.0, -0.5, 0.0, 0.5, 1.0])

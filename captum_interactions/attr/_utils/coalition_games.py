@@ -104,11 +104,11 @@ class Game(Terms):
         return self.interactions.new_zeros(size, size) if intra is None else intra[row]
 
     def __repr__(self) -> str:
-        shape, errors = tuple(self.interactions.shape), self.standard_errors.interactions
+        shape, largest = tuple(self.interactions.shape), float(self.interactions.abs().max())
         return (
-            f"Game(interactions of shape {shape} up to {float(self.interactions.abs().max()):.1e}, "
-            f"standard errors up to {float(errors.max()):.1e}, from {self.n_encoded[0]} + "
-            f"{self.n_encoded[1]} masked inputs)"
+            f"Game(interactions of shape {shape} up to {largest:.1e},\n"
+            f"     standard errors up to {float(self.standard_errors.interactions.max()):.1e},\n"
+            f"     from {self.n_encoded[0]} + {self.n_encoded[1]} masked inputs)"
         )
 
 

@@ -49,6 +49,10 @@ _COLUMNS = (
     "joint Spearman", "PGE median", "PGE from", "PGE to", "PGA", "defined", "image forward",
     "image backward", "text forward", "text backward", "passes",
 )  # fmt: skip
+_DETAILS = (
+    "records", "joint Pearson", "joint Spearman", "defined", "image forward", "image backward",
+    "text forward", "text backward",
+)  # fmt: skip
 _SPEARMAN, _ENERGY = _COLUMNS.index("Spearman"), _COLUMNS.index("PGE median")
 
 
@@ -77,6 +81,7 @@ class Faithfulness(MethodStudy):
     name: ClassVar[str] = "faithfulness"
     title: ClassVar[str] = "Faithfulness against cost: what does a map give for its passes?"
     question: ClassVar[str] = "faithfulness and localisation of methods against encoder passes"
+    needs: ClassVar[str] = "nothing; boxes of phrases if PGE is wanted"
 
     methods: tuple[str, ...] = (
         "second_order_integrated_gradients:n_steps=1",
@@ -142,6 +147,7 @@ class Faithfulness(MethodStudy):
                 "*defined*: share of phrases for which the map has mass; the others "
                 "count as chance. A gradient counts one backward pass, and so does a "
                 "Jacobian-vector product; *passes* are all four together.",
+                details=_DETAILS,
             )
         }  # fmt: skip
         first = next((name for name in self.methods if name in by_method), next(iter(by_method)))
@@ -206,8 +212,8 @@ def _differences(first: str, by_method: Mapping[str, Sequence[Row]]) -> Table:
     return Table(
         ("method", "common records", "Spearman difference", "95 % from", "to", "p",
          "common phrases", "PGE difference", "PGE from", "PGE to", "p of PGE"), cells,
-        f"{first} minus the method, means over what both have. Intervals: images drawn anew; *p*: "
-        f"sign-flip test over images, {holm_note(p_values)}.",
+        f"{method_label(first)} minus the method, means over what both have. Intervals: "
+        f"images drawn anew; *p*: sign-flip test over images, {holm_note(p_values)}.",
     )  # fmt: skip
 
 
@@ -246,10 +252,11 @@ def _figure(cells: Sequence[Sequence[Any]], chance: float | None) -> Figure:
     for ax, (column, label) in zip(axes.flat, of_axes, strict=True):
         for place, name in enumerate(names):
             own = [row for row in groups[name] if row[column] is not None]
-            colour, mark = line_style(place)
+            colour, mark, fill = line_style(place)
             ax.plot(
                 [row[-1] for row in own], [row[column] for row in own], label=method_label(name),
-                color=colour, marker=mark, markersize=5, linewidth=1,
+                color=colour, marker=mark, fillstyle=fill, markersize=5, linewidth=1,
+                linestyle="-" if fill == "full" else "--",
             )  # fmt: skip
         ax.set(xscale="log", ylabel=label)
     axes[0, 0].axhline(0.0, color="0.5", linestyle=":", linewidth=1)

@@ -137,6 +137,7 @@ class FineTuningStudy(PhraseStudy):
                 "Point Game Energy and Accuracy of the same phrases. Changes are means of "
                 "differences, their intervals are of images drawn anew; *p*: sign-flip test over "
                 f"images for PGE, {holm_note(p_values)}.",
+                details=("PGA before", "PGA after"),
             ),
             "retrieval": _retrieval(rows),
         }  # fmt: skip

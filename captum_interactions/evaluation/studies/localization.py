@@ -60,7 +60,7 @@ class Localization(PhraseStudy):
             [*_row(method, phrases), _delta(rows, method)] for method, phrases in by_method.items()
         ]
         cells.sort(key=lambda row: -row[3])
-        tables = {"by_method": Table(_COLUMNS, cells, _CAPTION)}
+        tables = {"by_method": Table(_COLUMNS, cells, _CAPTION, _DETAILS)}
         if len(by_method) > 1:
             tables["differences"] = _differences(first, by_method)
         tables |= _by_named(first, by_method)
@@ -84,6 +84,9 @@ _COLUMNS = (
     "method", "phrases", "images", "PGE median", "95 % from", "to", "PGE mean", "lower quartile",
     "upper quartile", "PGA", "PGA from", "PGA to", "chance median", "chance mean", "best mean",
     "defined", "mean delta",
+)  # fmt: skip
+_DETAILS = (
+    "images", "lower quartile", "upper quartile", "chance mean", "best mean", "mean delta"
 )  # fmt: skip
 _CAPTION = (
     "PGE: share of a map's mass in the phrase's region; PGA: how much of its strongest patch lies "
@@ -124,8 +127,8 @@ def _differences(first: str, by_method: Mapping[str, Phrases]) -> Table:
     return Table(
         ("method", "common phrases", "PGE difference", "95 % from", "to", "p", "PGA difference",
          "PGA from", "PGA to"), cells,
-        f"{first} minus the method, mean over the phrases that both have. Intervals: images drawn "
-        f"anew. *p*: sign-flip test over images for PGE, {holm_note(p_values)}.",
+        f"{method_label(first)} minus the method, mean over the phrases that both have. Intervals: "
+        f"images drawn anew. *p*: sign-flip test over images for PGE, {holm_note(p_values)}.",
     )  # fmt: skip
 
 
@@ -149,8 +152,9 @@ def _by_named(first: str, by_method: Mapping[str, Phrases]) -> dict[str, Table]:
     table = Table(
         ("named", "method", "phrases", "PGE median", "PGE mean", "PGA", "chance mean",
          "PGE difference", "95 % from", "to"), cells,
-        f"By the number of objects that the caption names. The difference is {first} minus the "
-        "method, as above. A map that is the same for all phrases can be right about one of them.",
+        "By the number of objects that the caption names. The difference is "
+        f"{method_label(first)} minus the method, as above. A map that is the same for "
+        "all phrases can be right about one of them.",
     )  # fmt: skip
     return {"by_named": table}
 
@@ -180,4 +184,5 @@ def _at_equal_size(here: Mapping[str, Phrases], there: Mapping[str, Phrases]) ->
          "at equal size", "at equal size from", "at equal size to"), cells,
         "This dataset minus the other one. *at equal size*: averaged over fifths of all phrases by "
         "the area of their boxes. Intervals: images of both drawn anew.",
+        details=("area median here", "area median there"),
     )  # fmt: skip

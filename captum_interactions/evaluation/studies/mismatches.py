@@ -62,6 +62,9 @@ class Mismatches(MethodStudy):
     name: ClassVar[str] = "mismatches"
     title: ClassVar[str] = "Mismatches: do words decrease the score with what they do not name?"
     question: ClassVar[str] = "signs of matching and cross attributions, and of false words"
+    needs: ClassVar[str] = (
+        "boxes of two phrases of a caption, or hard negatives with boxes of the true words"
+    )
     dataset_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "scenes": {"hard_negatives": True}
     }
@@ -254,4 +257,5 @@ def _false_table(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         "beside background of the same size, the true words' positive, and the former below the "
         "latter; and how often the model scores the false caption lower. Intervals: Wilson's, for "
         "as many captions as the images are worth; of the difference, images drawn anew.",
+        details=("images",),
     )  # fmt: skip

@@ -83,6 +83,7 @@ class Perturbation(MethodStudy):
     name: ClassVar[str] = "perturbation"
     title: ClassVar[str] = "Perturbation: what becomes of the score as the strongest parts go?"
     question: ClassVar[str] = "insertion and deletion of patches, words and pairs by each method"
+    needs: ClassVar[str] = "nothing"
 
     n_steps: int = 16
     """In how many steps patches, and pairs, come or go; words do so one by one."""

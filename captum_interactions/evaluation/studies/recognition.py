@@ -278,8 +278,11 @@ def _figure(
         estimates = [mean_estimate(*_apart(found.get(n, {}))) for n in counts]
         x = np.asarray(counts) + 0.04 * (place - len(shown) / 2)
         means, low, high = np.array(estimates, float).T  # None becomes NaN
-        colour, mark = line_style(place)
-        ax.plot(x, means, marker=mark, markersize=5, color=colour, label=method_label(method))
+        colour, mark, fill = line_style(place)
+        ax.plot(
+            x, means, marker=mark, fillstyle=fill, markersize=5, color=colour,
+            label=method_label(method),
+        )  # fmt: skip
         ax.vlines(x, low, high, color=colour, linewidth=1)
         chance = chances[method]
         if chance is not None:

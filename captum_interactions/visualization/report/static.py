@@ -13,6 +13,7 @@ from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.orders import Map, values_of
 from captum_interactions.maps.sides import SIDES, axis_of, side_names
+from captum_interactions.visualization.lettering import format_number
 from captum_interactions.visualization.palette import limit_of
 from captum_interactions.visualization.report.data import (
     grid_data,
@@ -28,13 +29,13 @@ N_PAIRS = 12
 
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign and so many significant digits, as the script writes it."""
-    text = f"{value:+.{digits}g}" if 0 < abs(value) < 1e-4 else f"{value:+#.{digits}g}"
-    return "0" if value == 0 else text.rstrip(".").replace("-", "−")
+    specification = f"+.{digits}g" if 0 < abs(value) < 1e-4 else f"+#.{digits}g"
+    return "0" if value == 0 else format_number(value, specification).rstrip(".")
 
 
 def fixed(value: float) -> str:
     """A score, as people compare them: with three decimals."""
-    return f"{value:.3f}".replace("-", "−")
+    return format_number(value, ".3f")
 
 
 Scales: TypeAlias = dict[str, float]
@@ -159,8 +160,8 @@ def _parts(imap: Map, name: str, names: tuple[str, str]) -> str:
     interactions = float(imap.interactions.sum())
     terms = [
         ("constant", imap.constant, ""),
-        (f"{a} alone", float(imap.main_effects_a.sum()), ""),
-        (f"{b} alone", float(imap.main_effects_b.sum()), ""),
+        (f"main effects, {a}", float(imap.main_effects_a.sum()), ""),
+        (f"main effects, {b}", float(imap.main_effects_b.sum()), ""),
         ("interactions", interactions, "match" if interactions >= 0 else "clash"),
     ]
     ends = np.cumsum([0.0, *(value for _, value, _ in terms)])

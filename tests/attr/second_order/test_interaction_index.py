@@ -514,8 +514,8 @@ def test_names():
 def test_a_game_shows_itself_briefly(clip):
     game = BanzhafInteractions(wrap(clip)).game((PIXELS.float(), IDS))
     assert re.fullmatch(
-        r"Game\(interactions of shape \(1, 10, 6\) up to \d\.\de-\d\d, standard errors up to "
-        r"0\.0e\+00, from 512 \+ 16 masked inputs\)",
+        r"Game\(interactions of shape \(1, 10, 6\) up to \d\.\de-\d\d,\n     standard errors up to "
+        r"0\.0e\+00,\n     from 512 \+ 16 masked inputs\)",
         repr(game),
     )
 
