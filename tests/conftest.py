@@ -17,14 +17,23 @@ from tests import models
 torch.set_num_threads(1)
 os.environ["COLUMNS"] = "120"  # tables are as wide as the terminal
 
-NUMERIC = ("attr/second_order", "functional", "metrics")
+TESTS = Path(__file__).parent
+NUMERIC = [TESTS / folder for folder in ("attr/second_order", "functional", "metrics")]
 """Folders of the tests that are marked ``numeric``."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Other files are not even imported where only these tests are asked for."""
+    if config.option.markexpr != "numeric":
+        return None
+    own = (collection_path, *collection_path.parents)
+    leads = any(folder in own or collection_path in folder.parents for folder in NUMERIC)
+    return None if leads else True
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = [Path(__file__).parent / folder for folder in NUMERIC]
     for item in items:
-        if any(folder in item.path.parents for folder in folders):
+        if any(folder in item.path.parents for folder in NUMERIC):
             item.add_marker("numeric")
 
 
