@@ -48,14 +48,14 @@ BASELINE = "baseline_a"
 TEXT_PATH = "text_path"
 """An option of this study: the path of the text, see ``text_paths``."""
 _TABLES = {
-    "nodes": ("n_steps", "method"),
+    "steps": ("n_steps", "method"),
     "layers": ("layers",),
     "baselines": (BASELINE,),
     "normalization": ("normalization",),
     "text_paths": (TEXT_PATH,),
 }
 _COLUMNS = (
-    "setting", "nodes", "rule", "layers", "records", "error, thousandths", "95 % from", "to",
+    "setting", "steps", "rule", "layers", "records", "error, thousandths", "95 % from", "to",
     "relative error", "PGE median", "PGE from", "PGE to", "PGA", "chance median", "seconds",
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Ablations(Study):
     :data:`~captum_interactions.evaluation.studies.text_paths.PATHS`; the maps of phrases are also
     compared with those along the straight path.
 
-    There are 38 settings unless told otherwise: the defaults, four rules with 2 to 32 nodes each,
+    There are 38 settings unless told otherwise: the defaults, four rules with 2 to 32 steps each,
     four pairs of layers (the embeddings, the second blocks, the last ones, and raw pixels), four
     baselines, two normalisations and seven paths of the text.
 
@@ -95,7 +95,7 @@ class Ablations(Study):
 
     name: ClassVar[str] = "ablations"
     title: ClassVar[str] = "Ablations: what do settings change?"
-    question: ClassVar[str] = "nodes, rules, layers, baselines and normalisation of one method"
+    question: ClassVar[str] = "steps, rules, layers, baselines and normalisation of one method"
 
     varied: tuple[str, ...] = (
         DEFAULT,
@@ -324,11 +324,11 @@ def relative_error(rows: Sequence[Row]) -> float | None:
 
 
 def _figures(by_setting: Mapping[str, Sequence[Row]]) -> dict[str, Figure]:
-    """Error and PGE against the number of nodes, a line for each rule."""
+    """Error and PGE against the number of steps, a line for each rule."""
     found: dict[str, dict[int, Sequence[Row]]] = {}
     for text, rows in by_setting.items():
         keys = parse_setting(text).keys()
-        if keys and keys <= set(_TABLES["nodes"]):
+        if keys and keys <= set(_TABLES["steps"]):
             found.setdefault(rows[0].values["rule"], {})[rows[0].values["n_steps"]] = rows
     if not found:
         return {}
