@@ -118,11 +118,11 @@ def test_summary_by_hand():
         if table is not differences
     }
     assert names == {
-        "nodes": ["default", eight, two],
+        "steps": ["default", eight, two],
         "normalization": ["default", "normalization=none"],
         "others": ["default", "layers=[0,0],n_steps=3"],
     }
-    table = found.tables["nodes"]
+    table = found.tables["steps"]
     cells = dict(zip(table.columns, table.rows[0], strict=True))
     assert cells["error, thousandths"] == pytest.approx(20)
     assert cells["relative error"] == pytest.approx(0.05)
@@ -161,7 +161,7 @@ def test_further_settings_are_added(wrapper, tmp_path):
     )
     for varied in (("default",), ("n_steps=2", "layers=[0,0]")):
         found = run_study(Ablations(varied=varied), wrapper, [record(), false], tmp_path)
-    assert set(found.tables) >= {"nodes", "layers"}
+    assert set(found.tables) >= {"steps", "layers"}
     assert {cells[0]: cells[1:3] for cells in found.tables["records"].rows} == {
         name: [1, 1] for name in ("default", "n_steps=2", "layers=[0,0]")
     }
@@ -169,7 +169,7 @@ def test_further_settings_are_added(wrapper, tmp_path):
 
 def test_bad_settings():
     with pytest.raises(ValueError, match="NAME:OPTION=VALUE"):
-        parse_setting("nodes")
+        parse_setting("steps")
     with pytest.raises(TypeError, match="has no option nodes"):
         Ablations(varied=("nodes=3",))
     for text in ("baseline_a=sharp", "baseline_a=[0.0,null]", "baseline_a=true"):
