@@ -31,6 +31,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if leads else True
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """What a file of tests draws when it is imported does not depend on the files before it."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in NUMERIC):

@@ -266,7 +266,7 @@ def _tower(
             _refuse(type(part).__name__, pooling=pooling, prompts=prompt)
             return make_towers(part, processor)[side]
     if is_sentence_model(part):
-        _refuse_other_scores(part)
+        _refuse_other_scores(type(part).__name__)
         _refuse("a SentenceTransformer, which has its own", pooling=pooling)
         return sentence_tower(part, prompt)
     _refuse(type(part).__name__, prompts=prompt)

@@ -11,7 +11,8 @@ from captum_interactions.attr import InteractionCAM
 from tests import models
 from tests.expected import relative_error
 
-STATES = torch.randn(1, 5, 4), torch.randn(1, 3, 2)
+GENERATOR = torch.Generator().manual_seed(0)
+STATES = tuple(torch.randn(1, *shape, generator=GENERATOR) for shape in ((5, 4), (3, 2)))
 
 
 def toy(dimension):
