@@ -55,6 +55,16 @@ class Path(LayerInputs):
     def n_outputs(self) -> int:
         return self.token_mask.shape[1] if self.groups is None else self.groups.shape[1]
 
+    @cached_property
+    def has_closed_form(self) -> bool:
+        """Whether the tower knows all derivatives of the last block in closed form."""
+        if not self.multiply_by_inputs:
+            return False
+        known = self.tower.mean_along(
+            self.layer, self.baselines[0], self.features, *self.tower_context
+        )
+        return known is not None
+
     @property
     def is_partition(self) -> bool:
         """Whether the groups contain every unmasked token exactly once."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_interactions.attr._utils.closed_form import factors_in_closed_form
 from captum_interactions.attr._utils.path import FEW_ROWS, Integrand, Path
 from captum_interactions.encoders.towers.base import take_rows
 from captum_interactions.functional import (
@@ -41,6 +42,8 @@ class Products:
     progress: tqdm[Any]
     _fitting: dict[tuple[str, bool], int] = field(default_factory=dict, init=False)
     """Known results of :meth:`_rows_that_fit`."""
+    _not_closed: set[str] = field(default_factory=set, init=False)
+    """Names of paths whose models do more than average the last block's outputs."""
 
     def interactions(self, paths: tuple[Path, Path]) -> Tensor:
         """The interactions of both sides, (B, Ga, Gb)."""
@@ -63,15 +66,15 @@ class Products:
         """
         path_a, path_b = paths
         dimension = path_a.embedding.shape[1]
-        if min(len(path_a.active), len(path_b.active)) > dimension:
+        a_is_short = len(path_a.active) < len(path_b.active)
+        short, long = (path_a, path_b) if a_is_short else (path_b, path_a)
+        if len(short.active) > dimension or self._is_closed(long):
             self.progress.total = sum(self.cost(path, dimension) for path in paths)
             phi, psi = self.factors(path_a), self.factors(path_b)
             main_a = along_vector(phi, path_b.baseline_embedding)
             main_b = along_vector(psi, path_a.baseline_embedding)
             return contract(phi, psi), main_a, main_b
 
-        a_is_short = len(path_a.active) < len(path_b.active)
-        short, long = (path_a, path_b) if a_is_short else (path_b, path_a)
         n_short = len(short.active)
         self.progress.total = self.cost(short, n_short) + self.cost(long, n_short + main_effects)
         factors = self.factors(short)
@@ -94,6 +97,14 @@ class Products:
 
     def factors(self, path: Path) -> Tensor:
         """Factors of tokens or groups, (B, G, K)."""
+        if self._is_closed(path):
+            found = factors_in_closed_form(path, self.rule(path), self.progress.update)
+            if found is not None:
+                return found
+            _LOGGER.info("the last block of input %s runs as it is", path.name)
+            self._not_closed.add(path.name)
+            more = self.cost(path, min(len(path.active), path.embedding.shape[1]))
+            self.progress.total = (self.progress.total or 0) + more
         dimension = path.embedding.shape[1]
         n_active = len(path.active)
         if n_active <= dimension:
@@ -175,11 +186,19 @@ class Products:
         return self.rules["ab".index(path.name)]
 
     def cost(self, path: Path, n_products: int) -> int:
-        """Number of backward passes that ``n_products`` products take."""
+        """Number of backward passes that ``n_products`` products take.
+
+        In closed form, each example counts as one.
+        """
+        if self._is_closed(path):
+            return len(path.features) * len(path.baselines)
         n_chunks = count_chunks(
             len(path.features), len(self.rule(path).nodes), self.rows_at_once(path)
         )
         return n_products * n_chunks * len(path.baselines)
+
+    def _is_closed(self, path: Path) -> bool:
+        return path.has_closed_form and path.name not in self._not_closed
 
     def rows_at_once(self, path: Path, fold: bool = True) -> int | None:
         """How many rows are evaluated with gradients at once; None for all of them."""

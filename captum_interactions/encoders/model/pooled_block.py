@@ -118,7 +118,7 @@ def pre_norm_parts(block: nn.Module) -> PreNormBlock | None:
             and all(is_plain(part, "torch.nn.") for part in attention.children())
             and all(is_plain(part, "transformers.models.") for part in (block, attention))
             and "position_embeddings" not in signature(type(attention).forward).parameters
-            and _has_known_function(attention)
+            and has_known_function(attention)
             and all(_is_tokenwise(block.get_submodule(name)) for name in after)
         ):
             return _assembled(block, attention, names)
@@ -168,14 +168,14 @@ def _assembled(block: Any, attention: Any, names: _Names) -> PreNormBlock:
     )
 
 
-def is_plain(module: Any, package: str) -> bool:
-    """Whether a module has no hooks and runs the forward pass of its class in this package."""
+def is_plain(module: Any, package: str | tuple[str, ...]) -> bool:
+    """Whether a module has no hooks and runs its class's forward pass, of such a package."""
     is_replaced = "forward" in vars(module)
     known = type(module).forward.__module__.startswith(package)
     return known and not is_replaced and not any(getattr(module, name) for name in HOOKS)
 
 
-def _has_known_function(attention: Any) -> bool:
+def has_known_function(attention: Any) -> bool:
     """Whether the attention function is one of ``transformers``, and not a registered custom one.
 
     All functions of ``transformers`` compute the same values.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_interactions.axes import TokenAxis
 from captum_interactions.encoders.baselines import CachedBaselines
+from captum_interactions.encoders.model.post_norm_path import MeanAlong
 
 Layer = int | Literal["input", "pool"]
 """The layer to attribute at: k for the hidden state entering block k (0 is the embedding output, -1
@@ -191,6 +192,25 @@ class Tower(nn.Module):
             Callable: see :data:`AlongPath`; None if there is no faster way.
         """
         return None
+
+    def mean_along(
+        self, layer: Layer, start: Tensor, end: Tensor, *context: Any
+    ) -> Callable[[int], tuple[Tensor, MeanAlong]] | None:
+        """What the tower pools, along a path at the last block, with derivatives in closed form.
+
+        Args:
+            layer, start, end, context: As in :meth:`along`.
+
+        Returns:
+            Callable: from the index of an example to the indices of its T tokens that are not
+            padding, and the mean of the block's outputs. Embeddings are those of the method
+            ``project``. None if the derivatives are not known.
+        """
+        return None
+
+    def project(self, states: Tensor, *context: Any) -> Tensor:
+        """Embeddings (N, K) of pooled states (N, D), for towers with :meth:`mean_along`."""
+        raise NotImplementedError
 
     def embed_tokens(
         self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None

@@ -31,6 +31,11 @@ from captum_interactions.encoders.model.pooling_attention import (
     mixed_along,
     pooling_attention,
 )
+from captum_interactions.encoders.model.post_norm_path import (
+    MeanAlong,
+    is_small_enough,
+    post_norm_parts,
+)
 from captum_interactions.encoders.towers.base import AlongPath, Layer, Tower, each_token, take_rows
 
 Run = Callable[..., Tensor]
@@ -159,6 +164,31 @@ class BlockTower(Tower):
             return embed(torch.ones_like(end[:1, :, 0]), slice(0, 1), *own)
 
         return embed if self._is_the_same(at_end, layer, end, context) else None
+
+    def mean_along(
+        self, layer: Layer, start: Tensor, end: Tensor, *context: Any
+    ) -> Callable[[int], tuple[Tensor, MeanAlong]] | None:
+        if layer != self.n_blocks - 1 or end.dim() != 3 or end.element_size() < 4:
+            return None
+        block = post_norm_parts(self.blocks[-1])
+        if block is None or not is_small_enough(block, end.shape[1]):
+            return None
+        states, inputs, extras, pooled = self.recall(end, *context[1:])
+        seen = self.token_mask(inputs, *extras) if pooled is None else pooled[1]
+        if seen is None:
+            seen = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+        def mean_of(row: int) -> tuple[Tensor, MeanAlong]:
+            weights = seen[row].to(states)
+            tokens = weights.nonzero().flatten()
+            if pooled is None:
+                weights = weights / weights.sum()
+            else:
+                weights = torch.zeros_like(weights).index_fill(0, pooled[0][row], 1.0)
+            first = start[row if len(start) > 1 else 0]
+            return tokens, MeanAlong(block, first[tokens], states[row, tokens], weights[tokens])
+
+        return mean_of
 
     def _along_pool(self, start: Tensor, end: Tensor, context: Sequence[Any]) -> AlongPath | None:
         """The embedding along a path at the layer ``"pool"``, if a single attention pools."""

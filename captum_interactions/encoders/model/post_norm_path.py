@@ -1,0 +1,286 @@
+r"""The last block of a BERT-like encoder along a path, with its derivatives in closed form.
+
+Every token moves along a straight path, token i from ``r_i`` to ``r_i + d_i``, and the outputs of
+the block are averaged. The derivative of this mean in the direction ``d_i`` of every single token
+is wanted at many points. Automatic differentiation takes as many passes through the block as there
+are tokens, each with all tokens. Here they are written out instead.
+
+The attention's output changes with token i as
+
+.. math::
+    \partial_i o_t = a_{ti} (W_v d_i + e_{ti} (v_i - o_t)) + [t = i] \sum_j c_{tj} v_j
+
+for each head, with weights a, ``e_ti`` the change of a logit with key i, and ``c_tj`` the change of
+``a_tj`` with query t. So all of these vectors are combinations of few: values of single tokens at
+the start and at the end of the path, multiplied by the weights of what follows. These products do
+not depend on the point of the path. Layer norm, the MLP's first matrix, and products with vectors
+are linear in the tangents, so they act on the few vectors, and the tangents of single outputs are
+never formed. The MLP's second matrix acts on sums over outputs. In exact arithmetic the result
+equals that of automatic differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from captum_interactions.encoders.model.pooled_block import has_known_function, is_plain
+
+_BLOCKS = {
+    *("AlignTextLayer", "AltRobertaLayer", "BertLayer", "CamembertLayer", "ChineseCLIPTextLayer"),
+    *("ClapTextLayer", "Data2VecTextLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer"),
+}
+"""Classes of tested blocks."""
+_AT_ONCE = 2**21
+"""Numbers of the largest intermediate result, of which several points of a path share the cost."""
+
+_AT_MOST = 2**25
+"""Largest such result, about 700 tokens of a small BERT. Longer texts run as they are."""
+
+
+class PostNormBlock(NamedTuple):
+    """The parts of a post-norm transformer block."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    n_heads: int
+    scale: float
+    """Of the logits."""
+    output: nn.Linear
+    norm: nn.LayerNorm
+    """The norm after the attention."""
+    up: nn.Linear
+    activation: Callable[[Tensor], Tensor]
+    down: nn.Linear
+    last_norm: nn.LayerNorm
+    """The norm after the MLP."""
+
+
+def post_norm_parts(block: Any) -> PostNormBlock | None:
+    """The parts of a post-norm block, for :class:`MeanAlong`.
+
+    None unless it is a block of a tested class whose parts are those of ``transformers``, without
+    hooks, adapters, quantisation or a custom attention function.
+    """
+    if type(block).__name__ not in _BLOCKS or getattr(block, "is_decoder", False):
+        return None
+    attention = block.attention.self
+    linears = (
+        *(attention.query, attention.key, attention.value),
+        *(block.attention.output.dense, block.intermediate.dense, block.output.dense),
+    )
+    norms = (block.attention.output.LayerNorm, block.output.LayerNorm)
+    if not (
+        all(is_plain(part, ("torch.nn.", "transformers.")) for part in block.modules())
+        and all(type(part) is nn.Linear for part in linears)
+        and all(type(part) is nn.LayerNorm and part.elementwise_affine for part in norms)
+        and all(part.bias is not None for part in (*linears, *norms))
+        and len([*block.parameters()]) == 2 * len([*linears, *norms])
+        and has_known_function(attention)
+        and isinstance(block.intermediate.intermediate_act_fn, nn.Module)
+    ):
+        return None
+    query, key, value, output, up, down = linears
+    return PostNormBlock(
+        *(query, key, value, attention.num_attention_heads, attention.scaling, output, norms[0]),
+        *(up, block.intermediate.intermediate_act_fn, down, norms[1]),
+    )
+
+
+def is_small_enough(block: PostNormBlock, n_tokens: int) -> bool:
+    """Whether there is room for the products of so many tokens."""
+    return 2 * block.n_heads * n_tokens * sum(block.up.weight.shape) <= _AT_MOST
+
+
+class _Values(NamedTuple):
+    """The block at points of the path, with R outputs in the mean."""
+
+    attention: Tensor
+    """Attention weights, (N, H, R, T)."""
+    with_key: Tensor
+    """Their changes with the token's key, (N, H, R, T)."""
+    with_query: Tensor
+    """Their changes with the query of the output's own token, (N, H, R, T)."""
+    values: Tensor
+    """Lifted outputs of the attention for the value of each token, (N, H, T, X)."""
+    outputs: Tensor
+    """Lifted outputs of the attention, (N, H, R, X)."""
+    normed: Tensor
+    """Lifted states after the first norm, (N, R, X), without its weight and bias."""
+    inverse: Tensor
+    """One over the standard deviations in the first norm, (N, R, 1)."""
+    slope: Tensor
+    """Derivatives of the activation, (N, R, F)."""
+    last_normed: Tensor
+    """Outputs without the last norm's weight and bias, (N, R, D)."""
+    last_inverse: Tensor
+    """One over the standard deviations in the last norm, (N, R, 1)."""
+    mean: Tensor
+    """The mean of the outputs, (N, D)."""
+
+
+class MeanAlong:
+    """The weighted mean of a block's outputs along a path, and its derivatives.
+
+    A vector x before the first norm is *lifted* to (x, Wx) of X = D + F numbers, with W the MLP's
+    first matrix times the norm's weight.
+
+    Args:
+        block (PostNormBlock): The parts of the block.
+        start (Tensor): States of all tokens that attention sees at the start of the path, (T, D).
+        end (Tensor): States at its end, (T, D).
+        weights (Tensor): Weight of each token's output in the mean, (T,).
+    """
+
+    def __init__(self, block: PostNormBlock, start: Tensor, end: Tensor, weights: Tensor) -> None:
+        step, heads = end - start, block.n_heads
+        self._block = block
+        self._rows = rows = weights.nonzero().flatten()
+        self._share = weights[rows].unsqueeze(-1)
+        self._query, self._query_step = (
+            one[:, rows] * block.scale for one in _split(block.query, start, step, heads)
+        )
+        self._key, self._key_step = _split(block.key, start, step, heads)
+        value, value_step = _split(block.value, start, step, heads)
+
+        weight = block.up.weight * block.norm.weight
+        output = torch.cat([block.output.weight, weight @ block.output.weight])
+        output = output.unflatten(1, (heads, -1)).permute(1, 2, 0)  # (H, width, X)
+        # Lifted outputs of the attention for the value of each head and token, (H, T, X).
+        self._first, self._step = value @ output, value_step @ output
+        self._both = torch.cat([self._step, self._first])
+        self._state = _lift(start[rows] + block.output.bias, weight)
+        self._state_step = _lift(step[rows], weight)
+        self._one = torch.cat([torch.ones_like(start[0]), weight.sum(1)])
+        self._up_bias = linear(block.norm.bias, block.up.weight, block.up.bias)
+        self._at_once = max(1, _AT_ONCE // self._both.numel())
+
+    def mean(self, points: Tensor) -> Tensor:
+        """Means (N, D) at points of the path (N,)."""
+        return torch.cat([self._values(part).mean for part in points.split(self._at_once)])
+
+    def derivatives(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (N, D), and their derivatives in each token (N, T, D).
+
+        The derivative in token t is the Jacobian's product with the difference between the end and
+        the start of this token alone.
+        """
+        parts = [self._values(part) for part in points.split(self._at_once)]
+        derivatives = [
+            self._derivatives(part, own)
+            for part, own in zip(points.split(self._at_once), parts, strict=True)
+        ]
+        return torch.cat([part.mean for part in parts]), torch.cat(derivatives)
+
+    def _values(self, points: Tensor) -> _Values:
+        block, norm, last = self._block, self._block.norm, self._block.last_norm
+        width = len(norm.weight)
+        z = points.view(-1, 1, 1, 1)
+        query = self._query + z * self._query_step
+        key = (self._key + z * self._key_step).transpose(-1, -2)
+        attention = (query @ key).softmax(-1)
+        with_key = attention * (query @ self._key_step.transpose(-1, -2))
+        change = self._query_step @ key
+        with_query = attention * (change - (attention * change).sum(-1, keepdim=True))
+
+        values = torch.addcmul(self._first, z, self._step)
+        outputs = attention @ values
+        states = self._state + z[:, 0] * self._state_step + outputs.sum(1)
+        mean = states[..., :width].mean(-1, keepdim=True)
+        inverse = _inverse(states[..., :width] - mean, norm.eps)
+        normed = (states - mean * self._one) * inverse
+        hidden, slope = _with_slope(block.activation, normed[..., width:] + self._up_bias)
+        after = normed[..., :width] * norm.weight + norm.bias + block.down(hidden)
+        centred = after - after.mean(-1, keepdim=True)
+        last_inverse = _inverse(centred, last.eps)
+        last_normed = centred * last_inverse
+        return _Values(
+            *(attention, with_key, with_query, values, outputs, normed, inverse, slope),
+            *(last_normed, last_inverse),
+            mean=(self._share * (last_normed * last.weight + last.bias)).sum(1),
+        )
+
+    def _derivatives(self, points: Tensor, at: _Values) -> Tensor:
+        """Derivatives of the mean in each token, (N, T, D)."""
+        norm, down = self._block.norm, self._block.down.weight
+        width = len(norm.weight)
+        z = points.view(-1, 1, 1, 1)
+
+        # Layer norm removes the mean and the part along the normed state of every tangent.
+        ones = torch.full_like(at.last_normed, 1 / width)
+        of_mean = self._against(z, at, ones)
+        of_normed = self._against(z, at, at.normed[..., :width]) / width
+        back = torch.cat([norm.weight * at.last_normed, at.slope * (at.last_normed @ down)], -1)
+        along = self._against(z, at, back) - (back @ self._one).unsqueeze(-1) * of_mean
+        along = along - (back * at.normed).sum(-1, keepdim=True) * of_normed
+        along = along * at.inverse / width
+
+        # Sums over outputs, each number weighted by what the MLP and the last norm make of it.
+        scales = self._share * at.last_inverse
+        weights = scales * at.inverse * torch.cat([torch.ones_like(ones), at.slope], -1)
+        shares = torch.cat([at.attention + z * at.with_key, at.with_key], 1).transpose(-1, -2)
+        by_value = (shares.flatten(1, 2) @ weights).unflatten(1, shares.shape[1:3])
+        total = (by_value * self._both).sum(1)
+        removed = (at.outputs * weights.unsqueeze(1)).flatten(1, 2)
+        removed = torch.cat([removed, weights * self._one, weights * at.normed], 1)
+        by_how_much = torch.cat([at.with_key.flatten(1, 2), of_mean, of_normed], 1)
+        total = total - by_how_much.transpose(1, 2) @ removed
+        turned = at.with_query.transpose(1, 2).flatten(2) @ at.values.flatten(1, 2)
+        total = total.index_add(1, self._rows, weights * (self._state_step + turned))
+
+        tangents = norm.weight * total[..., :width] + linear(total[..., width:], down)
+        tangents = tangents - tangents.mean(-1, keepdim=True)
+        tangents = tangents - (scales * along).transpose(1, 2) @ at.last_normed
+        result: Tensor = self._block.last_norm.weight * tangents
+        return result
+
+    def _against(self, z: Tensor, at: _Values, vectors: Tensor) -> Tensor:
+        """Products of each output's lifted tangents with a vector of its own, (N, R, T).
+
+        Args:
+            z (Tensor): The points.
+            at (_Values): The block there.
+            vectors (Tensor): shape (N, R, X), or (N, R, D) for the states alone.
+        """
+        size, (heads, n_tokens) = vectors.shape[-1], self._first.shape[:2]
+        flat = self._both[..., :size].flatten(0, 1) @ vectors.flatten(0, 1).T
+        flat = flat.view(2, heads, n_tokens, *vectors.shape[:2])
+        by_step, by_first = flat.permute(0, 3, 1, 4, 2)  # (N, H, R, T)
+        by_value = by_first + z * by_step
+        mixed = (at.attention * by_value).sum(-1, keepdim=True)
+        products = (at.attention * by_step + at.with_key * (by_value - mixed)).sum(1)
+        own = (self._state_step[:, :size] * vectors).sum(-1)
+        own = own + (at.with_query * by_value).sum((1, 3))
+        places = self._rows.view(1, -1, 1).expand(len(vectors), -1, -1)
+        result: Tensor = products.scatter_add(-1, places, own.unsqueeze(-1))
+        return result
+
+
+def _lift(states: Tensor, weight: Tensor) -> Tensor:
+    return torch.cat([states, linear(states, weight)], -1)
+
+
+def _split(layer: nn.Linear, start: Tensor, step: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Projections of states and of steps, (H, T, width)."""
+    both = (layer(start), linear(step, layer.weight))
+    first, second = (one.unflatten(-1, (heads, -1)).transpose(0, 1) for one in both)
+    return first, second
+
+
+def _inverse(centred: Tensor, eps: float) -> Tensor:
+    """One over the standard deviation."""
+    return (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+
+
+def _with_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and derivatives of a function of single numbers."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        values = function(x)
+        (slope,) = torch.autograd.grad(values.sum(), x)
+    return values.detach(), slope
