@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,10 +50,11 @@ def factors_in_closed_form(
 
 def _factors_of(path: Path, row: int, mean: MeanAlong, rule: Quadrature) -> Tensor | None:
     """Factors of the tokens of one example, (T, K)."""
+    tower: Any = path.tower  # one with ``project``
     norms = [norm[row : row + 1] for norm in path.norms]
 
     def head(states: Tensor) -> Tensor:
-        return path.scale(path.tower.project(states, *path.tower_context), *norms)
+        return path.scale(tower.project(states, *path.tower_context), *norms)
 
     nodes, weights = (one.to(path.features) for one in rule)
     with torch.no_grad():

@@ -208,10 +208,6 @@ class Tower(nn.Module):
         """
         return None
 
-    def project(self, states: Tensor, *context: Any) -> Tensor:
-        """Embeddings (N, K) of pooled states (N, D), for towers with :meth:`mean_along`."""
-        raise NotImplementedError
-
     def embed_tokens(
         self, inputs: Tensor, *extras: Any, internal_batch_size: int | None = None
     ) -> Tensor:
