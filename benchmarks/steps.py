@@ -36,6 +36,8 @@ RESULTS = Path("benchmarks/results/steps.json")
 CASES: dict[str, tuple[str, int, tuple[int, int], int]] = {
     "B/32 last block": ("B/32", 1, (-1, -1), 10),
     "B/16 last block, 8 pairs": ("B/16", 8, (-1, -1), 10),
+    "MiniLM last block": ("MiniLM", 1, (-1, -1), 10),
+    "MiniLM last block, 8 pairs": ("MiniLM", 8, (-1, -1), 10),
     "MiniLM embeddings": ("MiniLM", 1, (0, 0), 20),
     "bundled model, last block": ("bundled", 1, (-1, -1), 20),
 }
@@ -57,6 +59,12 @@ def _states_formed() -> Iterator[None]:
 @contextmanager
 def _all_rows() -> Iterator[None]:
     with _states_formed(), patch.object(block_tower, "pre_norm_parts", lambda _: None):
+        yield
+
+
+@contextmanager
+def _no_closed_form() -> Iterator[None]:
+    with patch.object(block_tower, "post_norm_parts", lambda _: None):
         yield
 
 
@@ -99,6 +107,7 @@ SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "products one after the other": _one_by_one,
     "states of the path formed": _states_formed,
     "all rows of the last block": _all_rows,
+    "last post-norm block differentiated automatically": _no_closed_form,
     "activations differentiated in parts": _activations_in_parts,
     "products for inactive tokens, too": _inactive_tokens,
     "a product for each dimension": _each_dimension,

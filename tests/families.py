@@ -166,7 +166,7 @@ def _tips(model: Any, kwargs: dict[str, Any]) -> Tensor:
 
 
 def default_layers(wrapper: Any) -> list[str]:
-    """The default layer of each encoder; marked where it is computed along coordinates."""
+    """The default layer of each encoder; marked where it has a way of its own along a path."""
     names = []
     towers = (wrapper.tower_a, wrapper.tower_b)
     for tower, layer in zip(towers, wrapper.default_layers, strict=True):
@@ -176,7 +176,9 @@ def default_layers(wrapper: Any) -> list[str]:
             layer = tower.resolve_layer(layer)
             with torch.no_grad():
                 states, context = tower.prefix(layer, inputs, *extras)
-                is_quick = tower.along(layer, 0 * states[:1], states, *context) is not None
+                ends = (0 * states[:1], states)
+                ways = (way(layer, *ends, *context) for way in (tower.along, tower.mean_along))
+                is_quick = any(way is not None for way in ways)
         name = layer if isinstance(layer, str) else "last block"
         names.append(f"{name}{' (quick)' if is_quick else ''}")
     return names

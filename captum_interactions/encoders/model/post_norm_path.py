@@ -67,7 +67,8 @@ def post_norm_parts(block: Any) -> PostNormBlock | None:
     None unless it is a block of a tested class whose parts are those of ``transformers``, without
     hooks, adapters, quantisation or a custom attention function.
     """
-    if type(block).__name__ not in _BLOCKS or getattr(block, "is_decoder", False):
+    is_known = type(block).__name__ in _BLOCKS and is_plain(block, "transformers.models.")
+    if not is_known or block.is_decoder:
         return None
     attention = block.attention.self
     linears = (
@@ -81,6 +82,7 @@ def post_norm_parts(block: Any) -> PostNormBlock | None:
         and all(type(part) is nn.LayerNorm and part.elementwise_affine for part in norms)
         and all(part.bias is not None for part in (*linears, *norms))
         and len([*block.parameters()]) == 2 * len([*linears, *norms])
+        and hasattr(attention, "scaling")
         and has_known_function(attention)
         and isinstance(block.intermediate.intermediate_act_fn, nn.Module)
     ):
@@ -149,10 +151,14 @@ class MeanAlong:
         value, value_step = _split(block.value, start, step, heads)
 
         weight = block.up.weight * block.norm.weight
-        output = torch.cat([block.output.weight, weight @ block.output.weight])
-        output = output.unflatten(1, (heads, -1)).permute(1, 2, 0)  # (H, width, X)
-        # Lifted outputs of the attention for the value of each head and token, (H, T, X).
-        self._first, self._step = value @ output, value_step @ output
+        both = torch.stack([value, value_step])  # (2, H, T, width)
+        output = block.output.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)  # (H, width, D)
+        if 2 * heads * len(end) < len(block.norm.weight):
+            both = _lift(both @ output, weight)
+        else:  # there are more vectors than rows of the product of the weights
+            both = both @ _lift(output, weight)
+        # Lifted outputs of the attention for the values of each head and token, (H, T, X).
+        self._first, self._step = both
         self._both = torch.cat([self._step, self._first])
         self._state = _lift(start[rows] + block.output.bias, weight)
         self._state_step = _lift(step[rows], weight)

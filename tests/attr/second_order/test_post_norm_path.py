@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 from torch.autograd.functional import jacobian
+from transformers.models.altclip.modeling_altclip import AltRobertaModel
 
 from captum_interactions import SecondOrderIntegratedGradients, wrap
 from captum_interactions.attr._utils.path import Path
@@ -21,7 +22,16 @@ SIZES = {
     "vocab_size": 60, "max_position_embeddings": 20, "pad_token_id": 0,
 }  # fmt: skip
 NAMES = (
-    *("AlignText", "Bert", "Camembert", "ChineseCLIPText", "ClapText", "Data2VecText", "Electra"),
+    *(
+        "AlignText",
+        "AltRoberta",
+        "Bert",
+        "Camembert",
+        "ChineseCLIPText",
+        "ClapText",
+        "Data2VecText",
+        "Electra",
+    ),
     *("Roberta", "XLMRoberta"),
 )
 IDS = torch.tensor([[1, 5, 9, 7, 2], [1, 8, 2, 0, 0]])
@@ -31,8 +41,11 @@ MASK = (IDS != 0).long()
 
 def _model(name: str = "Bert") -> torch.nn.Module:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**SIZES)
-    model = getattr(transformers, f"{name}Model")(config).eval()
+    if name == "AltRoberta":
+        model = AltRobertaModel(transformers.AltCLIPTextConfig(**SIZES)).eval()
+    else:
+        config = getattr(transformers, f"{name}Config")(**SIZES)
+        model = getattr(transformers, f"{name}Model")(config).eval()
     with torch.no_grad():  # every part matters
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -40,17 +53,20 @@ def _model(name: str = "Bert") -> torch.nn.Module:
 
 
 def _last_block(model: torch.nn.Module) -> torch.nn.Module:
-    return model.encoder.layer[-1]
+    return (getattr(model.encoder, "layer", None) or model.encoder.layers)[-1]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("weights", [(0.25, 0.25, 0.25, 0.25), (0, 1, 0, 0), (0.5, 0, 0.2, 0.3)])
-def test_mean_and_derivatives_are_those_of_the_block(name, weights, monkeypatch):
+@pytest.mark.parametrize("n_tokens", [4, 1], ids=["weights first", "vectors first"])
+def test_mean_and_derivatives_are_those_of_the_block(name, weights, n_tokens, monkeypatch):
+    """Four tokens of four heads are more vectors than the block is wide, one token is not."""
     monkeypatch.setattr(post_norm_path, "_AT_ONCE", 1)  # one point after the other
     block = _last_block(_model(name)).double().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
-    start, end = torch.randn(2, 4, 16, generator=generator, dtype=torch.float64)
-    weights = torch.tensor(weights, dtype=torch.float64)
+    start, end = torch.randn(2, n_tokens, 16, generator=generator, dtype=torch.float64)
+    weights = torch.tensor(weights[-n_tokens:] if any(weights[-n_tokens:]) else [1.0])
+    weights = weights.double()
     points = torch.tensor([0.1, 0.7], dtype=torch.float64)
     means, derivatives = MeanAlong(post_norm_parts(block), start, end, weights).derivatives(points)
 
@@ -58,10 +74,10 @@ def test_mean_and_derivatives_are_those_of_the_block(name, weights, monkeypatch)
         states = start + z.unsqueeze(-1) * (end - start)
         output = block(states.unsqueeze(0))
         output = output[0] if isinstance(output, tuple) else output
-        return weights @ output.reshape(4, 16)
+        return weights @ output.reshape(n_tokens, 16)
 
     for point, actual, own in zip(points, means, derivatives, strict=True):
-        z = point.expand(4).clone()
+        z = point.expand(n_tokens).clone()
         # Some of these blocks compute the softmax in float32 whatever their type.
         torch.testing.assert_close(actual, mean(z), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(own, jacobian(mean, z).T, rtol=1e-5, atol=1e-5)
