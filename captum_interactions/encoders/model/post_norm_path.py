@@ -68,7 +68,7 @@ def post_norm_parts(block: Any) -> PostNormBlock | None:
     hooks, adapters, quantisation or a custom attention function.
     """
     is_known = type(block).__name__ in _BLOCKS and is_plain(block, "transformers.models.")
-    if not is_known or block.is_decoder:
+    if not is_known or getattr(block, "is_decoder", False):
         return None
     attention = block.attention.self
     linears = (
