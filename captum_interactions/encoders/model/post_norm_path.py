@@ -231,11 +231,11 @@ class MeanAlong:
         weights = scales * at.inverse * torch.cat([torch.ones_like(ones), at.slope], -1)
         shares = torch.cat([at.attention + z * at.with_key, at.with_key], 1).transpose(-1, -2)
         by_value = (shares.flatten(1, 2) @ weights).unflatten(1, shares.shape[1:3])
-        total = (by_value * self._both).sum(1)
-        removed = (at.outputs * weights.unsqueeze(1)).flatten(1, 2)
-        removed = torch.cat([removed, weights * self._one, weights * at.normed], 1)
-        by_how_much = torch.cat([at.with_key.flatten(1, 2), of_mean, of_normed], 1)
-        total = total - by_how_much.transpose(1, 2) @ removed
+        total = by_value.mul_(self._both).sum(1)
+        outputs = (at.outputs * weights.unsqueeze(1)).flatten(1, 2)
+        total -= at.with_key.flatten(1, 2).transpose(1, 2) @ outputs
+        total -= of_mean.transpose(1, 2) @ (weights * self._one)
+        total -= of_normed.transpose(1, 2) @ (weights * at.normed)
         turned = at.with_query.transpose(1, 2).flatten(2) @ at.values.flatten(1, 2)
         total = total.index_add(1, self._rows, weights * (self._state_step + turned))
 
