@@ -94,11 +94,12 @@ def test_markdown_is_for_readers_and_csv_for_programs():
     method = "grad_cam:layers=[-1,0],n_steps=2"
     columns = ("method", "images", "share", "95 % from", "to")
     table = Table(
-        columns, [[method, 9, 0.5, 0.25, 0.75], ["game", 9, 0.5, None, None]], "", ("images",)
+        columns, [[method, 9, 0.5, -0.25, 0.75], ["game", 9, 0.5, None, None]], "", ("images",)
     )
     assert table.markdown() == (
-        "| method | share [95 %] |\n|---|---|\n"
-        "| Grad-CAM (layers=[-1, 0], n_steps=2) | 0.500 [0.250, 0.750] |\n| GAME | 0.500 |\n"
+        "| method | share [95\N{NO-BREAK SPACE}%] |\n|---|---|\n"
+        "| Grad-CAM (layers=[-1, 0], n_steps=2) | 0.500 [−0.250,\N{NO-BREAK SPACE}0.750] |\n"
+        "| GAME | 0.500 |\n"
     )
     assert table.csv().splitlines()[0] == "method,images,share,95 % from,to"
     assert table.csv().splitlines()[2] == "game,9,0.5,,"
