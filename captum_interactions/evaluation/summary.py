@@ -42,8 +42,9 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, as people read it; :meth:`csv` has everything.
 
-        Numbers have three digits, methods their titles, and an interval (columns that end in
-        "from" and "to") stands in brackets behind its value, where no line is broken.
+        Numbers are rounded (:func:`cell_text`), methods have their titles, and an interval
+        (columns that end in "from" and "to") stands in brackets behind its value, where no line is
+        broken.
         """
         columns = [
             (index, self._has_interval(index))
@@ -132,11 +133,12 @@ def heading(name: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """A cell of a table in one line, with numbers to three digits."""
+    """A cell of a table in one line; numbers have three digits after the point, from 100 on one."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
+        digits = 3 if abs(value) < 100 else 1
+        return "" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
     return str(value).replace("\n", " ")
 
 
