@@ -54,6 +54,9 @@ CASES = (*(info.name for info in attributions()), "rise, centered")
 """Names of methods, and of variants after a comma."""
 
 
+_PLUS = "\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}"
+
+
 class Summary(NamedTuple):
     """What the results of one method come to."""
 
@@ -227,7 +230,7 @@ def table(found: list[Summary]) -> Iterator[str]:
         told = one.name != COMPARED and gap.p is not None
         compared = (gap.value, gap.low, gap.high, p) if told else (None,) * 4
         row = (title_of(one.name), one.order, one.median, float(one.inside.mean()), *compared)
-        rows.append((*row, one.pointing, one.seconds, f"{one.images:.0f} + {one.texts:.0f}"))
+        rows.append((*row, one.pointing, one.seconds, f"{one.images:.0f}{_PLUS}{one.texts:.0f}"))
     columns = ("method", "order", "PGE median", "PGE mean", "PGE difference", "difference from")
     yield Table((*columns, "difference to", "p", "pointing", "seconds", "inputs"), rows).markdown()
     n_scenes = max(one.n_scenes for one in found)
