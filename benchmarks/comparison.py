@@ -34,6 +34,7 @@ from captum_interactions.attr import attributions
 from captum_interactions.datasets.scenes import IMAGE_SIZE, Scene, Scenes
 from captum_interactions.encoders import DualEncoderWrapper
 from captum_interactions.evaluation.statistics import Difference, holm, holm_note, paired_difference
+from captum_interactions.evaluation.summary import Table
 from captum_interactions.maps.titles import method_title
 from captum_interactions.zoo import REPORT_SEED
 
@@ -51,6 +52,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 COMPARED = "second_order_integrated_gradients"
 CASES = (*(info.name for info in attributions()), "rise, centered")
 """Names of methods, and of variants after a comma."""
+
+
+_PLUS = "\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}"
 
 
 class Summary(NamedTuple):
@@ -210,33 +214,35 @@ def title_of(case: str) -> str:
     return method_title(method) + comma + option
 
 
+def _listed(values: dict[str, str]) -> str:
+    """Values of some methods in parentheses, or nothing."""
+    said = ", ".join(f"{title_of(name)}: {value}" for name, value in values.items())
+    return f" ({said})" if said else ""
+
+
 def table(found: list[Summary]) -> Iterator[str]:
-    """Lines of a Markdown table."""
-    columns = ("method", "order", "scenes", "PGE median", "quartiles", "PGE mean", "pointing")
-    columns = (*columns, "undefined", "difference", "95 %", "p", "seconds", "images", "texts")
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
+    """A table in Markdown, and notes below it."""
     p_values = holm([None if one.name == COMPARED else one.difference.p for one in found])
+    rows = []
     for one, p in zip(found, p_values, strict=True):
-        low, high = np.quantile(one.inside, (0.25, 0.75))
-        cells = [title_of(one.name), str(one.order), str(one.n_scenes), f"{one.median:.3f}"]
-        cells += [f"{low:.2f}–{high:.2f}", f"{one.inside.mean():.3f}", f"{one.pointing:.1%}"]
         gap = one.difference
-        if one.name == COMPARED or gap.p is None:  # fewer than two scenes tell nothing
-            compared = ["", "", ""]
-        else:
-            compared = [f"{gap.value:+.3f}", f"{gap.low:+.2f} to {gap.high:+.2f}", f"{p:.3f}"]
-        cells += [f"{one.undefined:.1%}", *compared, f"{one.seconds:.3f}"]
-        yield f"| {' | '.join([*cells, f'{one.images:.0f}', f'{one.texts:.0f}'])} |"
+        # Fewer than two scenes tell nothing.
+        told = one.name != COMPARED and gap.p is not None
+        compared = (gap.value, gap.low, gap.high, p) if told else (None,) * 4
+        row = (title_of(one.name), one.order, one.median, float(one.inside.mean()), *compared)
+        rows.append((*row, one.pointing, one.seconds, f"{one.images:.0f}{_PLUS}{one.texts:.0f}"))
+    columns = ("method", "order", "PGE median", "PGE mean", "PGE difference", "difference from")
+    yield Table((*columns, "difference to", "p", "pointing", "seconds", "inputs"), rows).markdown()
     n_scenes = max(one.n_scenes for one in found)
     areas = chance(n_scenes)
+    fewer = _listed({one.name: f"{one.n_scenes}" for one in found if one.n_scenes < n_scenes})
+    undefined = _listed({one.name: f"{one.undefined:.1%}" for one in found if one.undefined})
     yield (
-        f"\n{n_scenes} scenes at most, with {len(areas)} phrases; chance is the area of the boxes: "
-        f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps count as chance. "
-        f"*difference*: mean PGE of {title_of(COMPARED)} minus that of the method, on "
-        "the scenes that both have, with scenes drawn anew for the interval; *p*: sign-flip "
-        f"test over scenes, {holm_note(p_values)}. Medians of methods with unequal numbers of "
-        "scenes are not of the same phrases.\n"
+        f"{n_scenes} scenes{fewer} with {len(areas)} phrases; chance is the area of the boxes: "
+        f"median {np.median(areas):.3f}, mean {areas.mean():.3f}. Undefined maps{undefined} count "
+        f"as chance. *PGE difference*: mean PGE of {title_of(COMPARED)} minus that of the method, "
+        "on the scenes that both have, with scenes drawn anew for the interval; *p*: sign-flip "
+        f"test over scenes, {holm_note(p_values)}.\n"
     )
     names = {one.name for one in found}
     used = {case: options for case, options in OPTIONS.items() if case in names}

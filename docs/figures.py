@@ -16,6 +16,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from PIL import Image, ImageChops
 
 from captum_interactions import explain, from_pretrained, load_demo
 from captum_interactions.visualization import (
@@ -111,6 +112,19 @@ FIGURES: dict[str, Callable[[], Any]] = {
 }
 
 
+def _trim(path: Path, margin: int = 6) -> None:
+    """Cut white borders, such as room for a line of words that is not needed."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    white = Image.new("RGB", picture.size, "white")
+    left, top, right, bottom = ImageChops.difference(picture, white).getbbox() or (0, 0, 1, 1)
+    box = (left - margin, top - margin, right + margin, bottom + margin)
+    width, height = picture.size
+    picture.crop((max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))).save(
+        path
+    )
+
+
 def main() -> None:
     """Draw those that are named, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -120,7 +134,9 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in options.names or FIGURES:
         figure = FIGURES[name]()
-        figure.savefig(options.folder / f"{name}.png", dpi=110)
+        path = options.folder / f"{name}.png"
+        figure.savefig(path, dpi=110)
+        _trim(path)
         plt.close("all")
 
 

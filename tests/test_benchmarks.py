@@ -131,7 +131,9 @@ def test_one_common_scene_is_no_comparison(tmp_path):
     ]  # fmt: skip
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     table = "\n".join(comparison.table(comparison.summaries(path)))
-    assert "| 0.0% |  |  |  | 1.000 |" in table
+    inputs = "2\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}3"
+    assert f"| Grad-ECLIP | 1 | 0.500 | 0.500 |  |  | 1.000 | 1.000 | {inputs} |" in table
+    assert "2 scenes (Second-order Integrated Gradients: 1) with" in table
     assert "number of comparisons: 0" in table
     assert "Options that are not the defaults" not in table
 
@@ -161,4 +163,6 @@ def test_methods_are_compared_on_common_scenes_with_undefined_maps_as_chance(tmp
     assert other.difference.value == pytest.approx(0.75 - sum(common) / len(common))
     table = "\n".join(comparison.table([best, other]))
     assert "number of comparisons: 1" in table
-    assert f"{other.difference.value:+.3f}" in table
+    gap = other.difference
+    assert f"| {gap.value:.3f} [{gap.low:.3f},\N{NO-BREAK SPACE}{gap.high:.3f}] |" in table
+    assert "Undefined maps (Grad-ECLIP: 100.0%) count as chance" in table

@@ -99,9 +99,10 @@ wrapper = wrap((tower, tower))
 for normalization in ("cosine", "frozen"):
     imap = explain(wrapper, left, right, normalization=normalization)
     print(
-        f"{normalization:>6}: score {imap.score:.3f} = constant {imap.constant:.3f} "
-        f"+ left alone {imap.main_effects_a.sum():.3f} + right alone {imap.main_effects_b.sum():.3f} "
-        f"+ interactions {imap.interactions.sum():.3f}"
+        f"{normalization}: score {imap.score:.3f} = constant {imap.constant:.3f}, "
+        f"main effects {imap.main_effects_a.sum():.3f} (left) "
+        f"and {imap.main_effects_b.sum():.3f} (right),\n    "
+        f"interactions {imap.interactions.sum():.3f}"
     )
 
 # %%
@@ -137,7 +138,7 @@ for row, (name, box) in zip(axes, parts.items(), strict=True):
 #
 # For each cell of the left view, the disparity says in which cell of the mirrored right view its centre is. How
 # often is the strongest interaction of a cell within one cell of that? As controls: the true cells shuffled; the
-# cell at the same place; the strongest cell of the right view alone, which is one cell for all; and the cell of
+# cell at the same place; the cell of the right view with the largest main effect; and the cell of
 # which the features have the highest cosine with those of the left cell.
 
 import torch

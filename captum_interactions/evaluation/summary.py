@@ -42,15 +42,19 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, as people read it; :meth:`csv` has everything.
 
-        Numbers have three digits, methods their titles, and an interval (columns that end in
-        "from" and "to") stands in brackets behind its value.
+        Numbers are rounded (:func:`cell_text`), methods have their titles, and an interval
+        (columns that end in "from" and "to") stands in brackets behind its value, where no line is
+        broken.
         """
         columns = [
             (index, self._has_interval(index))
             for index, name in enumerate(self.columns)
             if name not in self.details and not self._ends_interval(index)
         ]
-        names = [_title(self.columns[i]) + (" [95 %]" if wide else "") for i, wide in columns]
+        names = [
+            _title(self.columns[i]) + (" [95\N{NO-BREAK SPACE}%]" if wide else "")
+            for i, wide in columns
+        ]
         rows = [[self._cell(row, index, wide) for index, wide in columns] for row in self.rows]
         return "\n".join([_line(names), "|" + "---|" * len(names), *map(_line, rows)]) + "\n"
 
@@ -65,7 +69,7 @@ class Table:
         if self.columns[index] in _OF_METHODS and isinstance(row[index], str):
             return method_label(row[index])
         text, low, high = (cell_text(value) for value in [*row[index : index + 3], None, None][:3])
-        return f"{text} [{low}, {high}]" if has_interval and low and high else text
+        return f"{text} [{low},\N{NO-BREAK SPACE}{high}]" if has_interval and low and high else text
 
     def csv(self) -> str:
         """The table as comma-separated values in full precision."""
@@ -129,11 +133,12 @@ def heading(name: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """A cell of a table in one line, with numbers to three digits."""
+    """A cell of a table in one line; numbers have three digits after the point, from 100 on one."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3f}"
+        digits = 3 if abs(value) < 100 else 1
+        return "" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
     return str(value).replace("\n", " ")
 
 

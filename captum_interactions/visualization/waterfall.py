@@ -83,11 +83,13 @@ def plot_waterfall(
     span = high - low or 1.0
     for row, (name, value) in enumerate(rows):
         right = max(starts[row], stops[row])
+        if row == last:  # a line down from the end of the parts crosses this row
+            right = max(right, position)
         specification = ".3f" if name in ("constant", "score") else "+.3f"
         if 0 < abs(value) < 5e-4:
             specification = "+.0e"
         written = format_number(value, specification)
-        ax.text(right + 0.015 * span, row, written, va="center", fontsize=fontsize)
+        ax.text(right + 0.02 * span, row, written, va="center", fontsize=fontsize)
     ax.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=fontsize)
     ax.get_yticklabels()[last].set_fontweight("bold")
     ax.tick_params(axis="x", labelsize=fontsize - 1)

@@ -94,11 +94,12 @@ def test_markdown_is_for_readers_and_csv_for_programs():
     method = "grad_cam:layers=[-1,0],n_steps=2"
     columns = ("method", "images", "share", "95 % from", "to")
     table = Table(
-        columns, [[method, 9, 0.5, 0.25, 0.75], ["game", 9, 0.5, None, None]], "", ("images",)
+        columns, [[method, 9, 0.5, -0.25, 0.75], ["game", 9, 0.5, None, None]], "", ("images",)
     )
     assert table.markdown() == (
-        "| method | share [95 %] |\n|---|---|\n"
-        "| Grad-CAM (layers=[-1, 0], n_steps=2) | 0.500 [0.250, 0.750] |\n| GAME | 0.500 |\n"
+        "| method | share [95\N{NO-BREAK SPACE}%] |\n|---|---|\n"
+        "| Grad-CAM (layers=[-1, 0], n_steps=2) | 0.500 [−0.250,\N{NO-BREAK SPACE}0.750] |\n"
+        "| GAME | 0.500 |\n"
     )
     assert table.csv().splitlines()[0] == "method,images,share,95 % from,to"
     assert table.csv().splitlines()[2] == "game,9,0.5,,"
@@ -195,7 +196,11 @@ def test_methods_are_written_with_their_options(text, expected):
 
 def test_a_summary_writes_tables_figures_and_a_page(tmp_path):
     figure, _ = plt.subplots()
-    table = Table(("name", "value"), [["a|b", 0.12345], ["c", None], ["d", 3]], "What it shows.")
+    table = Table(
+        ("name", "value"),
+        [["a|b", 0.12345], ["c", None], ["d", 3], ["e", -1234.56]],
+        "What it shows.",
+    )
     summary = Summary({"by_name": table}, {"curve": figure}, ["Mind the gap."])
     written = summary.write(tmp_path / "new" / "folder", "A study")
     assert sorted(path.name for path in written) == [
@@ -205,9 +210,9 @@ def test_a_summary_writes_tables_figures_and_a_page(tmp_path):
     assert not plt.fignum_exists(figure.number)
     folder = tmp_path / "new" / "folder"
     assert (folder / "by_name.md").read_text() == (
-        "| name | value |\n|---|---|\n| a\\|b | 0.123 |\n| c |  |\n| d | 3 |\n"
+        "| name | value |\n|---|---|\n| a\\|b | 0.123 |\n| c |  |\n| d | 3 |\n| e | −1234.6 |\n"
     )
-    assert (folder / "by_name.csv").read_text() == "name,value\na|b,0.12345\nc,\nd,3\n"
+    assert (folder / "by_name.csv").read_text() == "name,value\na|b,0.12345\nc,\nd,3\ne,-1234.56\n"
     page = (folder / "summary.md").read_text()
     order = ["# A study", "Mind the gap.", "## By name", "What it shows.", "![Curve](curve.png)"]
     assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)

@@ -124,6 +124,8 @@ def test_summary_by_hand():
     }
     table = found.tables["steps"]
     cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert "steps" not in table.details  # which differ, unlike those of another normalization
+    assert "steps" in found.tables["normalization"].details
     assert cells["error, thousandths"] == pytest.approx(20)
     assert cells["relative error"] == pytest.approx(0.05)
     assert cells["PGE median"] == pytest.approx(0.6)

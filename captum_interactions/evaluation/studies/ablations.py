@@ -173,7 +173,10 @@ _CAPTION = (
 
 
 def _table(by_setting: Mapping[str, Sequence[Row]]) -> Table:
-    return Table(_COLUMNS, [_cells(*one) for one in by_setting.items()], _CAPTION)
+    rows = [_cells(*one) for one in by_setting.items()]
+    settings = [(name, _COLUMNS.index(name)) for name in ("steps", "rule", "layers")]
+    same = tuple(name for name, at in settings if len({row[at] for row in rows}) == 1)
+    return Table(_COLUMNS, rows, _CAPTION, details=same)
 
 
 def _differences(by_setting: Mapping[str, Sequence[Row]]) -> Table:

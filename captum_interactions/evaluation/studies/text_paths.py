@@ -342,6 +342,7 @@ def table_of_paths(by_setting: Mapping[str, Sequence[Row]]) -> Table:
         "whose sum over their own boxes has another sign. Error: how much all parts of a map miss "
         "the score by (median, in thousandths). Phrases on which a map is undefined count as "
         "chance. Intervals: images drawn anew, Wilson's for shares.",
+        details=("records", "phrases", "chance median", "seconds"),
     )
 
 
