@@ -1,7 +1,7 @@
 """Banzhaf interactions of one pair by factors, against least squares over the grid of joint scores.
 
     python -m benchmarks.games [--patch 32 16] [--tokens 12] [--samples 204 48]
-                               [--results games.jsonl] [--double] [--dropped-only]
+                               [--results games.jsonl] [--double]
 
 CLIP ViT-B shapes with random weights, p = 1/2; every method sees the same coalitions of patches and
 of words, by default as many as ``enough_coalitions`` says. ``factors`` is the package's way.
@@ -51,10 +51,6 @@ def main() -> None:
         torch.set_num_threads(1)
         case = {"factors": _factors, "dropped": _dropped, "grid": _grid}[options.case]
         print(json.dumps(case(options)))
-        return
-    if options.dropped_only:
-        for patch in options.patch:
-            print(f"ViT-B/{patch}:", _of_case(options, patch, "dropped"))
         return
     by_patch = {patch: _measured_once(options, patch) for patch in options.patch}
     print("| model | case | encoder calls | CPU time, s | × the time of factors | extra peak, MB |")
@@ -253,9 +249,6 @@ def _parser() -> argparse.ArgumentParser:
         "--scored", type=int, default=8, help="joint scores that the time of the grid follows from"
     )
     parser.add_argument("--double", action="store_true", help="compute in float64")
-    parser.add_argument(
-        "--dropped-only", action="store_true", help="measure only the case of dropped patches"
-    )
     parser.add_argument("--results", type=Path, default=Path("games.jsonl"))
     # What a fresh process is told.
     parser.add_argument("--case", choices=("factors", "dropped", "grid"), help=argparse.SUPPRESS)
