@@ -114,6 +114,8 @@ CASES = {
     "MiniLM embeddings": Case("MiniLM", FIRST, **GAUSS),
     "B/32 middle block": Case("B/32", MIDDLE, **GAUSS),
     "B/32 embeddings": Case("B/32", FIRST, **GAUSS),
+    "B/32 embeddings, N = 10": Case("B/32", FIRST, method="gausslegendre", programs=MAP_ONLY),
+    "B/16 embeddings, N = 10": Case("B/16", FIRST, method="gausslegendre", programs=MAP_ONLY),
     "B/32 embeddings, phrase": Case("B/32", FIRST, what="phrase", programs=NO_ORACLE, **GAUSS),
     "B/32 pixels": Case("B/32", ("input", -1), what="pixels", programs=NO_ORACLE, **GAUSS),
     "B/16 middle block": Case("B/16", MIDDLE, programs=NO_ORACLE, **GAUSS),
@@ -184,6 +186,10 @@ def _measured(
     else:
         taken, passing, multiplying = fastest(run, forward, product, repeats=40, limit=30)
     rate = size / multiplying
+    deltas = {
+        "map": partial(_delta, explainer, inputs, case),
+        "captum": partial(_delta_of_captum, run) if case.layers[0] != "input" else lambda: None,
+    }
     keep = program != "captum" and values.numel() < 1e4
     return {
         "seconds": taken,
@@ -193,7 +199,7 @@ def _measured(
         "floor": None if work is None else work / rate,
         "gflop_per_second": rate / 1e9,
         "n_steps": explainer.n_steps_used,
-        "delta": _delta(explainer, inputs, case) if program == "map" else None,
+        "delta": deltas[program]() if program in deltas else None,
         "values": values.flatten().tolist() if keep else None,
     }
 
@@ -257,11 +263,16 @@ def _captum(
     return partial(run, n_steps=_enough_steps(run)) if case.n_steps == "auto" else run
 
 
+def _delta_of_captum(run: Callable[..., Any], **options: Any) -> float:
+    """The largest convergence delta, as a share of the score's difference."""
+    attributions, delta = run(return_convergence_delta=True, **options)
+    return float(abs(delta).max() / abs(attributions.sum() - delta.sum()))
+
+
 def _enough_steps(run: Callable[..., Any], tolerance: float = 1e-3) -> int:
     """Steps that bring Captum's convergence delta below a share of the score's difference."""
     for n_steps in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160):
-        attributions, delta = run(n_steps=n_steps, return_convergence_delta=True)
-        if abs(delta).max() <= tolerance * abs(attributions.sum() - delta.sum()):
+        if _delta_of_captum(run, n_steps=n_steps) <= tolerance:
             return n_steps
     raise RuntimeError(f"Captum's delta is above {tolerance} with {n_steps} steps")
 
