@@ -149,7 +149,7 @@ def _at_most(what: str, bar: float, name: str, other: str | None = None) -> Bar:
     needs = (name,) if other is None else (name, other)
     unit = "" if other is None else "×"
     value = (lambda values: _passes(values, name)) if other is None else _ratio(name, other)
-    return Bar(what, f"≤ {bar:g}{unit}", value, "{:.2f}" + unit, lambda got: got <= bar, needs)
+    return Bar(what, f"≤ {bar:g}{unit}", value, "{:.2f}" + unit, lambda got: got <= bar, needs)
 
 
 def _share(name: str) -> Callable[[Values], float]:
@@ -175,7 +175,7 @@ BARS = (
     *(
         Bar(
             f"full map, {name}, 12 tokens, N = 10, against the oracle",
-            f"≥ {bar}×",
+            f"≥ {bar}×",
             _faster(name),
             "{:.0f}×",
             lambda got, bar=bar: got >= bar,
@@ -186,7 +186,7 @@ BARS = (
     *(
         Bar(
             f"largest difference from the oracle, of the map's maximum, {name}",
-            "≤ 1e-5",
+            "≤ 1e-5",
             _error(name),
             "{:.1e}",
             lambda got: got <= 1e-5,
@@ -207,7 +207,7 @@ BARS = (
     *(
         Bar(
             f"convergence delta, of the interactions' sum, {case}",
-            "≤ 1e-3",
+            "≤ 1e-3",
             lambda values, case=case: values[f"{case}: map"]["delta"],
             "{:.1e}",
             lambda got: got <= 1e-3,
@@ -246,7 +246,7 @@ BARS = (
             Bar(
                 f"its convergence delta, of the interactions' sum, against Captum's, of the "
                 f"score's difference, {name}",
-                "≤ 1×",
+                "≤ 1×",
                 _delta_ratio(f"{name}, N = 10: map", f"{name}: captum"),
                 "{:.2f}×",
                 lambda got: got <= 1,
@@ -256,7 +256,7 @@ BARS = (
     ),
     Bar(
         "extra peak memory, B/16 last block, 16 tokens",
-        "≤ 400 MB",
+        "≤ 400 MB",
         lambda values: float(values[MEMORY]["extra_mb"]),
         "{:.0f} MB",
         lambda got: got <= 400,
@@ -265,7 +265,7 @@ BARS = (
     *(
         Bar(
             f"{name.partition(':')[0]}: share of the floor",
-            "≥ 60 %",
+            "≥ 60 %",
             _share(name),
             "{:.0%}",
             lambda got: got >= 0.6,
@@ -275,7 +275,7 @@ BARS = (
     ),
     Bar(
         f"{ONE_PAIR}, against its products",
-        "≤ 1.5×",
+        "≤ 1.5×",
         lambda values: float(values[ONE_PAIR]["seconds"] / values[ONE_PAIR]["products"]),
         "{:.2f}×",
         lambda got: got <= 1.5,
@@ -283,7 +283,7 @@ BARS = (
     ),
     Bar(
         BANZHAF,
-        "≤ 60 s",
+        "≤ 60 s",
         lambda values: float(values[BANZHAF]["seconds"]),
         "{:.1f} s",
         lambda got: got <= 60,
