@@ -97,10 +97,10 @@ class TextAxis(TokenAxis):
             found = [(places[match.start()], places[match.end()]) for match in matches]
             spans = spans or [span for span in found if borders.issuperset(span)]
         if not spans:
-            raise ValueError(f"the phrase {phrase!r} does not occur in {self.text!r}")
+            raise ValueError(f"the phrase {phrase!r} does not occur in {shorten(self.text)!r}")
         if len(spans) > 1:
             raise ValueError(
-                f"the phrase {phrase!r} occurs {len(spans)} times in {self.text!r}: "
+                f"the phrase {phrase!r} occurs {len(spans)} times in {shorten(self.text)!r}: "
                 f"select one of the character spans {spans} instead"
             )
         return spans[0]
@@ -234,3 +234,8 @@ def _composed(text: str) -> tuple[str, list[int]]:
 def _ends(run: regex.Match[str]) -> list[int]:
     """The ends of the characters of a match, with their combining marks."""
     return [run.start() + character.end() for character in regex.finditer(r"\X", run[0])]
+
+
+def shorten(text: str, letters: int = 120) -> str:
+    """A text of at most so many letters, for messages and figures."""
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"

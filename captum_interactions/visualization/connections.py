@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes.text import shorten
 from captum_interactions.maps.orders import is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
@@ -16,7 +17,6 @@ from captum_interactions.visualization.lettering import (
     renderer_of,
     set_legible,
     set_title,
-    shorten,
     size_of,
 )
 from captum_interactions.visualization.palette import limit_of, sign_colour

@@ -73,11 +73,6 @@ def set_title(
     label.set(text="\n".join(wrapped), fontfamily=families, parse_math=False)
 
 
-def shorten(text: str, letters: int) -> str:
-    """A text of at most so many letters."""
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
-
-
 def runs_leftwards(text: str) -> bool:
     """Whether most letters of a text are of a script that is written from right to left."""
     directions = [unicodedata.bidirectional(letter) for letter in text]

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_interactions.axes import ImageAxis, TokenAxis
+from captum_interactions.axes.text import shorten
 from captum_interactions.maps.orders import is_map, is_second_order
 from captum_interactions.visualization.lettering import (
     figure_of,
     format_number,
     legible,
     set_title,
-    shorten,
     size_of,
 )
 from captum_interactions.visualization.palette import COLOURS, limit_of, mark_scale, rounding_note

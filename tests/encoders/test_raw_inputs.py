@@ -136,6 +136,9 @@ def test_long_captions(wrapper, words):
         return
     with pytest.raises(ValueError, match=f"text 0 has {words + 2} tokens .* holds 16; shorten"):
         wrapper.prepare(PICTURE, text)
+    with pytest.raises(ValueError, match="a a a.*…'$") as caught:
+        wrapper.prepare(PICTURE, text * 100)
+    assert len(str(caught.value)) < 300
     batch = wrapper.prepare(PICTURE, text, truncation=True)
     ids = batch.inputs[1][0]
     assert len(ids) == len(batch.axes_b[0]) == 16

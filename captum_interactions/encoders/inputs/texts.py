@@ -10,6 +10,7 @@ import regex
 from torch import Tensor
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.axes.text import shorten
 from captum_interactions.user_warnings import warn_caller
 
 # Braille has an empty cell, and annotations have marks of their own.
@@ -91,7 +92,8 @@ def tokenize(
         if context_length is not None and length > context_length:
             raise ValueError(
                 f"text {index} has {length} tokens with its special tokens, but the model's "
-                f"context holds {context_length}; shorten it or pass truncation=True: {text!r}"
+                f"context holds {context_length}; shorten it or pass truncation=True: "
+                f"{shorten(text)!r}"
             )
     known_special = set(special_ids(tokenizer))
     axes = []
@@ -161,8 +163,8 @@ def warn_of_unreached(axes: Sequence[TextAxis], reached: Tensor | None) -> None:
         if words:
             named = ", ".join(map(repr, words[:8])) + (", ..." if len(words) > 8 else "")
             warn_caller(
-                f"the text {axis.text!r} holds an end of text, where the model pools: {named} "
-                "behind it cannot influence the embedding, so their attributions are zero"
+                f"the text {shorten(axis.text)!r} holds an end of text, where the model pools: "
+                f"{named} behind it cannot influence the embedding, so their attributions are zero"
             )
 
 

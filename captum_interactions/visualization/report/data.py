@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_interactions.axes import AudioAxis, ImageAxis, TextAxis, TokenAxis
+from captum_interactions.axes.text import shorten
 from captum_interactions.maps.first_order_map import FirstOrderMap
 from captum_interactions.maps.interaction_map import InteractionMap
 from captum_interactions.maps.orders import Map, is_map
@@ -157,7 +158,7 @@ def start_data(axis: TokenAxis, selection: Any) -> Sequence[float] | None:
         # Words are chosen as wholes, also where a phrase is a part of one.
         chosen = [i for i, unit in enumerate(axis.units) if weights[list(unit.tokens)].any()]
         if not chosen:
-            raise ValueError(f"{selection!r} selects no word of {axis.text!r}")
+            raise ValueError(f"{selection!r} selects no word of {shorten(axis.text)!r}")
         return chosen
     raise TypeError(
         "a page opens with a phrase or a character span of a text, or with a box of an image, but "

@@ -13,9 +13,9 @@ from string import Template
 from typing import Any
 
 from captum_interactions.axes import TextAxis
+from captum_interactions.axes.text import shorten
 from captum_interactions.maps.orders import Map
 from captum_interactions.maps.sides import side_names
-from captum_interactions.visualization.lettering import shorten
 from captum_interactions.visualization.report.data import (
     about,
     as_maps,
