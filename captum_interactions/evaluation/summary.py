@@ -68,7 +68,7 @@ class Table:
     def _cell(self, row: Sequence[Any], index: int, has_interval: bool) -> str:
         if self.columns[index] in _OF_METHODS and isinstance(row[index], str):
             return method_label(row[index])
-        text, low, high = (cell_text(value) for value in [*row[index : index + 3], None, None][:3])
+        text, low, high = (_typeset(value) for value in [*row[index : index + 3], None, None][:3])
         return f"{text} [{low},\N{NO-BREAK SPACE}{high}]" if has_interval and low and high else text
 
     def csv(self) -> str:
@@ -138,8 +138,14 @@ def cell_text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         digits = 3 if abs(value) < 100 else 1
-        return "" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
     return str(value).replace("\n", " ")
+
+
+def _typeset(value: Any) -> str:
+    """A cell for pages; a terminal may have no minus sign but the hyphen."""
+    text = cell_text(value)
+    return text.replace("-", "−") if isinstance(value, float) else text
 
 
 def _title(column: str) -> str:
