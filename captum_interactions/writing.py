@@ -22,12 +22,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     followed. If the path is not a regular file (a pipe, a terminal), it is written directly.
 
     Raises:
+        FileNotFoundError: If its folder does not exist.
         OSError: If it cannot be written; the old file is then unchanged.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
     path = path.resolve()
+    if not path.parent.is_dir():  # or the error would name the temporary file
+        raise FileNotFoundError(f"no folder {str(path.parent)!r} to write {path.name!r} to")
     # Other workers, maybe on other machines, may write the same file with the same content.
     start = f".{path.name[:50]}."  # the name may already have the maximum length
     temporary = path.with_name(f"{start}{secrets.token_hex(8)}.tmp")

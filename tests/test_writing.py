@@ -62,3 +62,10 @@ def test_what_is_no_file_is_written_to_as_it_is():
     assert Path(os.devnull).is_char_device()
     with pytest.raises(OSError, match="No space left on device"):
         write_atomically(Path("/dev/full"), b"too much")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "none" / "page.html"
+    with pytest.raises(FileNotFoundError) as failure:
+        write_atomically(path, b"page")
+    assert str(failure.value) == f"no folder {str(path.parent)!r} to write 'page.html' to"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,7 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
         ValueError: If it has no such option, or the option no such value.
     """
     from captum_interactions.attr import attributions
+    from captum_interactions.datasets.reading import shown
 
     known = {one.name: one for one in fields(kind)}
     settings = dict(options.settings)
@@ -234,9 +236,10 @@ def _study(kind: type[Study], options: argparse.Namespace) -> Study:
             isinstance(value, bool) == isinstance(default, bool)  # a bool is an int, to Python
         )
         if default is not None and not is_kind:
-            raise ValueError(
-                f"--set {name}: must be of the kind of its default {default!r}, but got {value!r}"
-            )
+            kind_of = f"of the kind of its default {default!r}"
+            if isinstance(default, tuple):  # a default may be a long list
+                kind_of = f"a JSON list such as {json.dumps(default[:1])}"
+            raise ValueError(f"--set {name}: must be {kind_of}, but got {shown(value)}")
     with speaking_of("--set"):
         return kind(**settings)
 

@@ -216,3 +216,13 @@ def test_bad_input(wrapper, pairs, score):
         score(whole_a.float(), None)
     with pytest.raises(ValueError, match=r"present_b must be bool of shape \(2, M, 7\), but is"):
         score(None, whole_a)
+
+
+def test_its_summary_holds_neither_weights_nor_states(wrapper, pairs, score):
+    assert repr(score) == (
+        "MaskedScore(2 pairs of 10 × 7 tokens,\n"
+        "            layers (0, 0), masking ('baseline', 'baseline'))"
+    )
+    inputs, mask = pairs
+    hidden = masked_score(wrapper, inputs, None, mask, masking=("baseline", "attention"))
+    assert repr(hidden).endswith("masking ('baseline', 'attention'))")

@@ -157,6 +157,14 @@ def test_studies_are_listed(capsys):
             ["localization", "--set", "seed=true"],
             "--set seed: must be of the kind of its default 0",
         ),
+        (
+            ["ablations", "--set", "varied=[default]"],
+            "--set varied: must be a JSON list such as [\"default\"], but got '[default]'\n",
+        ),
+        (
+            ["ablations", "--set", f"varied={'x' * 500}"],
+            "xxx'\n",
+        ),
         (["localization", "--device", "moon"], "--device: the model cannot be put on moon"),
         (["localization", "--limit", "0"], "--limit: must be a whole number of at least 1"),
         (["localization", "--dataset-option", "taste=sweet"], "unknown --dataset-option 'taste'"),

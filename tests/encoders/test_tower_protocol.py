@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_interactions import CallableTower, SecondOrderIntegratedGradients, wrap
-from captum_interactions.encoders import Tower
+from captum_interactions import CallableTower, SecondOrderIntegratedGradients, explain, wrap
+from captum_interactions.encoders import TextTower, Tower
 from captum_interactions.functional import quadrature
 from tests import models
 from tests.expected import relative_error
@@ -108,3 +110,30 @@ def test_what_a_family_must_implement():
     for call in calls:
         with pytest.raises(NotImplementedError):
             call()
+
+
+class Pooled(nn.Module):
+    """A text encoder whose named block takes what is pooled already, (B, D)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(10, 4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embeddings(ids).mean(1))
+
+
+def test_a_block_behind_the_pooling_is_refused():
+    config = SimpleNamespace(vocab_size=10, pad_token_id=0)
+    tower = TextTower(
+        Pooled(),
+        run=lambda model, ids: model(ids),
+        blocks=["head"],
+        skipped=["embeddings"],
+        config=config,
+    )
+    ids = torch.tensor([[1, 2, 3]])
+    message = r"states at layer 0 of TextTower must have shape \(2, T, D\), but have \(2, 4\)"
+    with pytest.raises(ValueError, match=message):
+        explain(wrap((tower, tower)), ids, ids)

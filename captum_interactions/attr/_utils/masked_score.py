@@ -26,7 +26,7 @@ from captum_interactions.encoders import DualEncoderWrapper, Layer
 from captum_interactions.encoders.model.modes import explaining
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaskedScore:
     """Scores of B pairs with tokens masked: a :data:`~captum_interactions.metrics.Score`.
 
@@ -112,6 +112,14 @@ class MaskedScore:
                 distinct, which = torch.unique(choices, dim=0, return_inverse=True)
                 rows.append(players.embed(distinct, self.perturbations_per_eval, progress)[which])
             return torch.stack(rows)
+
+    def __repr__(self) -> str:
+        a, b = self.paths
+        masking = tuple(side[0].masking for side in self.sides)
+        return (
+            f"MaskedScore({len(a.features)} pairs of {a.n_outputs} × {b.n_outputs} tokens,\n"
+            f"            layers {(a.layer, b.layer)}, masking {masking})"
+        )
 
     def _players(self, side: int) -> Tensor:
         path = self.paths[side]

@@ -158,9 +158,20 @@ class Tower(nn.Module):
     def features(
         self, layer: Layer, inputs: Tensor, *extras: Any
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """The features (B, *F) at a layer, and the context for :meth:`embed`."""
+        """The features (B, *F) at a layer, and the context for :meth:`embed`.
+
+        Raises:
+            ValueError: If features cannot be attributed to: token ids, or no states of tokens.
+        """
         if layer != "input":
-            return self.prefix(layer, inputs, *extras)
+            states, context = self.prefix(layer, inputs, *extras)
+            if states.dim() != 3 or len(states) != len(inputs):
+                raise ValueError(
+                    f"hidden states at layer {layer} of {type(self).__name__} must have shape "
+                    f"({len(inputs)}, T, D), but have {tuple(states.shape)}: a block takes tokens, "
+                    "before they are pooled"
+                )
+            return states, context
         if not inputs.is_floating_point():
             instead = "take embeddings, or a TextTower"
             if self.n_blocks:
