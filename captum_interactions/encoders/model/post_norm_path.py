@@ -35,11 +35,10 @@ _BLOCKS = {
     *("ClapTextLayer", "Data2VecTextLayer", "ElectraLayer", "RobertaLayer", "XLMRobertaLayer"),
 }
 """Classes of tested blocks."""
-_AT_ONCE = 2**21
-"""Numbers of the largest intermediate result, of which several points of a path share the cost."""
-
+_AT_ONCE = 2**22
+"""Numbers of the largest intermediate result, for as many points of a path as are taken at once."""
 _AT_MOST = 2**25
-"""Largest such result, about 700 tokens of a small BERT. Longer texts run as they are."""
+"""Numbers that all tokens' lifted values may have, about 700 tokens of a small BERT."""
 
 
 class PostNormBlock(NamedTuple):
@@ -108,10 +107,10 @@ class _Values(NamedTuple):
     """Their changes with the token's key, (N, H, R, T)."""
     with_query: Tensor
     """Their changes with the query of the output's own token, (N, H, R, T)."""
-    values: Tensor
-    """Lifted outputs of the attention for the value of each token, (N, H, T, X)."""
-    outputs: Tensor
-    """Lifted outputs of the attention, (N, H, R, X)."""
+    values: list[Tensor]
+    """Lifted outputs of the attention for the value of each token, at each point, (H, T, X)."""
+    outputs: list[Tensor]
+    """Lifted outputs of the attention at each point, (H, R, X)."""
     normed: Tensor
     """Lifted states after the first norm, (N, R, X), without its weight and bias."""
     inverse: Tensor
@@ -148,27 +147,24 @@ class MeanAlong:
             one[:, rows] * block.scale for one in _split(block.query, start, step, heads)
         )
         self._key, self._key_step = _split(block.key, start, step, heads)
-        value, value_step = _split(block.value, start, step, heads)
-
         weight = block.up.weight * block.norm.weight
-        both = torch.stack([value, value_step])  # (2, H, T, width)
+        values = torch.cat(_split(block.value, start, step, heads), 1)  # (H, 2 T, width)
         output = block.output.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)  # (H, width, D)
         if 2 * heads * len(end) < len(block.norm.weight):
-            both = _lift(both @ output, weight)
+            values = _lift(values @ output, weight)
         else:  # there are more vectors than rows of the product of the weights
-            both = both @ _lift(output, weight)
-        # Lifted outputs of the attention for the values of each head and token, (H, T, X).
-        self._first, self._step = both
-        self._both = torch.cat([self._step, self._first])
+            values = values @ _lift(output, weight)
+        # Lifted outputs of the attention for the values and value steps of each head and token.
+        self._values = values.unflatten(1, (2, -1))  # (H, 2, T, X)
         self._state = _lift(start[rows] + block.output.bias, weight)
         self._state_step = _lift(step[rows], weight)
         self._one = torch.cat([torch.ones_like(start[0]), weight.sum(1)])
         self._up_bias = linear(block.norm.bias, block.up.weight, block.up.bias)
-        self._at_once = max(1, _AT_ONCE // self._both.numel())
+        self._at_once = max(1, _AT_ONCE // (heads * self._state.numel()))
 
     def mean(self, points: Tensor) -> Tensor:
         """Means (N, D) at points of the path (N,)."""
-        return torch.cat([self._values(part).mean for part in points.split(self._at_once)])
+        return torch.cat([self._at(part).mean for part in points.split(self._at_once)])
 
     def derivatives(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Means (N, D), and their derivatives in each token (N, T, D).
@@ -176,14 +172,14 @@ class MeanAlong:
         The derivative in token t is the Jacobian's product with the difference between the end and
         the start of this token alone.
         """
-        parts = [self._values(part) for part in points.split(self._at_once)]
-        derivatives = [
-            self._derivatives(part, own)
-            for part, own in zip(points.split(self._at_once), parts, strict=True)
-        ]
-        return torch.cat([part.mean for part in parts]), torch.cat(derivatives)
+        means, derivatives = [], []
+        for part in points.split(self._at_once):
+            at = self._at(part)
+            means.append(at.mean)
+            derivatives.append(self._derivatives(part, at))
+        return torch.cat(means), torch.cat(derivatives)
 
-    def _values(self, points: Tensor) -> _Values:
+    def _at(self, points: Tensor) -> _Values:
         block, norm, last = self._block, self._block.norm, self._block.last_norm
         width = len(norm.weight)
         z = points.view(-1, 1, 1, 1)
@@ -194,9 +190,12 @@ class MeanAlong:
         change = self._query_step @ key
         with_query = attention * (change - (attention * change).sum(-1, keepdim=True))
 
-        values = torch.addcmul(self._first, z, self._step)
-        outputs = attention @ values
-        states = self._state + z[:, 0] * self._state_step + outputs.sum(1)
+        # Point by point, so that intermediate results stay in the processor's cache.
+        first, step = self._values.unbind(1)
+        values = [torch.addcmul(first, point, step) for point in points]
+        outputs = [shares @ value for shares, value in zip(attention, values, strict=True)]
+        total = torch.stack([output.sum(0) for output in outputs])
+        states = self._state + z[:, 0] * self._state_step + total
         mean = states[..., :width].mean(-1, keepdim=True)
         inverse = _inverse(states[..., :width] - mean, norm.eps)
         normed = (states - mean * self._one) * inverse
@@ -229,21 +228,41 @@ class MeanAlong:
         # Sums over outputs, each number weighted by what the MLP and the last norm make of it.
         scales = self._share * at.last_inverse
         weights = scales * at.inverse * torch.cat([torch.ones_like(ones), at.slope], -1)
-        shares = torch.cat([at.attention + z * at.with_key, at.with_key], 1).transpose(-1, -2)
-        by_value = (shares.flatten(1, 2) @ weights).unflatten(1, shares.shape[1:3])
-        total = by_value.mul_(self._both).sum(1)
-        outputs = (at.outputs * weights.unsqueeze(1)).flatten(1, 2)
-        total -= at.with_key.flatten(1, 2).transpose(1, 2) @ outputs
+        total = self._of_values(z, at, weights)
+        for point, with_key in enumerate(at.with_key):
+            # In place: the outputs are not needed again.
+            outputs = at.outputs[point].mul_(weights[point]).flatten(0, 1)
+            total[point].addmm_(with_key.flatten(0, 1).T, outputs, alpha=-1)
         total -= of_mean.transpose(1, 2) @ (weights * self._one)
         total -= of_normed.transpose(1, 2) @ (weights * at.normed)
-        turned = at.with_query.transpose(1, 2).flatten(2) @ at.values.flatten(1, 2)
-        total = total.index_add(1, self._rows, weights * (self._state_step + turned))
+        with_query = at.with_query.transpose(1, 2).flatten(2)
+        turned = [q @ v.flatten(0, 1) for q, v in zip(with_query, at.values, strict=True)]
+        total = total.index_add(1, self._rows, weights * (self._state_step + torch.stack(turned)))
 
         tangents = norm.weight * total[..., :width] + linear(total[..., width:], down)
         tangents = tangents - tangents.mean(-1, keepdim=True)
         tangents = tangents - (scales * along).transpose(1, 2) @ at.last_normed
         result: Tensor = self._block.last_norm.weight * tangents
         return result
+
+    def _of_values(self, z: Tensor, at: _Values, weights: Tensor) -> Tensor:
+        """Sums over outputs of the tangents that each token's values make, (N, T, X)."""
+        shares = torch.stack([at.with_key, at.attention + z * at.with_key], 2)  # (N, H, 2, R, T)
+        total = weights.new_zeros(len(weights), *self._values.shape[2:])
+        # The product of one token for all heads, or of one head for all tokens, stays in the cache.
+        if weights.shape[1] < 2 * len(self._values):
+            by_token = shares.permute(4, 0, 3, 1, 2).flatten(3).flatten(1, 2)  # (T, N R, 2 H)
+            product = torch.empty_like(weights)
+            for token, share in enumerate(by_token):
+                torch.mm(share, self._values[:, :, token].flatten(0, 1), out=product.flatten(0, 1))
+                torch.sum(product.mul_(weights), 1, out=total[:, token])
+            return total
+        product = torch.empty_like(total)
+        by_head = shares.permute(1, 2, 0, 4, 3).flatten(0, 1)  # (2 H, N, T, R)
+        for share, value in zip(by_head, self._values.flatten(0, 1), strict=True):
+            torch.bmm(share, weights, out=product)
+            total.addcmul_(product, value)
+        return total
 
     def _against(self, z: Tensor, at: _Values, vectors: Tensor) -> Tensor:
         """Products of each output's lifted tangents with a vector of its own, (N, R, T).
@@ -253,14 +272,13 @@ class MeanAlong:
             at (_Values): The block there.
             vectors (Tensor): shape (N, R, X), or (N, R, D) for the states alone.
         """
-        size, (heads, n_tokens) = vectors.shape[-1], self._first.shape[:2]
-        flat = self._both[..., :size].flatten(0, 1) @ vectors.flatten(0, 1).T
-        flat = flat.view(2, heads, n_tokens, *vectors.shape[:2])
-        by_step, by_first = flat.permute(0, 3, 1, 4, 2)  # (N, H, R, T)
+        flat = self._values[..., : vectors.shape[-1]].flatten(0, 2) @ vectors.flatten(0, 1).T
+        flat = flat.view(*self._values.shape[:3], *vectors.shape[:2])
+        by_first, by_step = flat.permute(1, 3, 0, 4, 2)  # (N, H, R, T)
         by_value = by_first + z * by_step
         mixed = (at.attention * by_value).sum(-1, keepdim=True)
         products = (at.attention * by_step + at.with_key * (by_value - mixed)).sum(1)
-        own = (self._state_step[:, :size] * vectors).sum(-1)
+        own = (self._state_step[:, : vectors.shape[-1]] * vectors).sum(-1)
         own = own + (at.with_query * by_value).sum((1, 3))
         places = self._rows.view(1, -1, 1).expand(len(vectors), -1, -1)
         result: Tensor = products.scatter_add(-1, places, own.unsqueeze(-1))

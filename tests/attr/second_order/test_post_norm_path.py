@@ -57,16 +57,22 @@ def _last_block(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("weights", [(0.25, 0.25, 0.25, 0.25), (0, 1, 0, 0), (0.5, 0, 0.2, 0.3)])
-@pytest.mark.parametrize("n_tokens", [4, 1], ids=["weights first", "vectors first"])
-def test_mean_and_derivatives_are_those_of_the_block(name, weights, n_tokens, monkeypatch):
-    """Four tokens of four heads are more vectors than the block is wide, one token is not."""
+@pytest.mark.parametrize(
+    "weights",
+    [(0.25, 0.25, 0.25, 0.25), (0, 1, 0, 0), (0.5, 0, 0.2, 0.3), (1.0,), (*8 * [0.1], 0, 0.2)],
+    ids=["mean", "one of four", "weighted", "a single token", "long"],
+)
+def test_mean_and_derivatives_are_those_of_the_block(name, weights, monkeypatch):
+    """Four tokens of four heads are more vectors than the block is wide, one token is not.
+
+    More than eight outputs are summed head by head, fewer token by token.
+    """
     monkeypatch.setattr(post_norm_path, "_AT_ONCE", 1)  # one point after the other
     block = _last_block(_model(name)).double().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
+    n_tokens = len(weights)
     start, end = torch.randn(2, n_tokens, 16, generator=generator, dtype=torch.float64)
-    weights = torch.tensor(weights[-n_tokens:] if any(weights[-n_tokens:]) else [1.0])
-    weights = weights.double()
+    weights = torch.tensor(weights, dtype=torch.float64)
     points = torch.tensor([0.1, 0.7], dtype=torch.float64)
     means, derivatives = MeanAlong(post_norm_parts(block), start, end, weights).derivatives(points)
 
