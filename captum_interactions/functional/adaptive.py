@@ -1,9 +1,9 @@
 """Choose the number and the positions of quadrature nodes from values of the function.
 
 Integrated gradients along a path sum to the integral of ``F'(α)`` for ``F(α) = f(x(α))``, which is
-``F(1) − F(0)``. F is cheap: it needs forward passes without gradients. Its values at the Chebyshev
-points of an interval determine an interpolating polynomial, and the polynomial determines the error
-of the sum for any number of Gauss-Legendre nodes. So the rule is chosen before the first product is
+``F(1) − F(0)``. F is cheap: it needs forward passes without gradients. Its values at Leja points of
+an interval determine an interpolating polynomial, and the polynomial determines the error of the
+sum for any number of Gauss-Legendre nodes. So the rule is chosen before the first product is
 computed.
 
 A path that turns sharply somewhere, for example near a baseline whose embedding is almost zero,
@@ -28,10 +28,10 @@ from captum_interactions.functional.quadrature import Quadrature, quadrature
 MAX_STEPS = 200
 """Maximum number of nodes."""
 
-_WHOLE = (16, 32, 64)
-"""Numbers of intervals between Chebyshev points on the whole path."""
+_WHOLE = (16, 24, 32, 48, 64)
+"""Numbers of intervals between Leja points on the whole path."""
 _PANEL = (8, 16)
-"""Numbers of intervals between Chebyshev points on a panel."""
+"""Numbers of intervals between Leja points on a panel."""
 _NARROWEST = 2.0**-20
 """Minimum width of a panel."""
 _SMALLEST_SHARE = 2.0**-8
@@ -63,7 +63,7 @@ class _Panel(NamedTuple):
     stop: float
     n_steps: int
     intervals: int
-    """Number of intervals between the Chebyshev points by which the rule was chosen."""
+    """Number of intervals between the Leja points by which the rule was chosen."""
 
 
 def choose_rule(
@@ -132,7 +132,7 @@ class _Sampled:
         self._values = values
         self._known: dict[float, Tensor] = {}
         self._errors: dict[tuple[float, float, int], list[float]] = {}
-        ends = self(np.array([0.0, 1.0]))
+        ends = self(_points(_WHOLE[0]))[[0, -1]]  # in one run with the points that come next
         dtype = dtype or self._known[0.0].dtype
         self._noise = 8 * torch.finfo(dtype).eps * ends.norm(dim=-1).amax(0)
         self._size = (ends[1] - ends[0]).norm(dim=-1).maximum(self._noise).clamp_min(1e-300)
@@ -230,9 +230,21 @@ def _chosen(
     return ChosenRule(rule, error, error <= tolerance)
 
 
+@lru_cache(maxsize=16)
 def _points(intervals: int) -> NDArray[np.float64]:
-    """Chebyshev points of the second kind in [0, 1], a superset of those of half the intervals."""
-    return (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2
+    """Leja points in [0, 1] in increasing order, a superset of those of fewer intervals.
+
+    For powers of two, they are the Chebyshev points of the second kind, and for other numbers some
+    of the next power's. Half of the next power's keep interpolation stable (Calvi and Phung Van
+    Manh, "Lagrange interpolation at real projections of Leja sequences for the unit disk", 2012).
+    """
+    turns = [0.0, 0.5]  # of the unit circle; each block bisects arcs of it
+    n_new = 1
+    while len(turns) <= intervals:
+        block = range(2 * n_new, 3 * n_new)
+        turns += [int(f"{number:b}"[::-1], 2) / (4 * n_new) for number in block]
+        n_new *= 2
+    return np.sort((1 - np.cos(2 * np.pi * np.array(turns[: intervals + 1]))) / 2)
 
 
 @lru_cache(maxsize=128)

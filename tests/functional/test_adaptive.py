@@ -64,6 +64,19 @@ def test_rules_are_exact_up_to_their_degree(degree, n_steps):
     torch.testing.assert_close(tuple(chosen.rule), tuple(expected))
 
 
+@pytest.mark.parametrize(("degree", "counts"), [(6, [17]), (16, [17, 8]), (24, [17, 8, 8])])
+def test_values_are_taken_at_few_points(degree, counts):
+    """The error is known of up to three eighths as many nodes as there are intervals."""
+    runs = []
+
+    def watched(x):
+        runs.append(len(x))
+        return powers(degree)(x)
+
+    assert choose_rule(watched, 1e-12).n_steps == degree // 2
+    assert runs == counts
+
+
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("make", [*map(steep, (1.0, 10.0, 40.0, 1000.0)), turning()])
 def test_error_is_that_of_the_rule(make, tolerance):
