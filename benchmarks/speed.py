@@ -123,6 +123,9 @@ CASES = {
     "B/32 embeddings, to 1e-3": Case(
         "B/32", FIRST, n_steps="auto", method="gausslegendre", programs=NO_ORACLE
     ),
+    "bundled model, embeddings, to 1e-3": Case(
+        "bundled", FIRST, n_steps="auto", method="gausslegendre", programs=NO_ORACLE
+    ),
     "L/14 middle block": Case("L/14", (12, 6), programs=NO_ORACLE, **GAUSS),
     "L/14 embeddings": Case("L/14", FIRST, programs=NO_ORACLE, **GAUSS),
 }

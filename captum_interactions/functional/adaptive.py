@@ -32,6 +32,8 @@ _WHOLE = (16, 24, 32, 48, 64)
 """Numbers of intervals between Leja points on the whole path."""
 _PANEL = (8, 16)
 """Numbers of intervals between Leja points on a panel."""
+_FINER = 1.5
+"""Factor of the number of intervals by whose values a rule is checked."""
 _NARROWEST = 2.0**-20
 """Minimum width of a panel."""
 _SMALLEST_SHARE = 2.0**-8
@@ -108,7 +110,7 @@ def choose_rule(
         share *= 4
         panels = _divided(path, share * tolerance, max_steps)
     panels = panels or [_Panel(0.0, 1.0, 1, _PANEL[-1])]
-    while path.relative(path.error(panels)) > tolerance and share > _SMALLEST_SHARE:
+    while not path.is_enough(panels, tolerance) and share > _SMALLEST_SHARE:
         share /= 2
         finer = _divided(path, share * tolerance, max_steps)
         if finer is None:
@@ -173,15 +175,20 @@ class _Sampled:
             self._errors[key] = [self.relative(gap) for gap in gaps]
         return self._errors[key]
 
-    def error(self, panels: Sequence[_Panel], finer: int = 2) -> Tensor:
-        """The error (B, K) of the sum of panels, on intervals that are finer by a factor.
+    def is_enough(self, panels: Sequence[_Panel], tolerance: float) -> bool:
+        """Whether the error is below a tolerance, by the known values and by further ones.
 
         A number of nodes may be sufficient for the interpolating polynomial, and not for a function
         with a kink.
         """
+        finer = (1.0, _FINER)
+        return all(self.relative(self.error(panels, factor)) <= tolerance for factor in finer)
+
+    def error(self, panels: Sequence[_Panel], finer: float) -> Tensor:
+        """The error (B, K) of the sum of panels, on intervals that are finer by a factor."""
         total: Tensor | None = None
         for panel in panels:
-            intervals = finer * panel.intervals
+            intervals = int(finer * panel.intervals)
             points = panel.start + (panel.stop - panel.start) * _points(intervals)
             values = self(points)
             weights = _weights_of_values(intervals, panel.n_steps)
@@ -218,7 +225,7 @@ def _n_steps(panels: Sequence[_Panel]) -> int:
 
 
 def _chosen(
-    path: _Sampled, panels: Sequence[_Panel], tolerance: float, finer: int = 2
+    path: _Sampled, panels: Sequence[_Panel], tolerance: float, finer: float = _FINER
 ) -> ChosenRule:
     rules = [quadrature("gausslegendre", p.n_steps, dtype=torch.float64) for p in panels]
     widths = [panel.stop - panel.start for panel in panels]
