@@ -14,9 +14,8 @@ for each head, with weights a, ``e_ti`` the change of a logit with key i, and ``
 ``a_tj`` with query t. So all of these vectors are combinations of few: values of single tokens at
 the start and at the end of the path, multiplied by the weights of what follows. These products do
 not depend on the point of the path. Layer norm, the MLP's first matrix, and products with vectors
-are linear in the tangents, so they act on the few vectors, and the tangents of single outputs are
-never formed. The MLP's second matrix acts on sums over outputs. In exact arithmetic the result
-equals that of automatic differentiation.
+are linear in the tangents, so they act on the few vectors. The MLP's second matrix acts on sums
+over outputs. In exact arithmetic the result equals that of automatic differentiation.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ def is_small_enough(block: PostNormBlock, n_tokens: int) -> bool:
     return 2 * block.n_heads * n_tokens * sum(block.up.weight.shape) <= _AT_MOST
 
 
-class _Values(NamedTuple):
+class _AtPoints(NamedTuple):
     """The block at points of the path, with R outputs in the mean."""
 
     attention: Tensor
@@ -179,7 +178,7 @@ class MeanAlong:
             derivatives.append(self._derivatives(part, at))
         return torch.cat(means), torch.cat(derivatives)
 
-    def _at(self, points: Tensor) -> _Values:
+    def _at(self, points: Tensor) -> _AtPoints:
         block, norm, last = self._block, self._block.norm, self._block.last_norm
         width = len(norm.weight)
         z = points.view(-1, 1, 1, 1)
@@ -204,13 +203,13 @@ class MeanAlong:
         centred = after - after.mean(-1, keepdim=True)
         last_inverse = _inverse(centred, last.eps)
         last_normed = centred * last_inverse
-        return _Values(
+        return _AtPoints(
             *(attention, with_key, with_query, values, outputs, normed, inverse, slope),
             *(last_normed, last_inverse),
             mean=(self._share * (last_normed * last.weight + last.bias)).sum(1),
         )
 
-    def _derivatives(self, points: Tensor, at: _Values) -> Tensor:
+    def _derivatives(self, points: Tensor, at: _AtPoints) -> Tensor:
         """Derivatives of the mean in each token, (N, T, D)."""
         norm, down = self._block.norm, self._block.down.weight
         width = len(norm.weight)
@@ -245,7 +244,7 @@ class MeanAlong:
         result: Tensor = self._block.last_norm.weight * tangents
         return result
 
-    def _of_values(self, z: Tensor, at: _Values, weights: Tensor) -> Tensor:
+    def _of_values(self, z: Tensor, at: _AtPoints, weights: Tensor) -> Tensor:
         """Sums over outputs of the tangents that each token's values make, (N, T, X)."""
         shares = torch.stack([at.with_key, at.attention + z * at.with_key], 2)  # (N, H, 2, R, T)
         total = weights.new_zeros(len(weights), *self._values.shape[2:])
@@ -264,12 +263,12 @@ class MeanAlong:
             total.addcmul_(product, value)
         return total
 
-    def _against(self, z: Tensor, at: _Values, vectors: Tensor) -> Tensor:
+    def _against(self, z: Tensor, at: _AtPoints, vectors: Tensor) -> Tensor:
         """Products of each output's lifted tangents with a vector of its own, (N, R, T).
 
         Args:
             z (Tensor): The points.
-            at (_Values): The block there.
+            at (_AtPoints): The block there.
             vectors (Tensor): shape (N, R, X), or (N, R, D) for the states alone.
         """
         flat = self._values[..., : vectors.shape[-1]].flatten(0, 2) @ vectors.flatten(0, 1).T
