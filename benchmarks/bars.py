@@ -61,7 +61,7 @@ def main() -> None:
             results.get(name, partial(OWN[name], options.threads))
         else:
             results.get(name, fresh(*name.rsplit(": ", 1), options.threads))
-    print("| case | bar | measured | |")
+    print("| case | target | measured | |")
     print("|---|---|---|---|")
     for bar in BARS:
         print(row(bar, results.values))
@@ -336,7 +336,7 @@ BARS = (
         (LOCALIZATION,),
     ),
     Bar(
-        f"{HELP}, CPU time",
+        f"`{HELP}`, CPU time",
         "≤ 0.3 s",
         lambda values: float(values[HELP]["cpu_seconds"]),
         "{:.2f} s",
