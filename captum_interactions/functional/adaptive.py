@@ -32,7 +32,7 @@ _WHOLE = (16, 24, 32, 48, 64)
 """Numbers of intervals between Leja points on the whole path."""
 _PANEL = (8, 16)
 """Numbers of intervals between Leja points on a panel."""
-_FINER = 1.5
+_FINER = 2
 """Factor of the number of intervals by whose values a rule is checked."""
 _NARROWEST = 2.0**-20
 """Minimum width of a panel."""
@@ -181,14 +181,14 @@ class _Sampled:
         A number of nodes may be sufficient for the interpolating polynomial, and not for a function
         with a kink.
         """
-        finer = (1.0, _FINER)
+        finer = (1, _FINER)
         return all(self.relative(self.error(panels, factor)) <= tolerance for factor in finer)
 
-    def error(self, panels: Sequence[_Panel], finer: float) -> Tensor:
+    def error(self, panels: Sequence[_Panel], finer: int) -> Tensor:
         """The error (B, K) of the sum of panels, on intervals that are finer by a factor."""
         total: Tensor | None = None
         for panel in panels:
-            intervals = int(finer * panel.intervals)
+            intervals = finer * panel.intervals
             points = panel.start + (panel.stop - panel.start) * _points(intervals)
             values = self(points)
             weights = _weights_of_values(intervals, panel.n_steps)
@@ -225,7 +225,7 @@ def _n_steps(panels: Sequence[_Panel]) -> int:
 
 
 def _chosen(
-    path: _Sampled, panels: Sequence[_Panel], tolerance: float, finer: float = _FINER
+    path: _Sampled, panels: Sequence[_Panel], tolerance: float, finer: int = _FINER
 ) -> ChosenRule:
     rules = [quadrature("gausslegendre", p.n_steps, dtype=torch.float64) for p in panels]
     widths = [panel.stop - panel.start for panel in panels]
