@@ -174,7 +174,7 @@ def _command(n_threads: int, *arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "captum_interactions", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "HF_HUB_OFFLINE": "1"}
     start, before = time.perf_counter(), cpu_seconds()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     return {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}
 
 

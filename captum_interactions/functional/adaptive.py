@@ -110,7 +110,7 @@ def choose_rule(
         share *= 4
         panels = _divided(path, share * tolerance, max_steps)
     panels = panels or [_Panel(0.0, 1.0, 1, _PANEL[-1])]
-    while not path.is_enough(panels, tolerance) and share > _SMALLEST_SHARE:
+    while not path.passes(panels, tolerance) and share > _SMALLEST_SHARE:
         share /= 2
         finer = _divided(path, share * tolerance, max_steps)
         if finer is None:
@@ -158,9 +158,12 @@ class _Sampled:
         """The panel with fewest nodes for a tolerance, from values at these intervals, or None."""
         largest = min(3 * intervals // 8, max_steps)
         errors = self._errors_on(start, stop, intervals)
+        # The error of one number may be small by chance, and between powers of two, where
+        # interpolation is less stable, those of several.
+        is_power = intervals & (intervals - 1) == 0
         for n_steps in range(1, largest + 1):
-            # Two consecutive numbers: the error of one may be small by chance.
-            if max(errors[n_steps - 1 : n_steps + 1]) <= tolerance:
+            last = n_steps + 1 if is_power else None
+            if max(errors[n_steps - 1 : last]) <= tolerance:
                 return _Panel(start, stop, n_steps, intervals)
         return None
 
@@ -175,7 +178,7 @@ class _Sampled:
             self._errors[key] = [self.relative(gap) for gap in gaps]
         return self._errors[key]
 
-    def is_enough(self, panels: Sequence[_Panel], tolerance: float) -> bool:
+    def passes(self, panels: Sequence[_Panel], tolerance: float) -> bool:
         """Whether the error is below a tolerance, by the known values and by further ones.
 
         A number of nodes may be sufficient for the interpolating polynomial, and not for a function
@@ -241,9 +244,10 @@ def _chosen(
 def _points(intervals: int) -> NDArray[np.float64]:
     """Leja points in [0, 1] in increasing order, a superset of those of fewer intervals.
 
-    For powers of two, they are the Chebyshev points of the second kind, and for other numbers some
-    of the next power's. Half of the next power's keep interpolation stable (Calvi and Phung Van
-    Manh, "Lagrange interpolation at real projections of Leja sequences for the unit disk", 2012).
+    For powers of two, they are the Chebyshev points of the second kind. With half of the points
+    that the next power adds, the Lebesgue constant is 10 for 24 intervals and 12 for 48, instead of
+    3 (Calvi and Phung Van Manh, "Lagrange interpolation at real projections of Leja sequences for
+    the unit disk", 2012).
     """
     turns = [0.0, 0.5]  # of the unit circle; each block bisects arcs of it
     n_new = 1

@@ -35,7 +35,7 @@ _BLOCKS = {
 }
 """Classes of tested blocks."""
 _AT_ONCE = 2**22
-"""Numbers of the largest intermediate result, for as many points of a path as are taken at once."""
+"""Limit of the numbers in the largest intermediate result of the points that are taken at once."""
 _AT_MOST = 2**25
 """Numbers that all tokens' lifted values may have, about 700 tokens of a small BERT."""
 
@@ -159,14 +159,14 @@ class MeanAlong:
         self._state_step = _lift(step[rows], weight)
         self._one = torch.cat([torch.ones_like(start[0]), weight.sum(1)])
         self._up_bias = linear(block.norm.bias, block.up.weight, block.up.bias)
-        self._at_once = max(1, _AT_ONCE // (heads * self._state.numel()))
+        self._at_once = max(1, _AT_ONCE // (self._values.numel() // 2))
 
     def mean(self, points: Tensor) -> Tensor:
         """Means (N, D) at points of the path (N,)."""
         return torch.cat([self._at(part).mean for part in points.split(self._at_once)])
 
     def derivatives(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (N, D), and their derivatives in each token (N, T, D).
+        """Means (N, D), and their derivatives in each token (N, T, D); call without gradients.
 
         The derivative in token t is the Jacobian's product with the difference between the end and
         the start of this token alone.
