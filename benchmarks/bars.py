@@ -186,6 +186,14 @@ def _at_most(what: str, bar: float, name: str, other: str | None = None) -> Bar:
     return Bar(what, f"≤ {bar:g}{unit}", value, "{:.2f}" + unit, lambda got: got <= bar, needs)
 
 
+def _seconds(what: str, bar: float, name: str, shown: str, field: str = "seconds") -> Bar:
+    """A time of a measurement."""
+    return Bar(
+        what, f"≤ {bar:g} s", lambda values: float(values[name][field]), shown,
+        lambda got: got <= bar, (name,),
+    )  # fmt: skip
+
+
 def _share(name: str) -> Callable[[Values], float]:
     return lambda values: float(values[name]["floor"] / values[name]["seconds"])
 
@@ -319,30 +327,9 @@ BARS = (
         lambda got: got <= 1.5,
         (ONE_PAIR,),
     ),
-    Bar(
-        BANZHAF,
-        "≤ 60 s",
-        lambda values: float(values[BANZHAF]["seconds"]),
-        "{:.1f} s",
-        lambda got: got <= 60,
-        (BANZHAF,),
-    ),
-    Bar(
-        LOCALIZATION,
-        "≤ 180 s",
-        lambda values: float(values[LOCALIZATION]["seconds"]),
-        "{:.0f} s",
-        lambda got: got <= 180,
-        (LOCALIZATION,),
-    ),
-    Bar(
-        f"`{HELP}`, CPU time",
-        "≤ 0.3 s",
-        lambda values: float(values[HELP]["cpu_seconds"]),
-        "{:.2f} s",
-        lambda got: got <= 0.3,
-        (HELP,),
-    ),
+    _seconds(BANZHAF, 60, BANZHAF, "{:.1f} s"),
+    _seconds(LOCALIZATION, 180, LOCALIZATION, "{:.0f} s"),
+    _seconds(f"`{HELP}`, CPU time", 0.3, HELP, "{:.2f} s", "cpu_seconds"),
 )
 
 

@@ -28,7 +28,7 @@ from captum_interactions.functional.quadrature import Quadrature, quadrature
 MAX_STEPS = 200
 """Maximum number of nodes."""
 
-_WHOLE = (16, 24, 32, 48, 64)
+_WHOLE = (16, 24, 32, 64)
 """Numbers of intervals between Leja points on the whole path."""
 _PANEL = (8, 16)
 """Numbers of intervals between Leja points on a panel."""
@@ -245,9 +245,9 @@ def _points(intervals: int) -> NDArray[np.float64]:
     """Leja points in [0, 1] in increasing order, a superset of those of fewer intervals.
 
     For powers of two, they are the Chebyshev points of the second kind. With half of the points
-    that the next power adds, the Lebesgue constant is 10 for 24 intervals and 12 for 48, instead of
-    3 (Calvi and Phung Van Manh, "Lagrange interpolation at real projections of Leja sequences for
-    the unit disk", 2012).
+    that the next power adds, the Lebesgue constant is 10 for 24 intervals, instead of 3 (Calvi and
+    Phung Van Manh, "Lagrange interpolation at real projections of Leja sequences for the unit
+    disk", 2012).
     """
     turns = [0.0, 0.5]  # of the unit circle; each block bisects arcs of it
     n_new = 1

@@ -62,12 +62,13 @@ def _last_block(model: torch.nn.Module) -> torch.nn.Module:
     [(0.25, 0.25, 0.25, 0.25), (0, 1, 0, 0), (0.5, 0, 0.2, 0.3), (1.0,), (*8 * [0.1], 0, 0.2)],
     ids=["mean", "one of four", "weighted", "a single token", "long"],
 )
-def test_mean_and_derivatives_are_those_of_the_block(name, weights, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 2**22], ids=["point by point", "both points"])
+def test_mean_and_derivatives_are_those_of_the_block(name, weights, at_once, monkeypatch):
     """Four tokens of four heads are more vectors than the block is wide, one token is not.
 
-    More than eight outputs are summed head by head, fewer token by token.
+    Eight outputs or more are summed head by head, fewer token by token.
     """
-    monkeypatch.setattr(post_norm_path, "_AT_ONCE", 1)  # one point after the other
+    monkeypatch.setattr(post_norm_path, "_AT_ONCE", at_once)
     block = _last_block(_model(name)).double().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     n_tokens = len(weights)
